@@ -1,0 +1,177 @@
+"""The command line. Heavy libraries are imported inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from flows.environment import user_cache
+from flows.faults import DEBUG, faults_kept_in
+from flows.run_directory import LOCK, REPORT, cache_of
+from pipeline.config import Experiment, load_experiment
+from pipeline.core.errors import RadaugError, UserError
+
+INTERRUPTED = 130
+app = App(
+    name="radaug",
+    version=lambda: version("radaug"),
+    help="Does GAN augmentation help a small CT or X-ray data set? For research; nothing here is for diagnosis.",
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+Overrides = Annotated[list[str], Parameter(name="--set", negative="", help="key=value over CONFIG; may be repeated.")]
+Out = Annotated[Path | None, Parameter(name="--out", help="The run directory; runs/NAME unless given.")]
+
+
+def main() -> None:
+    """Entry point of `radaug`."""
+    sys.exit(launch(sys.argv[1:]))
+
+
+def launch(tokens: list[str]) -> int:
+    """Run one command line and give its exit code.
+
+    0 finished, whatever the verdicts; 1 a fault of radaug's; 2 wrong input or configuration; 3 refused; 130 Ctrl-C.
+    """
+    if "--debug" in tokens:
+        tokens = [token for token in tokens if token != "--debug"]
+        os.environ[DEBUG] = "1"
+    try:
+        with faults_kept_in(user_cache() / "error.log", "radaug"):
+            app(tokens)
+    except RadaugError as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        print(f"radaug: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("radaug: interrupted. Run the same command again to continue; finished stages are kept.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+@app.command
+def run(config: Path, *, out: Out = None, overrides: Overrides | None = None) -> None:
+    """Run the experiment in CONFIG and say both verdicts and where the report is. (--debug prints tracebacks.)"""
+    experiment = load_experiment(config, overrides or [])
+    place = _run_directory(experiment, out)
+    from flows.flow import experiment_flow
+
+    _show_progress()
+    print_verdicts(experiment_flow(experiment.model_dump(mode="json"), str(place)))
+    print(f"Report: {place / REPORT}")
+
+
+@app.command
+def validate(config: Path, *, overrides: Overrides | None = None) -> None:
+    """Print audit, split, plan, cost and the smallest difference that the data of CONFIG can show. Trains nothing."""
+    experiment = load_experiment(config, overrides or [])
+    from flows.validate import validate as validate_experiment
+
+    validate_experiment(experiment, cache_of(_run_directory(experiment, None)), Console())
+
+
+@app.command
+def sample(
+    run_dir: Annotated[Path, Parameter(name="RUN")],
+    *,
+    label: str,
+    num: int,
+    out: Path,
+    truncation_psi: float = 1.0,
+    format: Literal["nifti", "png", "dicom"] = "nifti",
+) -> None:
+    """Write NUM images of class LABEL from the trained generator of RUN into OUT."""
+    _require_run(run_dir)
+    from pipeline.synthesis.sample import sample_run
+
+    sample_run(run_dir, label, num, out, truncation_psi, format)
+    print(f"{num} images: {out}")
+
+
+@app.command
+def report(
+    run_dir: Annotated[Path, Parameter(name="RUN")],
+    *,
+    shareable: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Write the report of RUN again; --shareable leaves out every real image and id."""
+    _require_run(run_dir)
+    from pipeline.report.page import write_report
+
+    print(f"Report: {write_report(run_dir, shareable=shareable)}")
+
+
+@app.command
+def families(*, as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False) -> None:
+    """List the GAN families: name, dimensions, conditions, source."""
+    from pipeline.adversarial.families import FAMILIES
+
+    if as_json:
+        facts = ("name", "dimensions", "conditions", "source")
+        print(json.dumps([{fact: getattr(family, fact) for fact in facts} for family in FAMILIES.values()], indent=2))
+        return
+    table = Table("family", "dimensions", "conditions", "source")
+    for family in FAMILIES.values():
+        dimensions = ", ".join(f"{number}D" for number in family.dimensions)
+        table.add_row(family.name, dimensions, ", ".join(family.conditions), family.source)
+    Console().print(table)
+
+
+@app.command
+def schedule(
+    config: Path,
+    *,
+    cron: Annotated[str, Parameter(help='In local time, such as "0 2 * * *" for every night at two.')],
+    out: Out = None,
+    overrides: Overrides | None = None,
+) -> None:
+    """Run the experiment in CONFIG whenever CRON fires, for as long as this command runs.
+
+    It needs a Prefect server: `prefect server start` in another terminal, or PREFECT_API_URL.
+    """
+    experiment = load_experiment(config, overrides or [])
+    from flows.deploy import serve_schedule
+
+    print(f'{experiment.name}: served by cron "{cron}". Ctrl-C ends it.')
+    serve_schedule(experiment, _run_directory(experiment, out), cron)
+
+
+def print_verdicts(verdict: dict[str, Any]) -> None:
+    """Print each verdict's decision with its first reason."""
+    for name in ("utility", "release"):
+        reasons = verdict[name]["reasons"]
+        print(f"{name.capitalize()}: {verdict[name]['decision']}. {reasons[0] if reasons else ''}".rstrip())
+
+
+def _run_directory(experiment: Experiment, out: Path | None) -> Path:
+    return out or Path("runs") / experiment.name
+
+
+def _require_run(run_dir: Path) -> None:
+    if not (run_dir / LOCK).exists():
+        raise UserError(f"{run_dir}: is not a run directory. Give what `radaug run` wrote, such as runs/demo.")
+
+
+def _show_progress() -> None:
+    """Print one line for every finished stage, the progress of long ones, and warnings; Prefect's own logs stay out."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in ("flows", "pipeline", "radaug"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Prefect's settings for a machine without a network. They take effect only when set before prefect is imported."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def user_cache() -> Path:
+    """Where radaug keeps what belongs to no run: Prefect's database and logs of unexpected faults.
+
+    The user's cache folder, or a temporary one where the home may not be written.
+    """
+    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radaug"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="radaug-"))
+    return place
+
+
+def set_prefect_environment() -> None:
+    """Keep Prefect local, silent on the terminal and patient with a slow start. What the user has set stays."""
+    for name, value in {
+        "PREFECT_HOME": str(user_cache() / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "PREFECT_LOGGING_COLORS": "false",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,pipeline,radaug",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    }.items():
+        os.environ.setdefault(name, value)

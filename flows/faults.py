@@ -1,0 +1,39 @@
+"""Unexpected faults: their traceback may hold a patient's id, so it goes to a file, not to a terminal or a server."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.core.errors import RadaugError
+from pipeline.core.files import write_text
+
+DEBUG = "RADAUG_DEBUG"
+"""Environment variable: when set, tracebacks are printed too (`radaug --debug`)."""
+
+
+@contextmanager
+def faults_kept_in(log: Path, doing: str) -> Iterator[None]:
+    """Let radaug's own errors pass without the chain of their causes; turn any other into one that names `log`.
+
+    Raises:
+        RadaugError: an unexpected exception; its message gives the type alone, since its text may hold a patient's id.
+    """
+    try:
+        yield
+    except RadaugError as error:
+        raise error from None
+    except Exception as error:
+        text = traceback.format_exc()
+        write_text(log, text)
+        log.chmod(0o600)
+        if os.environ.get(DEBUG):
+            print(text, file=sys.stderr)
+        raise RadaugError(
+            f"{doing}: {type(error).__name__}, a fault of radaug's. The traceback is in {log} "
+            "(it may name patients: read it before you send it)."
+        ) from None

@@ -1,0 +1,107 @@
+"""The one flow: every step of an experiment in turn, each a Prefect task around a cached stage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from prefect import flow, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.faults import faults_kept_in
+from flows.ledger import record_looks
+from flows.plan import Step, plan_experiment
+from flows.run_directory import FAULT_LOG, VERDICT, cache_of, link_stage, open_run, publish_results
+from pipeline.config.loading import validate_experiment
+from pipeline.core.cache import Execution, execute
+from pipeline.core.files import read_json
+from pipeline.report.page import write_report
+
+logger = logging.getLogger(__name__)
+_SHOWN_FIGURES = 4
+
+
+@task(task_run_name="{step.name}", cache_policy=NO_CACHE, persist_result=False)
+def run_stage(step: Step, directories: Mapping[str, Path], cache: Path, fault_log: Path) -> Execution:
+    """Execute one step, or find it in the cache.
+
+    Raises:
+        RadaugError: the stage's own error, or an unexpected one without its text (see `flows.faults`).
+    """
+    with faults_kept_in(fault_log, step.name):
+        return execute(step.stage(directories), cache)
+
+
+@task(task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
+def run_report(out: Path) -> Path:
+    """Write the report of a run whose results are in place."""
+    with faults_kept_in(out / FAULT_LOG, "report"):
+        return write_report(out)
+
+
+@flow(name="radaug", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)
+def experiment_flow(experiment: dict[str, Any], out: str) -> dict[str, Any]:
+    """Run an experiment into the directory `out`; finished stages come from the cache.
+
+    Args:
+        experiment: the resolved configuration, as plain values.
+        out: the run directory; links, tables and report are written there, stages into the cache.
+
+    Returns:
+        The run's verdict.json.
+
+    Raises:
+        RadaugError: a stage refused or could not go on; the first one ends the flow.
+    """
+    settings = validate_experiment(experiment, "the flow's parameters")
+    place = Path(out)
+    cache = cache_of(place)
+    with open_run(place, settings), faults_kept_in(place / FAULT_LOG, "run"):
+        directories: dict[str, Path] = {}
+        for step in plan_experiment(settings):
+            execution = run_stage(step, directories, cache, place / FAULT_LOG)
+            directories[step.name] = execution.directory
+            link_stage(place, step.name, execution.directory)
+            logger.info(describe_execution(step.name, execution))
+        publish_results(place, directories)
+        record_looks(cache, place, directories, settings.name)
+        report = run_report(place)
+        publish_artifacts(place, report)
+        return dict(read_json(place / VERDICT))
+
+
+def describe_execution(name: str, execution: Execution) -> str:
+    """A finished stage in one line: its name, `cached` or its seconds, and its first figures."""
+    took = "cached" if execution.cached else f"{execution.record.wall_s:.1f} s"
+    numbers = [
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in execution.record.figures.items()
+        if isinstance(value, (int, float, str))
+    ]
+    return "  ".join([f"{name:<28}", f"{took:>9}", ", ".join(numbers[:_SHOWN_FIGURES])]).rstrip()
+
+
+def publish_artifacts(out: Path, report: Path) -> None:
+    """Show the run in Prefect's pages: verdicts and mean metrics, and links to the report and its pictures.
+
+    Tables and sentences hold no patient; the links lead to files that stay on this machine.
+    """
+    verdict = read_json(out / VERDICT)
+    lines = [f"## {name}: {part['decision']}\n\n" + "\n".join(part["reasons"]) for name, part in verdict.items()]
+    create_markdown_artifact("\n\n".join(lines), key="verdict", description="The run's verdicts.")
+    create_table_artifact(mean_metrics(out / "metrics.csv"), key="metrics", description="Means over fits.")
+    pictures = {f"figure-{path.stem}": path for path in sorted((out / "figures").glob("*.png"))}
+    for key, path in {"report": report, **pictures}.items():
+        create_link_artifact(path.resolve().as_uri(), key=key.lower().replace("_", "-"), link_text=path.name)
+
+
+def mean_metrics(path: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv that are a mean over fits, over all patients, with the columns that a reader needs."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    means = table[(table["fold"] == "") & (table["seed"] == "") & (table["subgroup"] == "")]
+    columns = ["stage", "arm", "split", "label", "metric", "value", "ci_low", "ci_high", "n_patients"]
+    return [{str(key): str(value) for key, value in row.items()} for row in means[columns].to_dict("records")]

@@ -1,0 +1,152 @@
+"""An experiment as a list of steps, in an order in which each one finds its inputs finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.adversarial.fit import fit_config
+from pipeline.adversarial.fit import run as run_fit
+from pipeline.anomaly.score import anomaly_config
+from pipeline.anomaly.score import run as run_anomaly
+from pipeline.config import Experiment
+from pipeline.config.experiment import uses_synthetic
+from pipeline.config.section import Section
+from pipeline.core.cache import Stage, StageFunction
+from pipeline.core.compute import resolve_hardware
+from pipeline.data.ingest import ingest_config, source_digest
+from pipeline.data.ingest import run as run_ingest
+from pipeline.data.prepare import prepare_config
+from pipeline.data.prepare import run as run_prepare
+from pipeline.data.split import run as run_split
+from pipeline.data.split import split_config
+from pipeline.downstream.train import downstream_config
+from pipeline.downstream.train import run as run_downstream
+from pipeline.downstream.verdict import run as run_verdict
+from pipeline.downstream.verdict import verdict_config
+from pipeline.privacy.memorisation import memorisation_config
+from pipeline.privacy.memorisation import run as run_memorisation
+from pipeline.synthesis.synthesise import run as run_synthesise
+from pipeline.synthesis.synthesise import synthesise_config
+
+MANIFEST_STEPS = ("ingest", "split")
+"""What `validate` runs: nothing is trained."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage before its inputs exist.
+
+    Attributes:
+        needs: name of an input, as the stage function knows it -> name of the step that makes it.
+        sources: digests of what the stage reads outside the cache; called when the step's turn has come.
+    """
+
+    name: str
+    room: str
+    run: StageFunction
+    config: Section
+    needs: Mapping[str, str] = field(default_factory=dict)
+    sources: Callable[[], Mapping[str, str]] = dict
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "float32"
+    resumable: bool = False
+
+    def stage(self, directories: Mapping[str, Path]) -> Stage:
+        """The stage, given the directory of every step that it needs."""
+        return Stage(
+            name=self.name,
+            room=self.room,
+            run=self.run,
+            config=self.config,
+            inputs={name: directories[step] for name, step in self.needs.items()},
+            external=self.sources(),
+            seed=self.seed,
+            device=self.device,
+            precision=self.precision,
+            resumable=self.resumable,
+        )
+
+
+def plan_experiment(experiment: Experiment) -> tuple[Step, ...]:
+    """All steps of `experiment`.
+
+    Raises:
+        ConfigError: it asks for a device that this machine does not have.
+    """
+    steps = _data_steps(experiment)
+    for fold in range(experiment.data.split.num_folds):
+        steps += _fold_steps(experiment, fold)
+    judged = [step.name for step in steps if step.room in ("downstream", "anomaly", "privacy")]
+    needs = {name: name for name in ("split", *judged)}
+    config = verdict_config(experiment)
+    return (*steps, Step("verdict", "downstream", run_verdict, config, needs, seed=experiment.seed))
+
+
+def _data_steps(experiment: Experiment) -> list[Step]:
+    seed = experiment.seed
+    ingest = ingest_config(experiment)
+    manifests = {"ingest": "ingest", "split": "split"}
+    return [
+        Step("ingest", "data", run_ingest, ingest, sources=lambda: {"source": source_digest(ingest)}, seed=seed),
+        Step("split", "data", run_split, split_config(experiment), {"ingest": "ingest"}, seed=seed),
+        Step("prepare", "data", run_prepare, prepare_config(experiment), manifests, seed=seed),
+    ]
+
+
+def _fold_steps(experiment: Experiment, fold: int) -> list[Step]:
+    config = downstream_config(experiment, fold, None)
+    name = f"downstream-fold-{fold}"
+    steps = [_computing(experiment, name, "downstream", run_downstream, config, resumable=True)]
+    for gan_seed in range(experiment.gan.gan_seeds):
+        steps += _gan_steps(experiment, fold, gan_seed)
+    return steps
+
+
+def _gan_steps(experiment: Experiment, fold: int, gan_seed: int) -> list[Step]:
+    at = f"fold-{fold}-gan-{gan_seed}"
+    fit = {"fit-gan": f"fit-gan-{at}"}
+    synthetic = {"synthesise": f"synthesise-{at}"}
+
+    def step(stage: str, room: str, run: StageFunction, config: Section, needs: Mapping[str, str]) -> Step:
+        return _computing(
+            experiment, f"{stage}-{at}", room, run, config, needs, resumable=stage in ("fit-gan", "downstream")
+        )
+
+    steps = [
+        step("fit-gan", "adversarial", run_fit, fit_config(experiment, fold, gan_seed), {}),
+        step("synthesise", "synthesis", run_synthesise, synthesise_config(experiment, fold, gan_seed), fit),
+        step("anomaly", "anomaly", run_anomaly, anomaly_config(experiment, fold, gan_seed), fit),
+        step("privacy", "privacy", run_memorisation, memorisation_config(experiment, fold, gan_seed), synthetic),
+    ]
+    if any(uses_synthetic(arm) for arm in experiment.arms):
+        config = downstream_config(experiment, fold, gan_seed)
+        steps.append(step("downstream", "downstream", run_downstream, config, synthetic))
+    return steps
+
+
+def _computing(
+    experiment: Experiment,
+    name: str,
+    room: str,
+    run: StageFunction,
+    config: Section,
+    needs: Mapping[str, str] | None = None,
+    *,
+    resumable: bool = False,
+) -> Step:
+    """A step that computes on the run's device, from the split and the prepared images at least."""
+    hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
+    return Step(
+        name,
+        room,
+        run,
+        config,
+        {"split": "split", "prepare": "prepare", **(needs or {})},
+        seed=experiment.seed,
+        device=hardware.device,
+        precision=hardware.precision,
+        resumable=resumable,
+    )

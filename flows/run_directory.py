@@ -1,0 +1,95 @@
+"""The directory a run leaves: links into the cache, the final files, and never half of two runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pipeline.config import Experiment
+from pipeline.config.loading import dump_experiment
+from pipeline.core.errors import UserError
+from pipeline.core.files import atomic_path, clear_disk_errors, link, write_text
+
+LOCK = "run.lock"
+FAULT_LOG = "error.log"
+REPORT = "report.html"
+VERDICT = "verdict.json"
+_FINAL = (
+    REPORT,
+    "report-shareable.html",
+    VERDICT,
+    "metrics.csv",
+    "predictions.csv",
+    "manifest.csv",
+    "ledger.csv",
+    FAULT_LOG,
+)
+_LINKED = ("stages", "synthetic", "checkpoints")
+_SHORTCUTS = {"synthesise": "synthetic", "fit-gan": "checkpoints"}
+
+
+def cache_of(out: Path) -> Path:
+    """The cache of stages that a run into `out` uses: `RADAUG_CACHE`, or `.cache` beside `out`."""
+    return Path(os.environ.get("RADAUG_CACHE") or out.parent / ".cache")
+
+
+@contextmanager
+def open_run(out: Path, experiment: Experiment) -> Iterator[None]:
+    """Hold `out` for this process, emptied of an earlier run's files and with `config.yaml` in it.
+
+    Raises:
+        UserError: another process is running into `out`, it holds files that are not a run's, or cannot be written.
+    """
+    with clear_disk_errors(out):
+        _refuse_foreign_folder(out)
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(out / LOCK, timeout=0).acquire()
+        except Timeout:
+            raise UserError(f"{out}: another process runs into it. Wait for it, or choose another --out.") from None
+        with held:
+            _clear(out)
+            write_text(out / "config.yaml", dump_experiment(experiment))
+            yield
+
+
+def link_stage(out: Path, name: str, directory: Path) -> None:
+    """Link a finished stage into the run, and a generator or synthetic set where users look for it."""
+    link(directory, out / "stages" / name)
+    for stage, folder in _SHORTCUTS.items():
+        if name.startswith(f"{stage}-"):
+            link(directory, out / folder / name.removeprefix(f"{stage}-"))
+
+
+def publish_results(out: Path, directories: Mapping[str, Path]) -> None:
+    """Copy the final tables into `out`; the verdict comes last."""
+    _copy(directories["split"] / "manifest.csv", out / "manifest.csv")
+    for name in ("predictions.csv", "metrics.csv", VERDICT):
+        _copy(directories["verdict"] / name, out / name)
+
+
+def _refuse_foreign_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file. Choose another --out.")
+    if out.is_dir() and any(out.iterdir()) and not (out / LOCK).exists():
+        raise UserError(f"{out}: holds files that are not a run's, which a run could overwrite. Choose another --out.")
+
+
+def _clear(out: Path) -> None:
+    for name in _FINAL:
+        (out / name).unlink(missing_ok=True)
+    for folder in _LINKED:
+        for path in (out / folder).glob("*"):
+            if path.is_symlink():
+                path.unlink()
+    shutil.rmtree(out / "figures", ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)

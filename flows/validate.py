@@ -1,0 +1,115 @@
+"""`radaug validate`: what the data are, what a run would do and cost, and what it could show. Trains nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from flows.plan import MANIFEST_STEPS, Step, plan_experiment
+from pipeline.adversarial import cost as gan_cost
+from pipeline.config import Experiment
+from pipeline.config.experiment import uses_synthetic
+from pipeline.core.cache import execute
+from pipeline.core.errors import RefusedError
+from pipeline.downstream.power import smallest_difference
+from pipeline.supervised import cost as classifier_cost
+
+
+def validate(experiment: Experiment, cache: Path, console: Console) -> None:
+    """Read and split the data for real, and print audit, split, plan, cost and the smallest difference.
+
+    Raises:
+        UserError: the data or the configuration are wrong.
+        LeakageError: a patient or an image would be on both sides of the split; the audit is printed first.
+    """
+    steps = plan_experiment(experiment)
+    directories = _read_manifests(steps, cache, console)
+    _print_table(console, "Audit", read_text_table(directories["split"] / "audit.csv"))
+    manifest = read_text_table(directories["split"] / "manifest.csv")
+    members = read_text_table(directories["split"] / "splits.csv").merge(
+        manifest[["image_id", "label", "patient_id"]], on="image_id", validate="many_to_one"
+    )
+    _print_table(console, "Split: images (patients)", split_table(members, experiment.data.classes))
+    _print_plan(console, experiment, steps)
+    positives, negatives = patients_tested(members, experiment.data.positive)
+    difference = smallest_difference(experiment, positives, negatives)
+    console.print(
+        f"Smallest difference in {experiment.verdict.endpoint} that {positives} patients with the disease and "
+        f"{negatives} without can show: {difference:.3f}"
+    )
+
+
+def read_text_table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def split_table(members: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Images (patients) of each class, one row for every fold and split.
+
+    Args:
+        members: columns fold, split, label, patient_id; one row for every image in every fold.
+    """
+    rows = []
+    for (fold, split), group in members.groupby(["fold", "split"]):
+        counts = {name: count_images_and_patients(group[group["label"] == name]) for name in (*classes, "")}
+        rows.append({"fold": fold, "split": split, **counts})
+    table = pd.DataFrame(rows).rename(columns={"": "unlabelled"})
+    return table.sort_values(by=["fold", "split"], key=lambda column: column.map(_split_order), ignore_index=True)
+
+
+def count_images_and_patients(group: pd.DataFrame) -> str:
+    """`12 (7)`: 12 images of 7 patients; `12 (?)` where an image has no patient id."""
+    if group.empty:
+        return "0"
+    known = bool((group["patient_id"] != "").all())
+    return f"{len(group)} ({group['patient_id'].nunique() if known else '?'})"
+
+
+def patients_tested(members: pd.DataFrame, positive: tuple[str, ...]) -> tuple[int, int]:
+    """Patients tested in any fold, with the disease and without; an image without patient id counts as a patient."""
+    tested = members[members["split"] == "test"]
+    patients = tested["patient_id"].where(tested["patient_id"] != "", "image " + tested["image_id"])
+    diseased = tested["label"].isin(positive).groupby(patients).any()
+    return int(diseased.sum()), int((~diseased).sum())
+
+
+def _split_order(value: str) -> str:
+    order = ("train", "val", "test")
+    return str(order.index(value)) if value in order else value.zfill(6)
+
+
+def _read_manifests(steps: tuple[Step, ...], cache: Path, console: Console) -> dict[str, Path]:
+    directories: dict[str, Path] = {}
+    for step in steps:
+        if step.name not in MANIFEST_STEPS:
+            continue
+        try:
+            directories[step.name] = execute(step.stage(directories), cache).directory
+        except RefusedError:
+            _print_table(console, "Audit", read_text_table(directories["ingest"] / "audit.csv"))
+            raise
+    return directories
+
+
+def _print_plan(console: Console, experiment: Experiment, steps: tuple[Step, ...]) -> None:
+    folds, gan_seeds = experiment.data.split.num_folds, experiment.gan.gan_seeds
+    gans = folds * gan_seeds
+    plain = sum(not uses_synthetic(arm) for arm in experiment.arms) * folds
+    augmented = sum(uses_synthetic(arm) for arm in experiment.arms) * gans
+    fits = (plain + augmented) * experiment.classifier.seeds
+    console.print(f"Plan: {len(steps)} stages, {gans} GAN(s) ({experiment.gan.family}), {fits} classifier fits")
+    costs = {"GANs": gan_cost.estimate(experiment), "Classifiers": classifier_cost.estimate(experiment)}
+    for name, cost in costs.items():
+        console.print(f"{name}: {cost.flops:.2g} FLOPs, about {cost.minutes:.1f} min and {cost.mib:.0f} MiB of memory")
+
+
+def _print_table(console: Console, title: str, rows: pd.DataFrame) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in rows.columns:
+        table.add_column(str(column), overflow="fold")
+    for row in rows.itertuples(index=False):
+        table.add_row(*map(str, row))
+    console.print(table)

@@ -1,0 +1,1 @@
+"""Adversarial training: one loop, many recipes."""

@@ -1,0 +1,69 @@
+"""Sample grids and the film strip, drawn while training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pipeline.core.files import atomic_path
+
+_GAP = 2
+_MIN_SIDE = 56
+
+
+def save_grid(path: Path, images: np.ndarray, columns: int) -> None:
+    """Write images [N, C, *spatial] in [-1, 1] as a grid of `columns`, row by row; a volume as its middle planes."""
+    tiles = [tile(image) for image in images]
+    rows = [_beside(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
+    _save(path, _below(rows))
+
+
+def save_film_strip(path: Path, frames: list[Path], counts: list[int]) -> None:
+    """Stack the grids in `frames` under each other, each under the number of training images it was drawn at."""
+    strips = []
+    for frame, count in zip(frames, counts, strict=True):
+        with Image.open(frame) as opened:
+            strip = opened.convert("L")
+        labelled = Image.new("L", (strip.width, strip.height + 14), 255)
+        labelled.paste(strip, (0, 14))
+        ImageDraw.Draw(labelled).text((2, 1), f"{count:,} images", fill=0)
+        strips.append(np.asarray(labelled))
+    _save(path, _below(strips))
+
+
+def tile(image: np.ndarray) -> np.ndarray:
+    """One image [C, *spatial] in [-1, 1] as grey uint8 [rows, columns], enlarged to be seen.
+
+    In 3D: the axial, coronal and sagittal middle planes under each other, as a radiologist sees a RAS+ volume.
+    """
+    first = image[0]
+    planes = [first] if first.ndim == 2 else orthogonal_planes(first)
+    factor = max(1, -(-_MIN_SIDE // max(planes[0].shape)))
+    shown = [np.kron(plane, np.ones((factor, factor), dtype=plane.dtype)) for plane in planes]
+    width = max(plane.shape[1] for plane in shown)
+    padded = [np.pad(plane, ((0, 0), (0, width - plane.shape[1])), constant_values=-1) for plane in shown]
+    return np.clip((np.concatenate(padded) + 1) * 127.5, 0, 255).astype(np.uint8)
+
+
+def orthogonal_planes(volume: np.ndarray) -> list[np.ndarray]:
+    """Axial, coronal and sagittal middle planes of [X, Y, Z] in RAS+: anterior or superior up, right at the left."""
+    x, y, z = (side // 2 for side in volume.shape)
+    return [volume[::-1, ::-1, z].T, volume[::-1, y, ::-1].T, volume[x, ::-1, ::-1].T]
+
+
+def _beside(tiles: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.pad(one, ((0, 0), (0, _GAP)), constant_values=255) for one in tiles], axis=1)
+
+
+def _below(rows: list[np.ndarray]) -> np.ndarray:
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate(
+        [np.pad(row, ((0, _GAP), (0, width - row.shape[1])), constant_values=255) for row in rows], axis=0
+    )
+
+
+def _save(path: Path, pixels: np.ndarray) -> None:
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG", optimize=True)

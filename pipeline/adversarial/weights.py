@@ -1,0 +1,86 @@
+"""Finished nets as files: safetensors beside a JSON that says how to build them."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.utils import parametrize
+
+from pipeline.adversarial.families import FAMILIES
+from pipeline.adversarial.recipe import ImageShape
+from pipeline.config.experiment import SnganConfig
+from pipeline.core.errors import DataError
+from pipeline.core.files import atomic_path, digest_file, read_json, write_json
+from pipeline.nets.conditions import condition_of
+
+MODEL = "model.json"
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def folded(net: Net) -> Net:
+    """A copy in evaluation mode whose parametrisations (spectral norm) are folded into plain weights."""
+    net = copy.deepcopy(net).eval()
+    for module in net.modules():
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    return net
+
+
+def save_nets(out_dir: Path, nets: dict[str, nn.Module], description: dict[str, Any]) -> None:
+    """Write each net as NAME.safetensors and `model.json` with `description` and the weights' digests."""
+    digests = {}
+    for name, net in nets.items():
+        path = out_dir / f"{name}.safetensors"
+        state = {key: value.detach().cpu().contiguous() for key, value in folded(net).state_dict().items()}
+        with atomic_path(path) as temporary:
+            save_file(state, temporary)
+        digests[name] = digest_file(path)
+    write_json(out_dir / MODEL, description | {"weights": digests})
+
+
+def load_net(directory: Path, name: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Build net `name` from a fit-gan directory, in evaluation mode on the CPU, with its description.
+
+    Raises:
+        DataError: the weights are not the ones that the description was written with.
+    """
+    description = read_json(directory / MODEL)
+    path = directory / f"{name}.safetensors"
+    if digest_file(path) != description["weights"][name]:
+        raise DataError(f"{path.name}: does not match {MODEL} beside it; train this generator again.")
+    shape = ImageShape(tuple(description["spatial_size"]), int(description["channels"]), len(description["classes"]))
+    nets, _ = FAMILIES[description["gan"]["family"]].build(SnganConfig(**description["gan"]), shape)
+    net = folded(nets[name])
+    net.load_state_dict(load_file(path))
+    return net, description
+
+
+@torch.no_grad()
+def refresh_batch_norm(generator: nn.Module, latent_dim: int, num_classes: int, seed: int, batches: int = 32) -> None:
+    """Give an averaged generator batch-norm statistics of its own ("standing statistics", Brock et al. 2019).
+
+    Averaged weights with the statistics of the last, unaveraged ones make images too flat or too bright.
+    """
+    norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    device = next(generator.parameters()).device
+    random = torch.Generator().manual_seed(seed)
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    generator.train()
+    for _ in range(batches):
+        z = torch.randn(64, latent_dim, generator=random).to(device)
+        label = torch.arange(64, device=device) % num_classes
+        generator(z, condition_of(label))
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum
+    generator.eval()

@@ -1,0 +1,104 @@
+"""Stage `anomaly`: the discriminator's output on held-out images, normal against abnormal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from pipeline.adversarial.weights import load_net
+from pipeline.config.experiment import Experiment
+from pipeline.config.section import Section
+from pipeline.core.compute import resolve_hardware
+from pipeline.core.records import Record
+from pipeline.core.seeds import derive_seed, numpy_generator
+from pipeline.data.dataset import DataSet, open_dataset, write_table
+from pipeline.data.split import split_ids
+from pipeline.measures.classification import weighted_auroc
+from pipeline.measures.resampling import MIN_PATIENTS, Spread, interval, patient_weights
+from pipeline.nets.conditions import condition_of
+
+NOTE = "this discriminator saw abnormal patients in training: its score is a by-product, not an anomaly detector's"
+_BATCH = 128
+
+
+class AnomalyConfig(Section):
+    classes: tuple[str, ...]
+    positive: tuple[str, ...]
+    fold: int
+    gan_seed: int
+    alpha: float
+    bootstrap: int
+    seed: int
+    device: str
+
+
+def anomaly_config(experiment: Experiment, fold: int, gan_seed: int) -> AnomalyConfig:
+    return AnomalyConfig(
+        classes=experiment.data.classes,
+        positive=experiment.data.positive,
+        fold=fold,
+        gan_seed=gan_seed,
+        alpha=experiment.verdict.alpha,
+        bootstrap=experiment.verdict.bootstrap,
+        seed=derive_seed(experiment.seed, "anomaly", fold, gan_seed),
+        device=resolve_hardware(experiment.compute.device).device,
+    )
+
+
+def run(config: AnomalyConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+    """Score the fold's test images; write anomaly.csv and the AUROC of abnormal against normal."""
+    dataset = open_dataset(inputs["prepare"])
+    rows = dataset.rows(split_ids(inputs["split"], config.fold, "test"))
+    net, _ = load_net(inputs["fit-gan"], "discriminator")
+    normal = [number for number, name in enumerate(config.classes) if name not in config.positive]
+    scores = anomaly_scores(net.to(config.device), dataset, rows, normal, config.device)
+    table = dataset.manifest.iloc[rows][["image_id", "patient_id", "label"]].reset_index(drop=True)
+    table.insert(0, "split", "test")
+    table.insert(0, "gan_seed", str(config.gan_seed))
+    table.insert(0, "fold", str(config.fold))
+    table["anomaly_score"] = [f"{score:.6g}" for score in scores]
+    write_table(out_dir / "anomaly.csv", table)
+    metrics = _metrics(config, table, scores)
+    write_table(out_dir / "metrics.csv", metrics)
+    return Record(stage="anomaly", figures={"auroc": float(metrics["value"].iloc[0])}, notes=(NOTE,))
+
+
+@torch.no_grad()
+def anomaly_scores(
+    net: nn.Module, dataset: DataSet, rows: np.ndarray, normal: Sequence[int], device: str
+) -> np.ndarray:
+    """Minus the discriminator's logit under the normal class, [len(rows)]; large = unlike a normal image.
+
+    Every image is judged under the same condition: under its own label the score would know the answer. With several
+    normal classes the one that fits best counts.
+    """
+    found = []
+    for start in range(0, len(rows), _BATCH):
+        images = dataset.tensor(rows[start : start + _BATCH]).to(device)
+        logits = [net(images, condition_of(torch.full((len(images),), one, device=device))).logits for one in normal]
+        found.append(-torch.stack(logits).amax(dim=0).float().cpu())
+    return torch.cat(found).numpy()
+
+
+def _metrics(config: AnomalyConfig, table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
+    abnormal = table["label"].isin(config.positive).to_numpy()
+    units = np.where(table["patient_id"] == "", table["image_id"], table["patient_id"])
+    weights = patient_weights(units, config.bootstrap, numpy_generator(config.seed, "patients"))
+    value = float(weighted_auroc(scores, abnormal, np.ones((1, len(scores))))[0])
+    draws = weighted_auroc(scores, abnormal, weights)
+    patients = len(np.unique(units))
+    low, high = "", ""
+    if patients >= MIN_PATIENTS and np.isfinite(draws).mean() >= 0.95:
+        bounds = interval(value, [Spread(float(np.nanvar(draws, ddof=1)), patients - 1)], config.alpha)
+        low, high = f"{max(bounds.low or 0.0, 0.0):.6g}", f"{min(bounds.high or 1.0, 1.0):.6g}"
+    row = {
+        "stage": "anomaly", "arm": "", "fold": config.fold, "seed": "", "gan_seed": config.gan_seed, "split": "test",
+        "label": "+".join(config.positive), "subgroup": "", "metric": "auroc", "value": f"{value:.6g}",
+        "ci_low": low, "ci_high": high, "n_patients": patients, "n_images": len(scores), "detail": NOTE,
+    }  # fmt: skip
+    return pd.DataFrame([row])

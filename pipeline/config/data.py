@@ -1,0 +1,163 @@
+"""`data:` — where images come from, how they are split and how they are prepared."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.config.section import Section
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class PhantomSource(Section):
+    """Liver-lesion CT phantoms made by radaug itself: nothing to download, nothing learned holds for patients."""
+
+    kind: Literal["phantom"]
+    cysts: int = Field(53, ge=2)
+    metastases: int = Field(64, ge=2)
+    haemangiomas: int = Field(65, ge=2)
+    seed: int = 0
+
+
+class Columns(Section):
+    """Names of the user's columns for what radaug needs; empty = not there. Other columns are kept as they are."""
+
+    path: str = "path"
+    label: str = "label"
+    patient_id: str = "patient_id"
+    split: str = ""
+    series_id: str = ""
+    mask: str = ""
+    point: tuple[str, ...] = ()
+    """Two or three columns with a lesion's place in mm, in the DICOM patient system (LPS), as in LUNA16."""
+
+
+class CsvSource(Section):
+    """A table with one row an image file (DICOM, NIfTI, PNG, JPEG, npy); paths are relative to the table's folder."""
+
+    kind: Literal["csv"]
+    path: str
+    columns: Columns = Columns()
+
+
+class FoldersSource(Section):
+    """A folder with one folder of images a class."""
+
+    kind: Literal["folders"]
+    path: str
+    patient_pattern: str = ""
+    """Regular expression on the file name; its first group is the patient id. Empty = no patient ids."""
+
+
+class DicomSource(Section):
+    """A tree of DICOM files and a label table keyed by file, series or patient."""
+
+    kind: Literal["dicom"]
+    path: str
+    labels: str
+    unit: Literal["file", "series"] = "file"
+    key: Literal["file", "series", "patient"] = "file"
+    columns: Columns = Columns()
+
+
+class NpzSource(Section):
+    """A MedMNIST file: `{train,val,test}_images` and `_labels`, 2D or 3D. Label i is the i-th of `data.classes`."""
+
+    kind: Literal["npz"]
+    path: str
+
+
+Source = Annotated[
+    PhantomSource | CsvSource | FoldersSource | DicomSource | NpzSource,
+    Field(discriminator="kind"),
+]
+
+
+class SplitConfig(Section):
+    """How patients are divided. `column` = the manifest's own split; val is cut from train if it has none."""
+
+    kind: Literal["holdout", "kfold", "column"] = "holdout"
+    val: Fraction = 0.2
+    test: Fraction = 0.3
+    folds: int = Field(3, ge=2)
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> Self:
+        if self.kind == "holdout" and self.val + self.test >= 1:
+            raise ValueError(f"val ({self.val}) and test ({self.test}) leave nothing to train on")
+        return self
+
+    @property
+    def num_folds(self) -> int:
+        return self.folds if self.kind == "kfold" else 1
+
+
+class CropConfig(Section):
+    """A cube (square) of `size_mm` around a lesion's mask or point; the part outside the image is the lowest value."""
+
+    around: Literal["mask", "point", "centre"]
+    size_mm: Positive
+
+
+class DataConfig(Section):
+    """Everything that decides which arrays the networks see.
+
+    Attributes:
+        window: [low, high] in the image's unit (HU for CT), clipped and mapped to [-1, 1]; "image" = each image's
+            own 0.5 to 99.5 percentile; null = [0, 255] for 8-bit images, [-1000, 1000] HU for CT, else "image".
+        spacing: mm per voxel to resample to before cropping; null = as stored (in-plane) .
+        fit: "pad" keeps the aspect and pads with the lowest value; "stretch" does not keep it.
+        train_per_class: a low-data setting: training is cut to as many images a class, and val to at most as many.
+        duplicates: "refuse" stops on a duplicate across splits; "drop" removes the training copy and lists it.
+        max_rejected: more unusable images than this fraction stop the run.
+    """
+
+    source: Source
+    spatial_dims: Literal[2, 3] = 2
+    spatial_size: int | tuple[int, ...] = 32
+    classes: tuple[str, ...]
+    positive: tuple[str, ...]
+    split: SplitConfig = SplitConfig()
+    train_per_class: int | None = Field(None, ge=2)
+    duplicates: Literal["refuse", "drop"] = "refuse"
+    max_rejected: float = Field(0.05, ge=0, le=1)
+    window: tuple[float, float] | Literal["image"] | None = None
+    spacing: Positive | tuple[Positive, ...] | None = None
+    crop: CropConfig | None = None
+    fit: Literal["pad", "stretch"] = "pad"
+
+    @field_validator("window")
+    @classmethod
+    def _window_ascends(cls, window: object) -> object:
+        if isinstance(window, tuple) and window[0] >= window[1]:
+            raise ValueError(f"window must be [low, high] with low < high, not {list(window)}")
+        return window
+
+    @model_validator(mode="after")
+    def _classes_fit_together(self) -> Self:
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes needs at least two different names, such as [normal, pneumonia]")
+        unknown = [name for name in self.positive if name not in self.classes]
+        if not self.positive or unknown or len(set(self.positive)) == len(self.classes):
+            raise ValueError(
+                f"positive must name some, but not all, of {list(self.classes)}; it is {list(self.positive)}"
+            )
+        if isinstance(self.spatial_size, tuple) and len(self.spatial_size) != self.spatial_dims:
+            raise ValueError(f"spatial_size needs one number, or {self.spatial_dims} of them")
+        if min(self.shape) < 8:
+            raise ValueError(f"spatial_size must be at least 8; it is {self.spatial_size}")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`*spatial` of every prepared image."""
+        size = self.spatial_size
+        return size if isinstance(size, tuple) else (size,) * self.spatial_dims
+
+    @property
+    def negative(self) -> tuple[str, ...]:
+        """Classes that are not on the disease side; the first one is the anomaly stage's normal condition."""
+        return tuple(name for name in self.classes if name not in self.positive)

@@ -1,0 +1,84 @@
+"""Files that are whole or absent: atomic writes, digests, links."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import UserError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; move it into place when the block ends well, remove it otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` in one move (UTF-8)."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON in one move. NaN is refused: it is not JSON."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def digest_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """Digest of a JSON value that does not depend on the order of keys."""
+    return digest_text(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str))
+
+
+def digest_file(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest_tree(root: Path, *, skip: frozenset[str] = frozenset()) -> dict[str, tuple[int, str]]:
+    """Size in bytes and sha256 of every file below `root`, by relative path, names in `skip` left out."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    names = {path: path.relative_to(root).as_posix() for path in files}
+    return {names[path]: (path.stat().st_size, digest_file(path)) for path in files if names[path] not in skip}
+
+
+def link(target: Path, at: Path) -> None:
+    """Make `at` a relative symbolic link to `target`, replacing a link that is there."""
+    at.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(at) as temporary:
+        temporary.symlink_to(os.path.relpath(target.resolve(), at.parent.resolve()))
+
+
+@contextmanager
+def clear_disk_errors(where: Path) -> Iterator[None]:
+    """Turn a full disk or a folder that may not be written into an error that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{where}: the disk is full. Free some space and run again: finished stages are kept."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS):
+            raise UserError(f"{error.filename or where}: may not be written or read. Choose another --out.") from error
+        raise

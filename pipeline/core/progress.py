@@ -1,0 +1,41 @@
+"""Progress of long work, as log lines: silent as a library, shown by the command line."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+logger = logging.getLogger("radaug.progress")
+
+
+class Progress:
+    """Says every few seconds how far the work is, how fast it goes and how long it will take.
+
+    Args:
+        what: name of the work, such as the stage's.
+        total: units of work in all.
+        unit: their name.
+        done: units done before this process began (a resumed run).
+    """
+
+    def __init__(self, what: str, total: int, unit: str, *, done: int = 0, every_s: float = 5.0) -> None:
+        self.what, self.total, self.unit, self.every_s = what, total, unit, every_s
+        self._first = self._done = done
+        self._start = self._said = time.monotonic()
+
+    @property
+    def rate(self) -> float:
+        """Units a second since this process began."""
+        return (self._done - self._first) / max(time.monotonic() - self._start, 1e-9)
+
+    def update(self, done: int) -> None:
+        self._done = done
+        now = time.monotonic()
+        if now - self._said < self.every_s and done < self.total:
+            return
+        self._said = now
+        left = round((self.total - done) / max(self.rate, 1e-9))
+        logger.info(
+            "%s: %s of %s %s, %.0f a second, %d min %02d s left",
+            self.what, f"{done:,}", f"{self.total:,}", self.unit, self.rate, left // 60, left % 60,
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Manifest, readers and writers, audit, patient split, preparation, batched augmentation."""

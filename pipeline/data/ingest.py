@@ -1,0 +1,211 @@
+"""Ingest: every image is read once, looked at, and becomes a row of the manifest or of the rejected list."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config.data import DicomSource, PhantomSource, Source
+from pipeline.config.experiment import Experiment
+from pipeline.config.loading import data_root
+from pipeline.config.section import Section
+from pipeline.core.errors import ConfigError, DataError, UnreadableImage
+from pipeline.core.files import digest_file, digest_json
+from pipeline.core.records import Record
+from pipeline.data.audit import audit_manifest
+from pipeline.data.dataset import write_table
+from pipeline.data.duplicates import near_groups, pixel_digest, thumbnail
+from pipeline.data.images import Image
+from pipeline.data.manifest import FACTS, REJECTED_COLUMNS, row_dicts, validate_manifest
+from pipeline.data.sources import ImageReader, SourceRows, read_source, source_files, source_root
+
+logger = logging.getLogger(__name__)
+
+REJECTED, AUDIT = "rejected.csv", "audit.csv"
+MODALITIES = frozenset({"", "CT", "CR", "DX", "DR", "RG", "RF", "XA", "MG", "PX", "IO", "OT", "SC"})
+"""X-ray images of all kinds, and exports that do not say; anything else (MR, US, PT, …) is rejected."""
+UNITLESS_ENDINGS = (".nii", ".nii.gz", ".npy")
+"""Files that cannot state a unit: a column `modality` that says CT makes their values HU."""
+_PROGRESS_EVERY = 500
+
+
+class IngestConfig(Section):
+    """What decides the manifest.
+
+    Attributes:
+        root: absolute folder that the manifest's paths start from; "" for phantoms, whose root is ingest's directory.
+        labels: absolute path of a DICOM source's label table, else "".
+    """
+
+    source: Source
+    spatial_dims: int
+    classes: tuple[str, ...]
+    max_rejected: float
+    root: str
+    labels: str = ""
+
+    @property
+    def where(self) -> str:
+        return "phantoms" if isinstance(self.source, PhantomSource) else self.source.path
+
+
+def ingest_config(experiment: Experiment) -> IngestConfig:
+    """The ingest section of `experiment`, its relative paths resolved against `RADAUG_DATA`."""
+    data = experiment.data
+    base = data_root()
+    if isinstance(data.source, DicomSource) and data.source.unit == "series" and data.spatial_dims == 2:
+        raise ConfigError("data.source.unit: series makes volumes. Set data.spatial_dims to 3, or the unit to file.")
+    root = source_root(data.source, base)
+    return IngestConfig(
+        source=data.source,
+        spatial_dims=data.spatial_dims,
+        classes=data.classes,
+        max_rejected=data.max_rejected,
+        root=str(root) if root else "",
+        labels=str((base / data.source.labels).resolve()) if isinstance(data.source, DicomSource) else "",
+    )
+
+
+def source_digest(config: IngestConfig) -> str:
+    """Digest of what ingest would read: names, sizes and times of the images, and the content of label tables."""
+    if isinstance(config.source, PhantomSource):
+        return digest_json(config.source.model_dump(mode="json"))
+    root, labels = Path(config.root), _labels(config)
+    listed: dict[str, object] = {}
+    for path in source_files(config.source, root, labels):
+        name = path.name if path == labels else os.path.relpath(path, root)
+        if not path.is_file():
+            listed[name] = None
+        elif path.suffix == ".csv":
+            listed[name] = digest_file(path)
+        else:
+            status = path.stat()
+            listed[name] = (status.st_size, status.st_mtime_ns)
+    return digest_json(listed)
+
+
+def run(config: IngestConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+    """Write manifest.csv, rejected.csv and audit.csv (and, for phantoms, the cohort's files).
+
+    Raises:
+        DataError: the source as a whole is wrong, or more images than `max_rejected` cannot be used.
+    """
+    root = Path(config.root) if config.root else out_dir
+    rows = read_source(config.source, root, _labels(config), config.classes, config.spatial_dims)
+    manifest, rejected = _look(rows, ImageReader(root, config.spatial_dims))
+    _check_rejected(config, len(manifest), rejected)
+    _check_patients(config, manifest)
+    manifest["patient_id"] = manifest["patient_id"].mask(manifest["patient_id"] == "", manifest.pop("header_patient"))
+    _check_units(config, manifest)
+    validate_manifest(manifest, config.classes, config.where)
+    audit = audit_manifest(manifest, rejected, config.classes)
+    write_table(out_dir / "manifest.csv", manifest)
+    write_table(out_dir / REJECTED, rejected)
+    write_table(out_dir / AUDIT, audit)
+    notes = tuple(audit["detail"][audit["severity"] == "warning"])
+    figures = {"images": len(manifest), "rejected": len(rejected), "labelled": int((manifest["label"] != "").sum())}
+    return Record("ingest", figures=figures, notes=notes)
+
+
+def _labels(config: IngestConfig) -> Path | None:
+    return Path(config.labels) if config.labels else None
+
+
+def _look(rows: SourceRows, reader: ImageReader) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The manifest with what the images say, and the list of rejected ones."""
+    kept: list[dict[str, str]] = []
+    thumbnails: list[np.ndarray] = []
+    rejected = [dict(zip(REJECTED_COLUMNS, row, strict=True)) for row in rows.rejected.itertuples(index=False)]
+    records = row_dicts(rows.table)
+    for number, row in enumerate(records, start=1):
+        try:
+            image = reader.image(row)
+            _require_usable(row["path"], image)
+        except UnreadableImage as error:
+            rejected.append({"image_id": row["image_id"], "path": row["path"], "reason": error.reason})
+            continue
+        kept.append(_described(row, image))
+        thumbnails.append(thumbnail(image.array))
+        if number % _PROGRESS_EVERY == 0:
+            logger.info("ingest: %d of %d images read", number, len(records))
+    manifest = pd.DataFrame(kept, dtype=str).fillna("")
+    if kept:
+        groups = near_groups(np.stack(thumbnails))
+        manifest["near_group"] = ["" if group < 0 else f"near-{group:04d}" for group in groups]
+    return manifest, pd.DataFrame(rejected, columns=list(REJECTED_COLUMNS), dtype=str)
+
+
+def _require_usable(path: str, image: Image) -> None:
+    modality = image.meta.get("modality", "")
+    if modality not in MODALITIES:
+        raise UnreadableImage(path, f"wrong modality ({modality}): radaug works on CT and X-ray images; leave it out")
+    if not np.isfinite(image.array).all():
+        raise UnreadableImage(path, "values are NaN or infinite: mend the image, or leave it out")
+    if image.array.min() == image.array.max():
+        raise UnreadableImage(path, "constant: all pixels have one value; leave it out, or export it again")
+
+
+def _described(row: dict[str, str], image: Image) -> dict[str, str]:
+    """The manifest row of an image: the source's columns, then facts (a column of the user's wins), then content."""
+    array, meta = image.array, image.meta
+    facts = {name: row.get(name) or meta.get(name, "") for name in (*FACTS, "study_id", "spacing_known")}
+    declared = facts["modality"] == "CT" and row["path"].lower().endswith(UNITLESS_ENDINGS)
+    whole = bool(array.min() >= 0 and array.max() <= 255 and np.all(array == np.rint(array)))
+    content = {
+        "spacing": "x".join(f"{mm:.6g}" for mm in image.spacing),
+        "size": "x".join(str(size) for size in array.shape[1:]),
+        "values": "HU" if image.unit == "HU" or declared else "uint8" if whole else "other",
+        "minimum": f"{array.min():.6g}",
+        "maximum": f"{array.max():.6g}",
+        "pixel_digest": pixel_digest(array),
+        "header_patient": meta.get("patient_id", ""),
+    }
+    own = {name: value for name, value in row.items() if name not in content and name not in facts}
+    clashing = {f"source_{name}": row[name] for name in content if name in row}
+    return own | clashing | facts | content
+
+
+def _check_rejected(config: IngestConfig, kept: int, rejected: pd.DataFrame) -> None:
+    total = kept + len(rejected)
+    if total and kept and len(rejected) <= config.max_rejected * total:
+        return
+    counts = Counter(rejected["reason"]).most_common(5)
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in counts)
+    raise DataError(
+        f"{config.where}: {len(rejected)} of {total} images cannot be used, and data.max_rejected allows "
+        f"{config.max_rejected:.0%}. Reasons: {reasons}. The first: {', '.join(rejected['path'][:3])}."
+    )
+
+
+def _check_patients(config: IngestConfig, manifest: pd.DataFrame) -> None:
+    """Refuse a table whose patients are not those of the headers. Messages name files, never patients."""
+    both = manifest[(manifest["patient_id"] != "") & (manifest["header_patient"] != "")]
+    if isinstance(config.source, DicomSource):
+        wrong = both["path"][both["patient_id"] != both["header_patient"]]
+        if len(wrong):
+            raise DataError(
+                f"{config.where}: {len(wrong)} file(s) carry another patient id than the label table, the first: "
+                f"{wrong.iloc[0]}. Mend the table, or leave its patient column out to use the headers' ids."
+            )
+    names = both.groupby("header_patient")["patient_id"].nunique()
+    if (names > 1).any():
+        raise DataError(
+            f"{config.where}: {int((names > 1).sum())} patient(s) of the headers have more than one patient_id in the "
+            "table, so their images could land in train and test. Give each patient one id."
+        )
+
+
+def _check_units(config: IngestConfig, manifest: pd.DataFrame) -> None:
+    counts = manifest["values"].value_counts()
+    if "HU" in counts and len(counts) > 1:
+        raise DataError(
+            f"{config.where}: {counts['HU']} images are in HU and {len(manifest) - counts['HU']} are not. "
+            "Use CT files, or images without a unit, but not both. A NIfTI or npy file is known as CT by a column "
+            "`modality` that says CT."
+        )

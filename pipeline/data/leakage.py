@@ -1,0 +1,49 @@
+"""The check that nothing of a test patient reaches training. Later stages call it again on what they are given."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pipeline.core.errors import LeakageError
+
+PRIORITY = ("train", "val", "test")
+
+
+def assert_no_leakage(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
+    """Every patient, and every image pixel for pixel, is on one side of each fold.
+
+    Unlabelled images count as training; `unused` ones are on no side. Images without a patient id are patients of their
+    own.
+
+    Args:
+        splits: fold, image_id, split.
+        manifest: image_id, patient_id, pixel_digest.
+
+    Raises:
+        LeakageError: with the number of patients and images that are not.
+    """
+    facts = manifest.set_index("image_id")[["patient_id", "pixel_digest"]]
+    for fold, part in splits.groupby("fold"):
+        joined = part.join(facts, on="image_id")
+        if joined["pixel_digest"].isna().any():
+            raise LeakageError(f"fold {fold} names images that the manifest does not have. Make the split again.")
+        patients = straddling(patient_units(joined), joined["split"])
+        copies = straddling(joined["pixel_digest"], joined["split"])
+        if patients or copies:
+            raise LeakageError(
+                f"fold {fold}: {patients} patient(s) and {copies} identical image(s) are in more than one of train, "
+                "val and test. Make the split again with radaug, which keeps patients together; data.duplicates: drop "
+                "leaves copies out."
+            )
+
+
+def patient_units(table: pd.DataFrame) -> pd.Series:
+    """What is never divided: the patient, or the image itself where the patient is unknown."""
+    return table["patient_id"].mask(table["patient_id"] == "", "\n" + table["image_id"])
+
+
+def straddling(keys: pd.Series, splits: pd.Series) -> int:
+    """How many non-empty `keys` are in more than one of train (with unlabelled), val and test."""
+    sides = splits.replace("unlabelled", "train")
+    counted = sides.isin(PRIORITY) & (keys != "")
+    return int((sides[counted].groupby(keys[counted]).nunique() > 1).sum())

@@ -1,0 +1,191 @@
+"""Prepare: one array of one size, as every network reads it. Raw files are never copied."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from monai.data import MetaTensor
+
+from pipeline.config.data import CropConfig
+from pipeline.config.experiment import Experiment
+from pipeline.config.section import Section
+from pipeline.core.errors import DataError
+from pipeline.core.records import Record
+from pipeline.data.dataset import IMAGES, MANIFEST, MASKS, read_table, write_table
+from pipeline.data.duplicates import pixel_digest
+from pipeline.data.geometry import IMAGE, MASK, NAME, POINT, geometry
+from pipeline.data.images import Image
+from pipeline.data.ingest import ingest_config
+from pipeline.data.manifest import row_dicts
+from pipeline.data.resampling import Floats
+from pipeline.data.scaling import Scaling
+from pipeline.data.sources import ImageReader
+
+logger = logging.getLogger(__name__)
+
+CT_WINDOW = (-1000.0, 1000.0)
+GREY_WINDOW = (0.0, 255.0)
+PERCENTILES = (0.5, 99.5)
+_PROGRESS_EVERY = 500
+_INT16 = np.iinfo(np.int16)
+
+
+class PrepareConfig(Section):
+    """What decides the arrays.
+
+    Attributes:
+        shape: `*spatial` of every image.
+        window: as in `data.window`.
+        spacing: mm per voxel on each axis, or None.
+        root: as in `IngestConfig`.
+    """
+
+    spatial_dims: int
+    shape: tuple[int, ...]
+    window: tuple[float, float] | Literal["image"] | None
+    spacing: tuple[float, ...] | None
+    crop: CropConfig | None
+    fit: Literal["pad", "stretch"]
+    root: str
+
+
+def prepare_config(experiment: Experiment) -> PrepareConfig:
+    """The prepare section of `experiment`."""
+    data, spacing = experiment.data, experiment.data.spacing
+    return PrepareConfig(
+        spatial_dims=data.spatial_dims,
+        shape=data.shape,
+        window=data.window,
+        spacing=(spacing,) * data.spatial_dims if isinstance(spacing, float) else spacing,
+        crop=data.crop,
+        fit=data.fit,
+        root=ingest_config(experiment).root,
+    )
+
+
+def run(config: PrepareConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+    """Write a data set of every image whose fate is `used`, in the manifest's order.
+
+    Values are clipped to the window before anything else, so that its lowest value can stand for all that is outside.
+
+    Raises:
+        DataError: a file is not what ingest saw, a mask or point does not fit its image, or no image is used.
+    """
+    started = time.monotonic()
+    table = read_table(inputs["split"] / MANIFEST)
+    table = table[table["fate"] == "used"].drop(columns="fate").reset_index(drop=True)
+    if table.empty:
+        raise DataError("prepare: the manifest has no image whose fate is 'used'.")
+    scaling = choose_scaling(table["values"], config.window)
+    reader = ImageReader(Path(config.root) if config.root else inputs["ingest"], config.spatial_dims)
+    affines = _write_arrays(config, table, scaling, reader, out_dir)
+    write_table(out_dir / MANIFEST, _placed(table, affines, config.spatial_dims))
+    return Record(
+        "prepare",
+        figures={"images": len(table), "shape": list(config.shape), "seconds": round(time.monotonic() - started, 2)},
+        notes=_notes(config, table),
+        extra={"scaling": scaling.as_json()},
+    )
+
+
+def choose_scaling(values: pd.Series, window: tuple[float, float] | Literal["image"] | None) -> Scaling:
+    """How images are stored: HU as int16, 8-bit images as uint8, others as float16 in [0, 1] of their own percentiles.
+
+    Args:
+        values: the manifest's column: uint8, HU or other.
+        window: as in `data.window`; a numeric one keeps other images' own numbers, as float32.
+    """
+    kinds = set(values)
+    if window == "image" or (window is None and "other" in kinds):
+        return Scaling(1.0, 0.0, "none", (0.0, 1.0), "float16")
+    if kinds == {"uint8"}:
+        low, high = window or GREY_WINDOW
+        return Scaling(1.0, 0.0, "none", (low, high), "uint8" if low >= 0 and high <= 255 else "float32")
+    if kinds == {"HU"}:
+        low, high = window or CT_WINDOW
+        fits = low >= _INT16.min and high <= _INT16.max
+        return Scaling(1.0, 0.0, "HU", (low, high), "int16" if fits else "float32")
+    low, high = window or GREY_WINDOW
+    return Scaling(1.0, 0.0, "none", (low, high), "float32")
+
+
+def _write_arrays(
+    config: PrepareConfig, table: pd.DataFrame, scaling: Scaling, reader: ImageReader, out_dir: Path
+) -> list[Floats]:
+    """Fill images.npy (and masks.npy) row by row; give each image's affine [4, 4]."""
+    shape = (len(table), 1, *config.shape)
+    with_masks = "mask" in table and bool((table["mask"] != "").any())
+    images = np.lib.format.open_memmap(out_dir / IMAGES, mode="w+", dtype=np.dtype(scaling.dtype), shape=shape)
+    masks = np.lib.format.open_memmap(out_dir / MASKS, mode="w+", dtype=np.uint8, shape=shape) if with_masks else None
+    transform = geometry(config.shape, spacing=config.spacing, crop=config.crop, fit=config.fit)
+    affines: list[Floats] = []
+    for number, row in enumerate(row_dicts(table)):
+        item, lowest = _item(config, row, reader, scaling)
+        done = transform(item)
+        images[number] = scaling.to_stored(np.asarray(done[IMAGE]) + lowest)
+        if masks is not None and MASK in done:
+            masks[number] = np.asarray(done[MASK]) > 0
+        affines.append(np.asarray(done[IMAGE].affine, dtype=np.float64))
+        if (number + 1) % _PROGRESS_EVERY == 0:
+            logger.info("prepare: %d of %d images", number + 1, len(table))
+    images.flush()
+    if masks is not None:
+        masks.flush()
+    return affines
+
+
+def _item(
+    config: PrepareConfig, row: dict[str, str], reader: ImageReader, scaling: Scaling
+) -> tuple[dict[str, object], float]:
+    """One image for the geometry, its lowest value subtracted so that 0 is outside; and that value."""
+    image = reader.image(row)
+    if pixel_digest(image.array) != row["pixel_digest"]:
+        raise DataError(f"{row['path']}: the file changed since ingest. Run again: ingest will read it anew.")
+    array = image.array[:1]
+    if scaling.dtype == "float16":
+        low, high = np.percentile(array, PERCENTILES)
+        array = np.clip((array - low) / max(float(high - low), 1e-6), 0, 1)
+    lowest = scaling.window[0]
+    item: dict[str, object] = {IMAGE: _tensor(image, np.clip(array, *scaling.window) - lowest), NAME: row["path"]}
+    if row.get("mask"):
+        mask = reader.mask(row)
+        item[MASK] = _tensor(mask, (mask.array[:1] > 0).astype(np.uint8))
+    if row.get("point_x") and config.crop is not None and config.crop.around == "point":
+        item[POINT] = _point(row)
+    return item, lowest
+
+
+def _tensor(image: Image, array: np.ndarray) -> MetaTensor:
+    return MetaTensor(torch.from_numpy(np.ascontiguousarray(array)), affine=torch.from_numpy(image.affine))
+
+
+def _point(row: dict[str, str]) -> list[float]:
+    """The lesion's place, LPS mm in the manifest, as RAS mm; NaN for a third coordinate that is not given."""
+    try:
+        x, y, z = (float(row.get(f"point_{axis}") or "nan") for axis in "xyz")
+    except ValueError as error:
+        raise DataError(f"{row['path']}: its point is not a number in mm. Use a decimal point, as in 12.5.") from error
+    return [-x, -y, z]
+
+
+def _placed(table: pd.DataFrame, affines: list[Floats], dims: int) -> pd.DataFrame:
+    """The manifest with the prepared images' spacing (mm) and affine (16 numbers by row, index to RAS mm)."""
+    spacing = ["x".join(f"{mm:.6g}" for mm in np.linalg.norm(affine[:3, :dims], axis=0)) for affine in affines]
+    flat = [" ".join(f"{number:.8g}" for number in affine.ravel() + 0.0) for affine in affines]
+    return table.assign(spacing=spacing, affine=flat)
+
+
+def _notes(config: PrepareConfig, table: pd.DataFrame) -> tuple[str, ...]:
+    unknown = Counter(table["spacing_known"])["false"]
+    in_mm = config.spacing is not None or config.crop is not None
+    if unknown and in_mm:
+        return (f"{unknown} images do not state their pixel size: one pixel is taken as 1 mm.",)
+    return ()

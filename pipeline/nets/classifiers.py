@@ -1,0 +1,50 @@
+"""Downstream classifiers: images [B, C, *spatial] -> logits [B, num_classes]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from monai.networks.layers.factories import Conv, Norm, Pool
+from monai.networks.nets import DenseNet121, ResNet
+from torch import Tensor, nn
+
+
+class SmallCnn(nn.Module):
+    """Four 3 x 3 convolutions with batch norm, pooled three times, global average: about 100,000 weights in 2D."""
+
+    def __init__(self, spatial_dims: int, channels: int, num_classes: int, width: int = 16) -> None:
+        super().__init__()
+        conv, norm, pool = Conv[Conv.CONV, spatial_dims], Norm[Norm.BATCH, spatial_dims], Pool[Pool.MAX, spatial_dims]
+        layers: list[nn.Module] = []
+        for before, after in [(channels, width), (width, 2 * width), (2 * width, 4 * width)]:
+            layers += [conv(before, after, 3, padding=1, bias=False), norm(after), nn.ReLU(inplace=True), pool(2)]
+        layers += [conv(4 * width, 8 * width, 3, padding=1, bias=False), norm(8 * width), nn.ReLU(inplace=True)]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(8 * width, num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images).flatten(2).mean(dim=2))
+        return logits
+
+
+def _densenet121(spatial_dims: int, channels: int, num_classes: int) -> nn.Module:
+    return DenseNet121(spatial_dims=spatial_dims, in_channels=channels, out_channels=num_classes)
+
+
+def _resnet18(spatial_dims: int, channels: int, num_classes: int) -> nn.Module:
+    """MONAI's ResNet-18 with a first convolution of 3 voxels and stride 1: the images here are small."""
+    return ResNet(
+        "basic", [2, 2, 2, 2], [64, 128, 256, 512], spatial_dims=spatial_dims, n_input_channels=channels,
+        num_classes=num_classes, conv1_t_size=3, conv1_t_stride=1,
+    )  # fmt: skip
+
+
+CLASSIFIERS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "small_cnn": SmallCnn,
+    "densenet121": _densenet121,
+    "resnet18": _resnet18,
+}
+
+
+def make_classifier(network: str, *, spatial_dims: int, channels: int, num_classes: int) -> nn.Module:
+    return CLASSIFIERS[network](spatial_dims, channels, num_classes)

@@ -1,0 +1,83 @@
+"""Image generators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from monai.networks.layers.factories import Conv, Norm
+from torch import Tensor, nn
+
+from pipeline.nets.conditions import Condition
+from pipeline.nets.sizes import doublings, first_grid
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch norm whose scale and shift are a linear function of the condition's code (de Vries et al. 2017).
+
+    [B, C, *spatial], code [B, code_dim] -> [B, C, *spatial].
+    """
+
+    def __init__(self, spatial_dims: int, channels: int, code_dim: int) -> None:
+        super().__init__()
+        self.norm = Norm[Norm.BATCH, spatial_dims](channels, affine=False)
+        self.affine = nn.Linear(code_dim, 2 * channels)
+        nn.init.normal_(self.affine.weight, std=0.02)
+        nn.init.zeros_(self.affine.bias)
+
+    def forward(self, features: Tensor, code: Tensor) -> Tensor:
+        scale, shift = self.affine(code).view(*code.shape[:1], -1, *([1] * (features.ndim - 2))).chunk(2, dim=1)
+        normalised: Tensor = self.norm(features)
+        return torch.addcmul(shift, normalised, 1 + scale)
+
+
+class ConvGenerator(nn.Module):
+    """Class-conditional generator of transposed convolutions, in 2D or 3D.
+
+    The class embedding beside z makes the code that feeds the first grid and every norm. Channels halve with each
+    doubling of the grid. Sides that are not a power of two times the first grid are cropped at the centre.
+
+    Args:
+        spatial_size: *spatial of the images.
+        width: channels before the last layer.
+    """
+
+    def __init__(
+        self,
+        *,
+        spatial_size: Sequence[int],
+        channels: int,
+        num_classes: int,
+        latent_dim: int,
+        embedding_dim: int,
+        width: int,
+    ) -> None:
+        super().__init__()
+        dims, levels = len(spatial_size), doublings(spatial_size)
+        self.latent_dim = latent_dim
+        self.spatial_size = tuple(spatial_size)
+        self.grid = first_grid(spatial_size)
+        widths = [width * 2 ** (levels - 1 - level) for level in range(levels)]
+        code_dim = latent_dim + embedding_dim
+        self.embedding = nn.Embedding(num_classes, embedding_dim)
+        self.start = nn.Linear(code_dim, widths[0] * math.prod(self.grid))
+        self.norms = nn.ModuleList([ConditionalBatchNorm(dims, features, code_dim) for features in widths])
+        upsample = Conv[Conv.CONVTRANS, dims]
+        self.layers = nn.ModuleList(
+            [upsample(i, o, 4, stride=2, padding=1) for i, o in zip(widths, [*widths[1:], channels], strict=True)]
+        )
+
+    def forward(self, z: Tensor, condition: Condition) -> Tensor:
+        code = torch.cat([z, self.embedding(condition.required_label())], dim=1)
+        features = self.start(code).view(len(z), -1, *self.grid)
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            features = layer(torch.relu(norm(features, code)))
+        return torch.tanh(centre_crop(features, self.spatial_size))
+
+
+def centre_crop(images: Tensor, spatial_size: Sequence[int]) -> Tensor:
+    for axis, side in enumerate(spatial_size, start=2):
+        if images.shape[axis] != side:
+            images = images.narrow(axis, (images.shape[axis] - side) // 2, side)
+    return images

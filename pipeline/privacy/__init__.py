@@ -1,0 +1,1 @@
+"""What the synthetic images give away about the training patients."""

@@ -1,0 +1,142 @@
+"""Stage `privacy`: a first look at memorisation. Are synthetic images nearer to training than to held-out images?
+
+The rate is that of the nearest-neighbour adversarial test (Yale et al., "Generation and evaluation of privacy
+preserving synthetic health data", Neurocomputing 416 (2020)): without memory a synthetic image is as often nearest to
+a training image as to one of equally many held-out images. It finds copying, and proves no privacy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.spatial.distance import cdist
+
+from pipeline.adversarial.pictures import tile
+from pipeline.config.experiment import Experiment
+from pipeline.config.section import Section
+from pipeline.core.files import atomic_path
+from pipeline.core.records import Record
+from pipeline.core.seeds import derive_seed, numpy_generator
+from pipeline.data.dataset import DataSet, open_dataset, write_table
+from pipeline.data.split import split_ids
+
+_DRAWS = 50
+_MAX_SYNTHETIC = 500
+_PAIRS = 8
+
+
+class MemorisationConfig(Section):
+    classes: tuple[str, ...]
+    fold: int
+    gan_seed: int
+    seed: int
+
+
+def memorisation_config(experiment: Experiment, fold: int, gan_seed: int) -> MemorisationConfig:
+    return MemorisationConfig(
+        classes=experiment.data.classes,
+        fold=fold,
+        gan_seed=gan_seed,
+        seed=derive_seed(experiment.seed, "memorisation", fold, gan_seed),
+    )
+
+
+def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+    """Compare distances to the fold's training images and to as many held-out (test) images of the same classes.
+
+    Validation images, which no generator saw, take the synthetic images' place in the control.
+    """
+    real, synthetic = open_dataset(inputs["prepare"]), open_dataset(inputs["synthesise"])
+    rows = {split: real.rows(split_ids(inputs["split"], config.fold, split)) for split in ("train", "val", "test")}
+    random = numpy_generator(config.seed, "draws")
+    chosen = np.sort(random.permutation(len(synthetic.images))[:_MAX_SYNTHETIC])
+    to_train, to_held_out = (_distances(synthetic, chosen, real, rows[split]) for split in ("train", "test"))
+    labels = {split: real.manifest["label"].iloc[at].to_numpy() for split, at in rows.items()}
+    rates = nearer_to_training(to_train, to_held_out, labels["train"], labels["test"], random)
+    control = nearer_to_training(
+        _distances(real, rows["val"], real, rows["train"]),
+        _distances(real, rows["val"], real, rows["test"]),
+        labels["train"], labels["test"], random,
+    )  # fmt: skip
+    nearest = pd.DataFrame(
+        {
+            "image_id": synthetic.manifest["image_id"].iloc[chosen].to_numpy(),
+            "nearest_train_id": real.manifest["image_id"].iloc[rows["train"][to_train.argmin(axis=1)]].to_numpy(),
+            "nearest_train_distance": [f"{value:.6g}" for value in to_train.min(axis=1)],
+            "nearest_heldout_distance": [f"{value:.6g}" for value in to_held_out.min(axis=1)],
+        }
+    )
+    write_table(out_dir / "memorisation.csv", nearest)
+    closest = np.argsort(to_train.min(axis=1))[:_PAIRS]
+    pairs = [(chosen[at], rows["train"][to_train[at].argmin()]) for at in closest]
+    _draw_pairs(out_dir / "closest_pairs.png", synthetic, real, pairs)
+    figures = {
+        "nearer_to_training_rate": rates.mean(),
+        "rate_low": np.quantile(rates, 0.025),
+        "rate_high": np.quantile(rates, 0.975),
+        "control_rate": control.mean(),
+        "baseline_rate": 0.5,
+    }
+    rounded = {name: round(float(value), 4) for name, value in figures.items()}
+    write_table(out_dir / "metrics.csv", _metrics(config, rounded, len(chosen)))
+    return Record(stage="privacy", figures=rounded | {"synthetic_images": len(chosen)})
+
+
+def nearer_to_training(
+    to_train: np.ndarray,
+    to_held_out: np.ndarray,
+    train_label: np.ndarray,
+    held_out_label: np.ndarray,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """Share of queries whose nearest neighbour is a training image, for `_DRAWS` random draws.
+
+    Each draw takes equally many training and held-out images of every class, and queries with replacement, so that
+    the spread of the draws covers both. Ties count half.
+
+    Args:
+        to_train, to_held_out: distances [queries, images].
+    """
+    rates = []
+    for _ in range(_DRAWS):
+        train, held_out = [], []
+        for label in np.unique(train_label):
+            members = [np.flatnonzero(labels == label) for labels in (train_label, held_out_label)]
+            size = min(map(len, members))
+            train.append(random.permutation(members[0])[:size])
+            held_out.append(random.permutation(members[1])[:size])
+        queries = random.integers(0, len(to_train), len(to_train))
+        near = to_train[:, np.concatenate(train)].min(axis=1)[queries]
+        far = to_held_out[:, np.concatenate(held_out)].min(axis=1)[queries]
+        rates.append(np.mean((near < far) + 0.5 * (near == far)))
+    return np.array(rates)
+
+
+def _distances(query: DataSet, query_rows: np.ndarray, real: DataSet, rows: np.ndarray) -> np.ndarray:
+    """Root mean square difference of images in [-1, 1], [queries, images]."""
+    left, right = (data.tensor(at).flatten(1).numpy() for data, at in ((query, query_rows), (real, rows)))
+    return cdist(left, right) / np.sqrt(left.shape[1])
+
+
+def _draw_pairs(path: Path, synthetic: DataSet, real: DataSet, pairs: list[tuple[int, int]]) -> None:
+    """Synthetic images above, the training image nearest to each below."""
+    above = [tile(synthetic.tensor(np.array([row]))[0].numpy()) for row, _ in pairs]
+    below = [tile(real.tensor(np.array([row]))[0].numpy()) for _, row in pairs]
+    rows = [np.concatenate([np.pad(one, 2, constant_values=255) for one in line], axis=1) for line in (above, below)]
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG")
+
+
+def _metrics(config: MemorisationConfig, figures: Mapping[str, float], num: int) -> pd.DataFrame:
+    key = {"stage": "privacy", "fold": config.fold, "gan_seed": config.gan_seed, "split": "synthetic", "n_images": num}
+    detail = f"pixels, root mean square distance, {_DRAWS} draws of equally many training and test images"
+    bounds = {"ci_low": figures["rate_low"], "ci_high": figures["rate_high"]}
+    rows = [
+        key | bounds | {"metric": "nearer_to_training_rate", "value": figures["nearer_to_training_rate"]},
+        key | {"metric": "control_rate", "value": figures["control_rate"]},
+    ]
+    return pd.DataFrame(rows).assign(detail=detail)

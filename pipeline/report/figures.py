@@ -1,0 +1,197 @@
+"""The report's pictures: which there are, what each shows, and its alternative text."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pipeline.config.experiment import REFERENCE_ARM
+from pipeline.core.errors import UserError
+from pipeline.report.plots import (
+    FOREST_METRICS,
+    anomaly_plot,
+    difference_plot,
+    forest_plot,
+    nearest_plot,
+    roc_plot,
+    training_plot,
+)
+from pipeline.report.reading import Run, StageEntry, disease_label, fit_rows, mean_rows, ordered_arms
+from pipeline.report.sheets import sample_sheet, stored_png
+from pipeline.report.words import count
+
+_MOST_GANS = 9
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the report: `name` is its file below figures/, `alt` and `caption` are plain text."""
+
+    name: str
+    alt: str
+    caption: str
+    png: bytes
+
+    @property
+    def data_uri(self) -> str:
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+def all_pictures(run: Run, *, shareable: bool) -> dict[str, Picture]:
+    """The pictures that the run's files allow, by name; a shareable report gets drawn curves only, no image."""
+    made = [] if shareable else [_samples(run), _closest(run), *_strips(run)]
+    made += [maker(run) for maker in (_difference, _forest, _roc, _training, _anomaly, _nearest)]
+    return {picture.name: picture for picture in made if picture}
+
+
+def _difference(run: Run) -> Picture | None:
+    evidence = run.verdict["utility"]["evidence"]
+    if any(evidence.get(key) is None for key in ("difference", "ci_low", "ci_high", "margin")):
+        return None
+    alt = (
+        "Difference between the arms with its interval, beside zero and the margin; the numbers are in the text above."
+    )
+    caption = "The primary difference and its interval. Solid line: no difference; dashed: the margin."
+    return Picture("difference", alt, caption, difference_plot(evidence))
+
+
+def _forest(run: Run) -> Picture | None:
+    side = disease_label(run)
+    means, fits = (
+        rows[rows["label"] == side] for rows in (mean_rows(run.metrics, "test"), fit_rows(run.metrics, "test"))
+    )
+    means = means[means["metric"].isin(FOREST_METRICS)]
+    arms = ordered_arms(run, means["arm"])
+    if not arms:
+        return None
+    alt = f"Forest plot of sensitivity, specificity and AUROC of {len(arms)} arms; the numbers are in the table below."
+    caption = (
+        "Squares: mean over fits on test patients; bars: interval (a hollow square has none); grey dots: single fits; "
+        f"dashed line: {REFERENCE_ARM}."
+    )
+    return Picture("arms", alt, caption, forest_plot(means, fits, arms, REFERENCE_ARM))
+
+
+def _roc(run: Run) -> Picture | None:
+    data = run.experiment.data
+    test = run.predictions[run.predictions["split"] == "test"]
+    if test.empty:
+        return None
+    scores = test[[f"score_{name}" for name in data.positive]].sum(axis=1)
+    test = test.assign(disease_score=scores, diseased=test["label"].isin(data.positive))
+    means = mean_rows(run.metrics, "test")
+    arms = ordered_arms(run, test["arm"])
+    caption = (
+        "ROC curves of the disease score (sum of the classifier's outputs for the disease classes), image by image on "
+        "test patients. Thick: mean over fits at equal specificity; thin: single fits; diamond: mean sensitivity and "
+        "specificity at the thresholds fixed on validation patients."
+    )
+    alt = f"ROC curves of {len(arms)} arms with their operating points, each beside {REFERENCE_ARM}."
+    return Picture(
+        "roc", alt, caption, roc_plot(test, means[means["label"] == disease_label(run)], arms, REFERENCE_ARM)
+    )
+
+
+def _training(run: Run) -> Picture | None:
+    stages = run.of_kind("fit-gan")
+    if not stages:
+        return None
+    released = (run.released("fit-gan") or stages[0]).name
+    caption = (
+        f"Training of {count(len(stages), 'GAN')}; bold: the generator named for release. "
+        "Curves alone do not show image quality."
+    )
+    alt = "Training curves of the GANs: losses, the discriminator's opinion of real and fake images, and speed."
+    return Picture("training", alt, caption, training_plot({stage.name: _history(stage) for stage in stages}, released))
+
+
+def _history(stage: StageEntry) -> pd.DataFrame:
+    lines = stage.file("stats.jsonl").read_text(encoding="utf-8").splitlines()
+    table = pd.DataFrame([json.loads(line) for line in lines if line.strip()])
+    if "num_images" not in table.columns:
+        raise UserError(f"stages/{stage.name}/stats.jsonl: has no num_images. Delete that stage and run again.")
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    return numbers.dropna(axis="columns", how="all")
+
+
+def _anomaly(run: Run) -> Picture | None:
+    stages = run.of_kind("anomaly")
+    if not stages:
+        return None
+    stage = run.released("anomaly") or stages[0]
+    table = stage.table("anomaly.csv", ("split", "label", "anomaly_score"))
+    table = table[table["split"] == "test"].assign(anomaly_score=lambda rows: pd.to_numeric(rows["anomaly_score"]))
+    if table.empty:
+        return None
+    data = run.experiment.data
+    caption = f"Anomaly scores of the test images, {stage.title}. The further the classes lie apart, the better."
+    alt = "Histograms of the anomaly score, one a class; the AUROC is in the table below."
+    return Picture("anomaly", alt, caption, anomaly_plot(table, data.classes, data.positive))
+
+
+def _nearest(run: Run) -> Picture | None:
+    columns = ["nearest_train_distance", "nearest_heldout_distance"]
+    tables = {
+        stage.title: stage.table("memorisation.csv", columns)[columns].apply(pd.to_numeric, errors="coerce").dropna()
+        for stage in _released_first(run, "privacy")
+    }
+    tables = {title: table for title, table in tables.items() if not table.empty}
+    if not tables:
+        return None
+    caption = (
+        "Each dot is a synthetic image: its distance (root mean square, images from -1 to 1) to the nearest held-out "
+        "image and to the nearest training image. Dots far below the dotted line are near-copies to look at; a small "
+        "shift is chance, since there are more training than held-out images."
+    )
+    alt = "Distances of synthetic images to the nearest training image against those to the nearest held-out image."
+    return Picture("nearest", alt, caption, nearest_plot(tables))
+
+
+def _samples(run: Run) -> Picture | None:
+    stages = run.of_kind("synthesise")
+    if not stages:
+        return None
+    synthetic = run.released("synthesise") or stages[0]
+    sheet = sample_sheet(run, run.only("prepare"), synthetic)
+    volumes = run.experiment.data.spatial_dims == 3
+    planes = " Rows: middle axial, coronal and sagittal planes of the same volumes." if volumes else ""
+    caption = (
+        "Not picked: left, training images of the fold drawn by lot, one a patient where possible; right, the first "
+        f"images that the generator made ({synthetic.title}). One grey scale for all; enlarged by smooth "
+        f"interpolation.{planes}"
+    )
+    classes = ", ".join(run.experiment.data.classes)
+    return Picture("samples", f"Real beside synthetic images, one row a class: {classes}.", caption, sheet)
+
+
+def _closest(run: Run) -> Picture | None:
+    stages = run.of_kind("privacy")
+    if not stages:
+        return None
+    stage = run.released("privacy") or stages[0]
+    caption = (
+        f"Above, the synthetic images closest to a training image; below, that image ({stage.title}). Judge by eye."
+    )
+    alt = "Pairs of a synthetic image and the training image nearest to it, the closest pairs first."
+    return Picture("closest-pairs", alt, caption, stored_png(stage.file("closest_pairs.png"), 1440, 900_000))
+
+
+def _strips(run: Run) -> list[Picture]:
+    """Film strips, that of the released generator first and large; the others small."""
+    strips = []
+    for number, stage in enumerate(_released_first(run, "fit-gan")):
+        width, most_bytes = (640, 90_000) if number else (1440, 900_000)
+        caption = f"{stage.title}: samples from the same random numbers as training goes on."
+        name = stage.name.replace("fit-gan", "film-strip", 1)
+        alt = f"Film strip of generated samples over the training, {stage.title}."
+        strips.append(Picture(name, alt, caption, stored_png(stage.file("film_strip.png"), width, most_bytes)))
+    return strips
+
+
+def _released_first(run: Run, kind: str) -> list[StageEntry]:
+    """Stages of this kind, that of the released generator first, `_MOST_GANS` at most."""
+    released = run.released(kind)
+    return sorted(run.of_kind(kind), key=lambda stage: stage is not released)[:_MOST_GANS]

@@ -1,0 +1,153 @@
+"""`report.html`: one self-contained file and its pictures, from the run's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.config.data import PhantomSource
+from pipeline.core.files import atomic_path, clear_disk_errors, write_text
+from pipeline.report import tables
+from pipeline.report.figures import Picture, all_pictures
+from pipeline.report.reading import Run, read_run
+from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths, redaction
+from pipeline.report.words import GLOSSARY, count, memorisation_sentence, release_statement, utility_statement
+
+REPORT = "report.html"
+SHAREABLE_REPORT = "report-shareable.html"
+Tables = dict[str, tables.Table | None]
+
+
+def write_report(run_dir: Path, *, shareable: bool = False) -> Path:
+    """Make the report of a finished run from its files, and give its path.
+
+    The confidential report (`report.html`) shows real images and also leaves its pictures in `figures/*.png`. The
+    shareable one (`report-shareable.html`) has no image at all, real or synthetic (a synthetic image may be a copy of
+    a real one), no id and no path, and writes no picture file.
+
+    Raises:
+        UserError: a file of the run is missing, or has not the columns that it should have; the message names it.
+    """
+    run = read_run(run_dir)
+    redact = redaction(run, shareable=shareable)
+    made_tables = _tables(run, redact)
+    pictures = all_pictures(run, shareable=shareable)
+    html = _render(run, redact, made_tables, pictures, shareable=shareable)
+    place = run_dir / (SHAREABLE_REPORT if shareable else REPORT)
+    with clear_disk_errors(run_dir):
+        if not shareable:
+            _write_pictures(run_dir / "figures", pictures)
+        write_text(place, html)
+    return place
+
+
+def _write_pictures(folder: Path, pictures: dict[str, Picture]) -> None:
+    """Leave exactly these pictures in `folder`; those of an earlier report go."""
+    for name, picture in pictures.items():
+        with atomic_path(folder / f"{name}.png") as temporary:
+            temporary.write_bytes(picture.png)
+    for old in folder.glob("*.png"):
+        if old.stem not in pictures:
+            old.unlink()
+
+
+def _render(run: Run, redact: Redaction, made_tables: Tables, pictures: dict[str, Picture], *, shareable: bool) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    experiment = run.experiment
+    page = environment.get_template("template.html.j2")
+    return page.render(
+        made_tables,
+        run=run,
+        experiment=experiment,
+        shareable=shareable,
+        phantoms=isinstance(experiment.data.source, PhantomSource),
+        finished=max((stage.record.finished for stage in run.stages), default="")
+        .replace("T", " ")
+        .replace("+00:00", " UTC"),
+        summary=_summary(run),
+        verdicts=_verdicts(run, redact),
+        warnings=_warnings(run, redact),
+        notes=_notes(run, redact, of_anomaly=False),
+        anomaly_notes=_notes(run, redact, of_anomaly=True),
+        memory=_memory(run),
+        pictures=pictures,
+        strips=[picture for name, picture in pictures.items() if name.startswith("film-strip")],
+        num_gans=len(run.of_kind("fit-gan")),
+        config=config_without_paths(experiment) if shareable else run.config_text,
+        glossary=GLOSSARY,
+    )
+
+
+def _tables(run: Run, redact: Redaction) -> Tables:
+    made = {
+        "data": tables.data_table(run),
+        "fates": tables.fate_table(run),
+        "rejected": tables.rejected_table(run),
+        "arms": tables.arms_table(run),
+        "classes": tables.classes_table(run),
+        "reverse": tables.reverse_table(run),
+        "anomaly": tables.anomaly_table(run),
+        "memorisation": tables.memorisation_table(run),
+        "audit": tables.audit_table(run),
+        "ledger": tables.ledger_table(run),
+        "stages": tables.stages_table(run),
+        "versions": tables.versions_table(run),
+        "all_means": tables.all_means_table(run),
+    }
+    return {name: table.redacted(redact) if table else None for name, table in made.items()}
+
+
+def _verdicts(run: Run, redact: Redaction) -> list[dict[str, Any]]:
+    statements = (utility_statement(run.verdict["utility"]), release_statement(run.verdict["release"]))
+    return [
+        {
+            "question": question,
+            "tone": statement.tone,
+            "title": statement.title,
+            "sentences": statement.sentences,
+            "reasons": [redact(str(reason)) for reason in statement.reasons],
+        }
+        for question, statement in zip(("Does it help?", "May it leave the building?"), statements, strict=True)
+    ]
+
+
+def _warnings(run: Run, redact: Redaction) -> list[str]:
+    """The audit's errors and warnings as sentences, confounders first."""
+    rows = tables.audit_rows(run)
+    rows = rows[rows["severity"].isin(["error", "warning"])]
+    texts = [(row["check"].replace("_", " "), redact(row["detail"])) for row in rows.to_dict("records")]
+    ordered = sorted(texts, key=lambda text: "confound" not in text[0].lower())
+    return [f"{check}: {detail}" if detail in ("", WITHHELD) else detail for check, detail in ordered]
+
+
+def _notes(run: Run, redact: Redaction, *, of_anomaly: bool) -> list[str]:
+    """Notes of the stages' records, each once: those of the anomaly stages, which have a section, or all others."""
+    notes = (note for stage in run.stages if (stage.kind == "anomaly") == of_anomaly for note in stage.record.notes)
+    return list(dict.fromkeys(redact(note[:1].upper() + note[1:]) for note in notes))
+
+
+def _memory(run: Run) -> list[str]:
+    """What the memorisation figures say, generator by generator."""
+    said = ((stage.title, memorisation_sentence(stage.record.figures)) for stage in run.of_kind("privacy"))
+    return [f"{title[0].upper()}{title[1:]}: {sentence}" for title, sentence in said if sentence]
+
+
+def _summary(run: Run) -> str:
+    """The data in one line."""
+    data = run.experiment.data
+    used = run.manifest[run.manifest["fate"] == "used"]
+    patients = used.loc[used["patient_id"] != "", "patient_id"].nunique()
+    people = count(patients, "patient") if patients else "patients unknown"
+    shape = " × ".join(str(side) for side in data.shape)
+    return (
+        f"{count(len(used), 'image')} ({people}), {count(len(data.classes), 'class')} ({', '.join(data.classes)}; "
+        f"disease side: {', '.join(data.positive)}), {data.spatial_dims}D at {shape}, source: {data.source.kind}"
+    )

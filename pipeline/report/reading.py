@@ -1,0 +1,217 @@
+"""What the report reads: the files of a run directory, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.config.experiment import Experiment
+from pipeline.config.loading import load_experiment
+from pipeline.core.errors import UserError
+from pipeline.core.files import read_json
+from pipeline.core.records import RECORD, Record, load_record
+
+STAGE_ORDER = ("ingest", "split", "prepare", "fit-gan", "synthesise", "downstream", "anomaly", "privacy", "verdict")
+_STAGE_NAME = re.compile(r"(?P<kind>.+?)(-fold-(?P<fold>\d+))?(-gan-(?P<gan_seed>\d+))?")
+_METRIC_COLUMNS = ("stage", "arm", "fold", "seed", "gan_seed", "split", "label", "subgroup", "metric", "value")
+_INTERVAL_COLUMNS = ("ci_low", "ci_high", "n_patients", "n_images", "detail")
+_NUMBERS = ("value", "ci_low", "ci_high")
+
+
+@dataclass(frozen=True)
+class StageEntry:
+    """A finished stage of the run: `kind[-fold-k][-gan-s]`, its directory and its record."""
+
+    name: str
+    kind: str
+    fold: int | None
+    gan_seed: int | None
+    directory: Path
+    record: Record
+
+    def file(self, name: str) -> Path:
+        """Path of one of the stage's files.
+
+        Raises:
+            UserError: it is not there.
+        """
+        return _present(self.directory / name, f"stages/{self.name}/{name}")
+
+    def table(self, name: str, columns: Iterable[str] = ()) -> pd.DataFrame:
+        """One of the stage's CSV files, as text."""
+        return _read_table(self.file(name), f"stages/{self.name}/{name}", columns)
+
+    @property
+    def title(self) -> str:
+        """Fold and GAN seed in words."""
+        parts = [
+            f"{word} {number}"
+            for word, number in (("fold", self.fold), ("GAN seed", self.gan_seed))
+            if number is not None
+        ]
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the report is made from. Tables are text, but for the numbers of `metrics` and the scores."""
+
+    root: Path
+    experiment: Experiment
+    config_text: str
+    verdict: dict[str, Any]
+    metrics: pd.DataFrame
+    predictions: pd.DataFrame
+    manifest: pd.DataFrame
+    stages: tuple[StageEntry, ...]
+    ledger: pd.DataFrame | None
+
+    def of_kind(self, kind: str) -> tuple[StageEntry, ...]:
+        return tuple(stage for stage in self.stages if stage.kind == kind)
+
+    def only(self, kind: str) -> StageEntry:
+        """The one stage of this kind that every run has.
+
+        Raises:
+            UserError: it is not there.
+        """
+        found = self.of_kind(kind)
+        if not found:
+            raise UserError(f"stages/{kind}: is missing from the run {self.root.name}. {_MEND}")
+        return found[0]
+
+    def released(self, kind: str) -> StageEntry | None:
+        """The stage of this kind that belongs to the generator named for release, if the run has one."""
+        wanted = (self.experiment.release.fold, self.experiment.release.gan_seed)
+        return next((stage for stage in self.of_kind(kind) if (stage.fold, stage.gan_seed) == wanted), None)
+
+    @property
+    def splits(self) -> pd.DataFrame:
+        return self.only("split").table("splits.csv", ("fold", "image_id", "split"))
+
+    @property
+    def missing_patients(self) -> int:
+        """Number of images without a patient id."""
+        return int((self.manifest["patient_id"] == "").sum())
+
+
+_MEND = "Do `radaug run` again: finished stages are kept."
+
+
+def read_run(root: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        UserError: a file is missing or lacks a column; the message names it.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: there is no such run directory.")
+    config = _present(root / "config.yaml", "config.yaml")
+    verdict_path = _present(root / "verdict.json", "verdict.json")
+    experiment = load_experiment(config)
+    scores = [f"score_{name}" for name in experiment.data.classes]
+    return Run(
+        root=root,
+        experiment=experiment,
+        config_text=config.read_text(encoding="utf-8"),
+        verdict=_read_verdict(verdict_path),
+        metrics=_read_metrics(root),
+        predictions=_with_numbers(
+            _read(root, "predictions.csv", ("arm", "fold", "seed", "gan_seed", "split", "label", *scores)), scores
+        ),
+        manifest=_read(root, "manifest.csv", ("image_id", "label", "patient_id", "fate")),
+        stages=_read_stages(root),
+        ledger=_read(root, "ledger.csv", ()) if (root / "ledger.csv").is_file() else None,
+    )
+
+
+def mean_rows(metrics: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Rows of the arms that are the mean over fits on `split`, over all patients."""
+    whole = (metrics[["fold", "seed", "gan_seed", "subgroup"]] == "").all(axis=1)
+    return metrics[whole & (metrics["arm"] != "") & (metrics["split"] == split)]
+
+
+def fit_rows(metrics: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Rows of the arms that belong to one fit (one fold, seed and, where it used synthetic images, GAN) on `split`."""
+    single = (metrics["fold"] != "") & (metrics["seed"] != "") & (metrics["subgroup"] == "")
+    return metrics[single & (metrics["arm"] != "") & (metrics["split"] == split)]
+
+
+def disease_label(run: Run) -> str:
+    """The `label` under which metrics.csv gives the disease side against the rest."""
+    positive = run.experiment.data.positive
+    joined = "+".join(positive)
+    present = set(run.metrics.loc[run.metrics["metric"] == "sensitivity", "label"])
+    if joined in present or len(positive) == 1:
+        return joined
+    others = sorted(present - {"macro", *run.experiment.data.classes})
+    return others[0] if others else joined
+
+
+def ordered_arms(run: Run, present: Iterable[str]) -> list[str]:
+    """Arms among `present`, in the order of the configuration; unknown ones last."""
+    found = set(present)
+    known = [arm for arm in run.experiment.arms if arm in found]
+    return known + sorted(found - set(known))
+
+
+def _read_metrics(root: Path) -> pd.DataFrame:
+    table = _with_numbers(_read(root, "metrics.csv", (*_METRIC_COLUMNS, *_INTERVAL_COLUMNS)), _NUMBERS)
+    counts = {name: table[name].str.removesuffix(".0") for name in ("n_patients", "n_images")}
+    return table.assign(**counts)
+
+
+def _read_verdict(path: Path) -> dict[str, Any]:
+    verdict: dict[str, Any] = read_json(path)
+    for part in ("utility", "release"):
+        if not {"decision", "reasons", "evidence"} <= set(verdict.get(part, {})):
+            raise UserError(f"verdict.json: '{part}' needs decision, reasons and evidence. {_MEND}")
+    return verdict
+
+
+def _read_stages(root: Path) -> tuple[StageEntry, ...]:
+    folder = root / "stages"
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    entries = [_read_stage(folder / name) for name in names if not name.startswith(".")]
+    return tuple(
+        sorted(entries, key=lambda entry: (_rank(entry.kind), entry.fold or 0, entry.gan_seed or 0, entry.name))
+    )
+
+
+def _read_stage(directory: Path) -> StageEntry:
+    match = _STAGE_NAME.fullmatch(directory.name)
+    assert match is not None, "every name matches"
+    fold, gan_seed = (int(match[key]) if match[key] else None for key in ("fold", "gan_seed"))
+    _present(directory / RECORD, f"stages/{directory.name}/{RECORD}")
+    return StageEntry(directory.name, match["kind"], fold, gan_seed, directory, load_record(directory))
+
+
+def _rank(kind: str) -> int:
+    return STAGE_ORDER.index(kind) if kind in STAGE_ORDER else len(STAGE_ORDER)
+
+
+def _present(path: Path, name: str) -> Path:
+    if not path.is_file():
+        raise UserError(f"{name}: is missing from the run. {_MEND}")
+    return path
+
+
+def _read(root: Path, name: str, columns: Iterable[str]) -> pd.DataFrame:
+    return _read_table(_present(root / name, name), name, columns)
+
+
+def _read_table(path: Path, name: str, columns: Iterable[str]) -> pd.DataFrame:
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    lacking = [column for column in columns if column not in table.columns]
+    if lacking:
+        raise UserError(f"{name}: has no column {', '.join(lacking)}. {_MEND}")
+    return table
+
+
+def _with_numbers(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    return table.assign(**{column: pd.to_numeric(table[column], errors="coerce") for column in columns})

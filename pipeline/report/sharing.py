@@ -1,0 +1,55 @@
+"""What a shareable report must leave out: every real image, every id, every path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from pipeline.config.experiment import Experiment
+from pipeline.config.loading import dump_experiment
+from pipeline.report.reading import Run
+
+WITHHELD = "(withheld: it may name a patient, an image or a file)"
+_ID_COLUMNS = ("image_id", "path", "patient_id", "series_id", "study_id", "mask")
+_SPLITS = ("train", "val", "test", "unused", "unlabelled", "used")
+_SOURCE_KEYS = ("path", "labels", "patient_pattern")
+
+
+class Redaction:
+    """Replaces a text that contains one of `identifiers`; whole numbers below 10,000 are not taken for ids."""
+
+    def __init__(self, identifiers: Iterable[str]) -> None:
+        self._identifiers = sorted({name for name in identifiers if name and not _is_small_number(name)})
+
+    def __call__(self, text: str) -> str:
+        return WITHHELD if any(_contains(text, name) for name in self._identifiers) else text
+
+
+def redaction(run: Run, *, shareable: bool) -> Redaction:
+    """Redaction for the report: of nothing, or of all ids, paths and file names of the run."""
+    if not shareable:
+        return Redaction(())
+    found: set[str] = set()
+    for table in (run.manifest, run.only("ingest").table("rejected.csv")):
+        for column in _ID_COLUMNS:
+            if column in table.columns:
+                found.update(table[column])
+    files = {part for name in found for part in (PurePosixPath(name).name, PurePosixPath(name).stem)}
+    return Redaction((found | files) - {*_SPLITS, *run.experiment.data.classes})
+
+
+def config_without_paths(experiment: Experiment) -> str:
+    """The resolved configuration as YAML, without the names of folders and files."""
+    source = experiment.data.source
+    hidden = {key: "(withheld)" for key in _SOURCE_KEYS if getattr(source, key, "")}
+    data = experiment.data.model_copy(update={"source": source.model_copy(update=hidden)})
+    return dump_experiment(experiment.model_copy(update={"data": data}))
+
+
+def _is_small_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and str(int(name)) == name and len(name) < 5
+
+
+def _contains(text: str, name: str) -> bool:
+    return name in text and re.search(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", text) is not None

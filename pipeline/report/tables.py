@@ -1,0 +1,223 @@
+"""The report's tables, as text cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from pipeline.report.reading import Run, disease_label, fit_rows, mean_rows, ordered_arms
+from pipeline.report.sharing import Redaction
+from pipeline.report.words import METRIC_NAMES, arm_words, metric_name, number, with_interval
+
+_SEVERITIES = ("error", "warning", "info")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption.
+
+    Attributes:
+        tones: a colour class for each row: "", bad or caution.
+        tight: cells keep their own line breaks and get no others.
+    """
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    tones: tuple[str, ...] = ()
+    tight: bool = False
+
+    def redacted(self, redact: Redaction) -> Table:
+        """The same table without cells that may name a patient, an image or a file."""
+        return replace(self, rows=tuple(tuple(redact(cell) for cell in row) for row in self.rows))
+
+    def toned_rows(self) -> list[tuple[str, tuple[str, ...]]]:
+        return list(zip(self.tones or ("",) * len(self.rows), self.rows, strict=True))
+
+
+def data_table(run: Run) -> Table:
+    """Images and patients a class, split and fold."""
+    table = run.splits.merge(run.manifest[["image_id", "label", "patient_id"]], on="image_id", how="left")
+    splits = [name for name in ("train", "val", "test", "unlabelled", "unused") if (table["split"] == name).any()]
+    classes = [*run.experiment.data.classes, *([""] if (table["label"] == "").any() else [])]
+    folds = sorted(set(table["fold"]), key=lambda fold: (len(fold), fold))
+    rows = []
+    for fold in folds:
+        for label in classes:
+            own = table[(table["fold"] == fold) & (table["label"] == label)]
+            cells = [_images_and_patients(own[own["split"] == split]) for split in splits]
+            rows.append((*([fold] if len(folds) > 1 else []), label or "(no label)", *cells))
+    lead = ("Fold", "Class") if len(folds) > 1 else ("Class",)
+    return Table("Images (patients) used, by class and split.", (*lead, *splits), tuple(rows))
+
+
+def _images_and_patients(rows: pd.DataFrame) -> str:
+    patients = rows.loc[rows["patient_id"] != "", "patient_id"].nunique()
+    return f"{len(rows)} ({patients if patients else '–'})" if len(rows) else "0"
+
+
+def fate_table(run: Run) -> Table:
+    """What became of every image of the source."""
+    counts = run.manifest["fate"].value_counts().sort_index()
+    rows = [(str(fate), str(count)) for fate, count in zip(counts.index, counts, strict=True)]
+    if not any(fate.startswith("rejected") for fate, _ in rows):
+        rows.append(("rejected at reading", str(len(run.only("ingest").table("rejected.csv")))))
+    return Table("What became of the source's images.", ("Fate", "Images"), tuple(rows))
+
+
+def rejected_table(run: Run) -> Table:
+    """Reasons for rejecting images, with counts."""
+    reasons = run.only("ingest").table("rejected.csv", ("reason",))["reason"].value_counts()
+    rows = tuple((str(reason), str(count)) for reason, count in zip(reasons.index, reasons, strict=True))
+    return Table("Images that could not be used, by reason.", ("Reason", "Images"), rows)
+
+
+def arms_table(run: Run) -> Table:
+    """Arms by metrics on the test patients, disease against the rest, mean over fits with interval."""
+    rows = mean_rows(run.metrics, "test")
+    rows = rows[rows["label"] == disease_label(run)]
+    return _by_arm(run, rows, f"{_disease_words(run)}: mean over fits (interval), test patients.", explain=True)
+
+
+def classes_table(run: Run) -> Table:
+    """The same for each class against the rest and their mean; empty for two classes."""
+    rows = mean_rows(run.metrics, "test")
+    rows = rows[rows["label"] != disease_label(run)]
+    return _by_arm(
+        run, rows, "Each class against the rest, and macro (mean over classes): test patients.", explain=False
+    )
+
+
+def reverse_table(run: Run) -> Table:
+    """Arms trained on real images, tested on synthetic ones: mean and range over fits."""
+    rows = fit_rows(run.metrics, "synthetic")
+    found = []
+    for (arm, label, metric), own in rows.groupby(["arm", "label", "metric"], sort=True):
+        values = own["value"]
+        spread = f"{number(values.min())} to {number(values.max())}"
+        found.append((str(arm), str(label), metric_name(str(metric)), number(values.mean()), spread, str(len(own))))
+    header = ("Arm", "Class", "Figure", "Mean over fits", "Lowest to highest", "Fits")
+    return Table("Trained on real, tested on synthetic images; no patients, so no interval.", header, tuple(found))
+
+
+def _by_arm(run: Run, rows: pd.DataFrame, caption: str, *, explain: bool) -> Table:
+    metrics = [name for name in METRIC_NAMES if (rows["metric"] == name).any()]
+    rows = rows[rows["metric"].isin(metrics)]
+    found = []
+    for arm in ordered_arms(run, rows["arm"]):
+        of_arm = rows[rows["arm"] == arm]
+        for label in dict.fromkeys(of_arm["label"]):
+            own = of_arm[of_arm["label"] == label]
+            lead = f"{arm}\n{arm_words(arm) if explain else label}"
+            found.append((lead, *(_cell(own[own["metric"] == name]) for name in metrics), _patients(own)))
+    header = ("Arm" if explain else "Arm, class", *(metric_name(name) for name in metrics), "Patients (images)")
+    return Table(caption, header, tuple(found), tight=True)
+
+
+def _cell(rows: pd.DataFrame) -> str:
+    return "\n".join(_with_shown(rows)["shown"]).replace(" (", "\n(") or "–"
+
+
+def _patients(rows: pd.DataFrame) -> str:
+    return "; ".join(sorted(set(_with_shown(rows)["people"]))) or "–"
+
+
+def _with_shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of metrics.csv with two columns more: `shown`, value and interval, and `people`, patients (images)."""
+    records = rows.to_dict("records")
+    return rows.assign(
+        shown=[with_interval(row["value"], row["ci_low"], row["ci_high"]) for row in records],
+        people=[f"{row['n_patients'] or '–'} ({row['n_images'] or '–'})" for row in records],
+    )
+
+
+def _text_rows(table: pd.DataFrame, columns: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(str(cell) for cell in row) for row in table[list(columns)].itertuples(index=False, name=None))
+
+
+def _disease_words(run: Run) -> str:
+    data = run.experiment.data
+    return f"Disease ({', '.join(data.positive)}) against the rest ({', '.join(data.negative)})"
+
+
+def anomaly_table(run: Run) -> Table:
+    """AUROC of the anomaly scores, one row a GAN."""
+    rows = run.metrics[run.metrics["stage"].str.startswith("anomaly") & (run.metrics["metric"] == "auroc")]
+    rows = _with_shown(rows).replace({"fold": {"": "mean"}, "gan_seed": {"": "mean"}})
+    header = ("Fold", "GAN seed", "Split", "AUROC (interval)", "Patients (images)")
+    cells = _text_rows(rows, ("fold", "gan_seed", "split", "shown", "people"))
+    return Table("Anomaly score: normal against abnormal.", header, cells)
+
+
+def memorisation_table(run: Run) -> Table:
+    """The figures of the privacy stages, one column a GAN."""
+    stages = run.of_kind("privacy")
+    names = list(dict.fromkeys(name for stage in stages for name in stage.record.figures))
+    rows = tuple((metric_name(name), *(_figure(stage.record.figures.get(name)) for stage in stages)) for name in names)
+    return Table("Memorisation figures, by GAN.", ("Figure", *(stage.title for stage in stages)), rows)
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_figure(one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_figure(one) for one in value)
+    return number(value if isinstance(value, float | int | str) else None)
+
+
+def audit_rows(run: Run) -> pd.DataFrame:
+    """Rows of the audit, the gravest first."""
+    audit = run.only("split").table("audit.csv", ("check", "severity", "count", "detail")).drop_duplicates()
+    rank = audit["severity"].map({name: index for index, name in enumerate(_SEVERITIES)}).fillna(len(_SEVERITIES))
+    return audit.assign(rank=rank).sort_values("rank", kind="stable").drop(columns="rank")
+
+
+def audit_table(run: Run) -> Table:
+    """All checks of the data, coloured by severity."""
+    rows = audit_rows(run)
+    tones = tuple({"error": "bad", "warning": "caution"}.get(severity, "") for severity in rows["severity"])
+    rows = rows.assign(check=rows["check"].str.replace("_", " "))
+    columns = ("severity", "check", "count", "detail")
+    header = tuple(name.capitalize() for name in columns)
+    return Table("Checks of the data before anything was trained.", header, _text_rows(rows, columns), tones)
+
+
+def ledger_table(run: Run) -> Table | None:
+    """The looks at test patients, whatever columns the ledger has; None without a ledger."""
+    ledger = run.ledger
+    if ledger is None:
+        return None
+    header = tuple(metric_name(name) for name in ledger.columns)
+    return Table("Every look at test patients.", header, _text_rows(ledger, list(ledger.columns)))
+
+
+def stages_table(run: Run) -> Table:
+    """Time, memory and device of each stage."""
+    rows = []
+    for stage in run.stages:
+        record = stage.record
+        cost = (number(record.wall_s, 1), number(record.peak_mib, 0))
+        rows.append((stage.name, *cost, record.device, record.precision, record.finished))
+    header = ("Stage", "Time (s)", "Peak memory (MiB)", "Device", "Precision", "Finished")
+    return Table("Stages of the run; a stage kept from an earlier run shows its own time.", header, tuple(rows))
+
+
+def versions_table(run: Run) -> Table:
+    """Versions of the software that made the stages."""
+    found: dict[str, set[str]] = {}
+    for stage in run.stages:
+        for name, version in stage.record.versions.items():
+            found.setdefault(name, set()).add(version)
+    rows = tuple((name, ", ".join(sorted(versions))) for name, versions in sorted(found.items()))
+    return Table("Software.", ("Package", "Version"), rows)
+
+
+def all_means_table(run: Run) -> Table:
+    """Every row of metrics.csv that is a mean over fits, as it stands there."""
+    rows = run.metrics[(run.metrics["fold"] == "") & (run.metrics["seed"] == "")]
+    columns = ("stage", "arm", "split", "label", "subgroup", "metric", "shown", "n_patients", "n_images", "detail")
+    header = ("Stage", "Arm", "Split", "Class", "Subgroup", "Metric", "Value", "Patients", "Images", "Detail")
+    caption = "All means over fits; metrics.csv also has every single fit."
+    return Table(caption, header, _text_rows(_with_shown(rows), columns))

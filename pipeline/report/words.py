@@ -1,0 +1,203 @@
+"""Plain words for clinicians: the verdicts as sentences, the names of arms and metrics, the glossary."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config.experiment import ARM_PATTERN
+from pipeline.core.errors import UserError
+
+METRIC_NAMES = {
+    "auroc": "AUROC",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "balanced_accuracy": "Balanced accuracy",
+    "threshold": "Threshold",
+}
+
+_UTILITY = {
+    "helps": ("good", "GAN augmentation helps"),
+    "harms": ("bad", "GAN augmentation harms"),
+    "no_benefit": ("neutral", "No benefit from GAN augmentation"),
+    "inconclusive": ("caution", "Inconclusive: these data cannot tell"),
+}
+_RELEASE = {
+    "release": ("good", "The named generator may be released"),
+    "refuse": ("bad", "Release refused"),
+    "not_audited": ("caution", "Release: not audited"),
+}
+_NOTHING_LEAVES = "Neither the generator nor its images may leave the building."
+
+GLOSSARY = (
+    ("Anomaly score", "how badly a generator that knows normal images explains an image; higher means more abnormal"),
+    (
+        "Arm",
+        "one way of making the classifier's training set; all arms share network, steps, schedule and test patients",
+    ),
+    ("AUROC", "area under the ROC curve: the chance that a diseased image scores above a healthy one; 0.5 is guessing"),
+    ("Balanced accuracy", "mean of sensitivity and specificity"),
+    ("Classical augmentation", "small random shifts, turns and grey-scale changes of training images"),
+    ("Confounder", "something other than disease (such as the scanner's maker) from which the class can be guessed"),
+    ("Fold", "one way of dividing the patients into training, validation and test"),
+    (
+        "GAN",
+        "generative adversarial network: a generator of images trained against a network that tries to spot its fakes",
+    ),
+    ("GAN seed", "the random start of one GAN training; another seed gives another generator from the same patients"),
+    (
+        "Interval",
+        "range that would hold the true value in most repetitions with new patients (95 % unless said otherwise)",
+    ),
+    ("Leakage", "a test patient's image reaching training; results are then too good, and radaug refuses to go on"),
+    ("Macro", "mean over the classes, each class counting the same"),
+    ("Margin", "the smallest difference that would matter, fixed before the run"),
+    (
+        "Mean over fits",
+        "mean of the separately computed values of all folds and seeds; scores are never pooled across folds",
+    ),
+    ("Memorisation", "a generator repeating images of its training patients instead of making new ones"),
+    ("Operating point", "sensitivity and specificity at the threshold that was fixed on validation patients"),
+    ("Point", "one hundredth: a sensitivity of 0.85 is 2 points above 0.83"),
+    ("Sensitivity", "share of diseased images that the classifier finds"),
+    ("Specificity", "share of images without the disease that the classifier calls so"),
+    ("Synthetic image", "an image made by a generator; it shows no patient"),
+    ("Validation patients", "patients kept from training, on which thresholds are fixed"),
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A verdict in words: `tone` is good, bad, neutral or caution."""
+
+    tone: str
+    title: str
+    sentences: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+def utility_statement(utility: dict[str, Any]) -> Statement:
+    """The utility verdict in words, from verdict.json's `utility`.
+
+    Raises:
+        UserError: the decision is none that radaug knows.
+    """
+    tone, title = _lookup("utility", str(utility["decision"]), _UTILITY)
+    evidence = utility["evidence"]
+    sentences = (_difference_sentence(evidence), _basis_sentence(evidence))
+    return Statement(tone, title, tuple(s for s in sentences if s), tuple(utility["reasons"]))
+
+
+def release_statement(release: dict[str, Any]) -> Statement:
+    """The release verdict in words, from verdict.json's `release`.
+
+    Raises:
+        UserError: the decision is none that radaug knows.
+    """
+    tone, title = _lookup("release", str(release["decision"]), _RELEASE)
+    sentences = () if release["decision"] == "release" else (_NOTHING_LEAVES,)
+    return Statement(tone, title, sentences, tuple(release["reasons"]))
+
+
+def memorisation_sentence(figures: Mapping[str, Any]) -> str:
+    """What the memorisation figures of one generator say, or nothing where the rate is not among them."""
+    names = ("nearer_to_training_rate", "rate_low", "rate_high", "control_rate", "baseline_rate")
+    if not set(names) <= set(figures):
+        return ""
+    rate, low, high, control, baseline = (f"{100 * figures[name]:.0f} %" for name in names)
+    seen = (
+        f"{rate} (range {low} to {high}) of the synthetic images lie nearer to a training image than to one of equally "
+        f"many held-out images; without memory it would be {baseline}, and for real validation images it is {control}."
+    )
+    if figures["rate_low"] > figures["baseline_rate"]:
+        return f"{seen} This is a sign that the generator remembers its patients."
+    return f"{seen} This does not show memory, nor can it rule memory out."
+
+
+def metric_name(metric: str) -> str:
+    return METRIC_NAMES.get(metric, metric.replace("_", " ").capitalize())
+
+
+def arm_words(arm: str) -> str:
+    """What an arm trains on, for instance `real+classical+synthetic@1`."""
+    match = ARM_PATTERN.fullmatch(arm)
+    if arm == "synthetic+classical":
+        return "synthetic images only, with classical augmentation; tested on real ones"
+    if match and match["ratio"]:
+        return f"real images, classical augmentation and {count(match['ratio'], 'synthetic image')} for each real one"
+    return {"real": "real images as they are", "real+classical": "real images with classical augmentation"}.get(arm, "")
+
+
+def arm_lines(arm: str) -> str:
+    """An arm's name, broken where it adds its last part, for narrow places."""
+    return re.sub(r"\+(?=synthetic@)", "\n+", arm)
+
+
+def number(value: float | int | str | None, digits: int = 3) -> str:
+    """A number for a table: `digits` decimals, whole numbers as they are, an en dash where there is none."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, str | bool):
+        return str(value)
+    if not math.isfinite(value):
+        return "–"
+    return str(value) if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
+    """`0.912 (0.850 to 0.960)`, or the bare value where no interval was given."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return number(value, digits)
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def count(number_of: int | str, noun: str) -> str:
+    """`1 patient`, `2 patients`."""
+    plural = {"class": "classes"}.get(noun, f"{noun}s")
+    return f"{number_of} {noun if str(number_of) == '1' else plural}"
+
+
+def confidence(evidence: Mapping[str, Any]) -> str:
+    """The interval's level, such as `95 %`."""
+    return f"{100 * (1 - float(evidence.get('alpha') or 0.05)):g} %"
+
+
+def _difference_sentence(evidence: dict[str, Any]) -> str:
+    difference, arm, reference = (evidence.get(key) for key in ("difference", "arm", "reference"))
+    if difference is None:
+        return "No difference between the arms could be computed."
+    points = 100 * float(difference)
+    direction = "higher than" if points > 0 else "lower than" if points < 0 else "from"
+    low, high = evidence.get("ci_low"), evidence.get("ci_high")
+    interval = "no interval can be given"
+    if low is not None and high is not None:
+        interval = f"{confidence(evidence)} interval of the difference {100 * low:+.1f} to {100 * high:+.1f} points"
+    endpoint = metric_name(str(evidence.get("endpoint", "auroc")))
+    name = endpoint if endpoint.isupper() else endpoint.lower()
+    change = f"{abs(points):.1f} points {direction} that with {reference} ({interval})"
+    return f"With {arm}, the {name} on test patients was {change}."
+
+
+def _basis_sentence(evidence: dict[str, Any]) -> str:
+    nouns = (
+        ("n_patients", "test patient"),
+        ("n_images", "test image"),
+        ("n_folds", "fold"),
+        ("n_gan_seeds", "GAN seed"),
+        ("n_classifier_seeds", "classifier seed"),
+    )
+    given = [count(evidence[key], noun) for key, noun in nouns if evidence.get(key) is not None]
+    basis = f"Based on {', '.join(given)}. " if given else ""
+    margin = evidence.get("margin")
+    return basis + (f"Margin fixed before the run: {100 * float(margin):.1f} points." if margin is not None else "")
+
+
+def _lookup(part: str, decision: str, known: dict[str, tuple[str, str]]) -> tuple[str, str]:
+    if decision not in known:
+        raise UserError(
+            f"verdict.json: {part}.decision is '{decision}'; known are {', '.join(known)}. Make the verdict again."
+        )
+    return known[decision]

@@ -1,0 +1,1 @@
+"""The one supervised loop: fit a classifier, apply it."""

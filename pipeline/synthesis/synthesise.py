@@ -1,0 +1,80 @@
+"""Stage `synthesise`: a class-balanced data set directory from one trained generator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config.experiment import Experiment
+from pipeline.config.section import Section
+from pipeline.core.compute import resolve_hardware
+from pipeline.core.errors import DataError
+from pipeline.core.records import Record
+from pipeline.core.seeds import derive_seed
+from pipeline.data.dataset import IMAGES, MANIFEST, write_table
+from pipeline.data.scaling import Scaling
+from pipeline.synthesis.generate import TrainedGenerator
+
+_FLAT = 1e-3
+
+
+class SynthesiseConfig(Section):
+    samples_per_class: int
+    truncation_psi: float
+    fold: int
+    gan_seed: int
+    seed: int
+    device: str
+
+
+def synthesise_config(experiment: Experiment, fold: int, gan_seed: int) -> SynthesiseConfig:
+    return SynthesiseConfig(
+        samples_per_class=experiment.gan.samples_per_class,
+        truncation_psi=experiment.gan.truncation_psi,
+        fold=fold,
+        gan_seed=gan_seed,
+        seed=derive_seed(experiment.seed, "synthesise", fold, gan_seed),
+        device=resolve_hardware(experiment.compute.device).device,
+    )
+
+
+def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+    """Write `samples_per_class` images a class, unpicked, in the form of a real data set without patients.
+
+    Raises:
+        DataError: the generator gives the same flat image for everything, or values that are not numbers.
+    """
+    generator = TrainedGenerator(inputs["fit-gan"], config.device)
+    scaling = Scaling.from_json(generator.description["scaling"])
+    images, rows = [], []
+    for label in generator.classes:
+        for number, (seed, image) in enumerate(
+            generator.images(label, config.samples_per_class, config.seed, config.truncation_psi)
+        ):
+            images.append(scaling.to_stored(scaling.to_physical(image)))
+            rows.append({"image_id": f"synthetic-{label}-{number:05d}", "label": label, "sample_seed": str(seed)})
+            if not np.isfinite(image).all():
+                raise DataError("the generator makes values that are not numbers; train it again with lower rates.")
+    stack = np.stack(images)
+    _refuse_flat(scaling, stack)
+    manifest = pd.DataFrame(rows).assign(
+        patient_id="",
+        fold=str(config.fold),
+        gan_seed=str(config.gan_seed),
+        truncation_psi=str(config.truncation_psi),
+        weights_digest=generator.description["weights"]["generator"],
+    )
+    np.save(out_dir / IMAGES, stack)
+    write_table(out_dir / MANIFEST, manifest)
+    return Record(stage="synthesise", figures={"num_images": len(stack)}, extra={"scaling": scaling.as_json()})
+
+
+def _refuse_flat(scaling: Scaling, stack: np.ndarray) -> None:
+    spread = (stack.astype(np.float32) * scaling.scale).std() / (scaling.window[1] - scaling.window[0])
+    if spread < _FLAT:
+        raise DataError(
+            "every synthetic image is the same flat grey: the GAN collapsed. Train longer or at lower rates."
+        )

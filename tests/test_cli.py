@@ -1,0 +1,268 @@
+"""The command line: exit codes, what it prints, and what `validate` counts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import flows.cli
+import flows.flow
+import flows.validate
+from flows.cli import launch
+from flows.plan import Step
+from flows.validate import patients_tested, split_table
+from pipeline.config import Experiment
+from pipeline.config.section import Section
+from pipeline.core.cost import CostEstimate
+from pipeline.core.errors import LeakageError, UserError
+from pipeline.core.files import write_text
+from pipeline.core.records import Record
+
+VERDICT = {
+    "utility": {"decision": "inconclusive", "reasons": ["The interval is wide.", "Few patients."], "evidence": {}},
+    "release": {"decision": "not_audited", "reasons": ["No audit was made."], "evidence": {}},
+}
+AUDIT = "check,severity,count,detail\nduplicates,warning,2,two images are the same\n"
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No --debug, no handlers and no folders are left by a test."""
+    monkeypatch.setenv("RADAUG_DEBUG", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
+    monkeypatch.delenv("RADAUG_CACHE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    loggers = [logging.getLogger(name) for name in ("flows", "pipeline", "radaug")]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers = handlers
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.yaml"
+    path.write_text("data: {source: {kind: phantom}, classes: [a, b], positive: [b]}\n")
+    return str(path)
+
+
+def fake_flow(outcome: Any, seen: list[Any]) -> Any:
+    def flow(experiment: dict[str, Any], out: str) -> Any:
+        seen.append((experiment["name"], experiment["gan"]["num_images"], out))
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return flow
+
+
+def test_run_prints_both_verdicts_and_where_the_report_is(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(flows.flow, "experiment_flow", fake_flow(VERDICT, seen))
+    assert launch(["run", config, "--set", "gan.num_images=64", "--set", "name=other"]) == 0
+    assert seen == [("other", 64, "runs/other")]
+    assert capsys.readouterr().out.splitlines() == [
+        "Utility: inconclusive. The interval is wide.",
+        "Release: not_audited. No audit was made.",
+        "Report: runs/other/report.html",
+    ]
+    assert launch(["run", config, "--out", "elsewhere"]) == 0
+    assert seen[1][2] == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "said"),
+    [
+        (UserError("labels.csv: column label is missing."), 2, "labels.csv: column label"),
+        (LeakageError("3 images are in train and in test."), 3, "3 images"),
+        (KeyboardInterrupt(), 130, "again to continue"),
+        (KeyError("patient-77"), 1, "KeyError"),
+    ],
+)
+def test_exit_codes_and_one_clean_message(
+    config: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: BaseException,
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(flows.flow, "experiment_flow", fake_flow(outcome, []))
+    assert launch(["run", config]) == code
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert len(shown.err.splitlines()) == 1
+    assert "patient-77" not in shown.err + shown.out
+    assert "Report:" not in shown.out
+
+
+def test_a_fault_leaves_its_traceback_in_a_private_file_and_debug_shows_it(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(flows.flow, "experiment_flow", fake_flow(KeyError("patient-77"), []))
+    assert launch(["run", config]) == 1
+    log = tmp_path / "user-cache" / "radaug" / "error.log"
+    assert str(log) in capsys.readouterr().err
+    assert "KeyError: 'patient-77'" in log.read_text()
+    assert log.stat().st_mode & 0o077 == 0
+    assert launch(["run", config, "--debug"]) == 1
+    assert "KeyError: 'patient-77'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["nonsense"], ["run", "x.yaml", "--nonsense"], ["schedule", "x.yaml"]])
+def test_wrong_arguments_exit_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        launch(arguments)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "nowhere.yaml"], "nowhere.yaml: there is no such configuration file"),
+        (["run", "tiny.yaml", "--set", "gan.num_imges=3"], "Did you mean num_images?"),
+        (["report", "nowhere"], "nowhere: is not a run directory"),
+        (["sample", "nowhere", "--label", "a", "--num", "2", "--out", "x"], "nowhere: is not a run directory"),
+    ],
+)
+def test_wrong_input_exits_with_2_and_says_what_to_mend(
+    config: str, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_help_answers_without_loading_torch_or_prefect() -> None:
+    code = (
+        "import sys\nfrom flows.cli import launch\n"
+        "code = launch(['--version'])\n"
+        "sys.exit(code or sum(name in sys.modules for name in ('torch', 'prefect', 'monai', 'pandas')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().count(".") == 2
+
+
+def test_families_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch(["families", "--json"]) == 0
+    listed = {family["name"]: family for family in json.loads(capsys.readouterr().out)}
+    assert listed["sngan"]["dimensions"] == [2, 3]
+    assert "Miyato" in listed["sngan"]["source"]
+    assert launch(["families"]) == 0
+    assert "sngan" in capsys.readouterr().out
+
+
+MEMBERS = pd.DataFrame(
+    [
+        ("0", "train", "a", "p1", "i1"),
+        ("0", "train", "a", "p1", "i2"),
+        ("0", "train", "b", "p2", "i3"),
+        ("0", "test", "b", "p3", "i4"),
+        ("0", "test", "a", "p3", "i5"),
+        ("0", "test", "a", "p4", "i6"),
+        ("0", "val", "a", "", "i7"),
+        ("1", "test", "b", "p2", "i3"),
+    ],
+    columns=["fold", "split", "label", "patient_id", "image_id"],
+)
+
+
+def test_split_table_counts_images_and_patients() -> None:
+    rows = split_table(MEMBERS, ("a", "b")).to_dict("records")
+    assert rows == [
+        {"fold": "0", "split": "train", "a": "2 (1)", "b": "1 (1)", "unlabelled": "0"},
+        {"fold": "0", "split": "val", "a": "1 (?)", "b": "0", "unlabelled": "0"},
+        {"fold": "0", "split": "test", "a": "2 (2)", "b": "1 (1)", "unlabelled": "0"},
+        {"fold": "1", "split": "test", "a": "0", "b": "1 (1)", "unlabelled": "0"},
+    ]
+
+
+def test_patients_tested_counts_a_patient_once_over_all_folds() -> None:
+    assert patients_tested(MEMBERS, ("b",)) == (2, 1)  # p2 and p3 have the disease somewhere, p4 has not
+    without_ids = MEMBERS.assign(patient_id="")
+    assert patients_tested(without_ids, ("b",)) == (2, 2)  # i3, i4 against i5, i6: every image counts
+
+
+class FakeConfig(Section):
+    pass
+
+
+def fake_manifests(leak: bool) -> Any:
+    def ingest(config: FakeConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+        write_text(out_dir / "audit.csv", AUDIT)
+        return Record(stage="ingest")
+
+    def split(config: FakeConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+        if leak:
+            raise LeakageError("1 image is in train and in test.")
+        write_text(out_dir / "audit.csv", AUDIT)
+        MEMBERS[["fold", "image_id", "split"]].to_csv(out_dir / "splits.csv", index=False)
+        images = MEMBERS.drop_duplicates("image_id")
+        images[["image_id", "label", "patient_id"]].to_csv(out_dir / "manifest.csv", index=False)
+        return Record(stage="split")
+
+    def never(config: FakeConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+        raise AssertionError("validate trains nothing")
+
+    return (
+        Step("ingest", "core", ingest, FakeConfig()),
+        Step("split", "core", split, FakeConfig(), {"ingest": "ingest"}),
+        Step("fit-gan-fold-0-gan-0", "core", never, FakeConfig(), {"split": "split"}),
+    )
+
+
+def test_validate_prints_audit_split_plan_cost_and_power(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def smallest_difference(experiment: Experiment, positives: int, negatives: int) -> float:
+        asked.append((positives, negatives))
+        return 0.1234
+
+    monkeypatch.setattr(flows.validate, "plan_experiment", lambda experiment: fake_manifests(leak=False))
+    monkeypatch.setattr(flows.validate, "smallest_difference", smallest_difference)
+    monkeypatch.setattr(flows.validate.gan_cost, "estimate", lambda experiment: CostEstimate(3e12, 4.0, 500.0))
+    monkeypatch.setattr(flows.validate.classifier_cost, "estimate", lambda experiment: CostEstimate(1e11, 0.5, 400.0))
+    overrides = ["--set", "gan.gan_seeds=2", "--set", "classifier.seeds=5"]
+    assert launch(["validate", config, *overrides]) == 0
+    shown = capsys.readouterr().out
+    assert "two images are the same" in shown
+    assert "2 (1)" in shown
+    # arms real, real+classical once a seed; the two synthetic ones once a seed and GAN: (2 + 2 x 2) x 5
+    assert "3 stages, 2 GAN(s) (sngan), 30 classifier fits" in shown
+    assert "GANs: 3e+12 FLOPs, about 4.0 min and 500 MiB" in shown
+    assert "Classifiers: 1e+11 FLOPs, about 0.5 min and 400 MiB" in shown
+    assert asked == [(2, 1)]
+    assert "0.123" in shown
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [".cache"]
+
+
+def test_validate_shows_the_audit_before_it_refuses(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(flows.validate, "plan_experiment", lambda experiment: fake_manifests(leak=True))
+    assert launch(["validate", config]) == 3
+    shown = capsys.readouterr()
+    assert "duplicates" in shown.out
+    assert "1 image is in train and in test" in shown.err
+
+
+def test_tables_are_readable_on_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    audit = pd.DataFrame([{"check": "duplicates", "detail": "x" * 200}])
+    flows.validate._print_table(Console(width=60), "Audit", audit)
+    shown = capsys.readouterr().out
+    assert "duplicates" in shown
+    assert shown.count("x") == 200

@@ -1,0 +1,294 @@
+"""The flow: its plan, its run directory, its cache and what it does when a stage fails."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+import flows.flow
+from flows.flow import describe_execution, experiment_flow, mean_metrics, run_stage
+from flows.plan import Step, plan_experiment
+from flows.run_directory import LOCK, cache_of
+from pipeline.config import Experiment
+from pipeline.config.loading import load_experiment
+from pipeline.config.section import Section
+from pipeline.core.cache import Execution
+from pipeline.core.errors import LeakageError, RadaugError, UserError
+from pipeline.core.files import read_json, write_json, write_text
+from pipeline.core.records import Record
+from pipeline.core.sources import ROOM_IMPORTS, reachable_rooms
+
+METRICS = """\
+stage,arm,fold,seed,gan_seed,split,label,subgroup,metric,value,ci_low,ci_high,n_patients,n_images,detail
+downstream,real,,,,test,a,,auroc,0.8,0.7,0.9,40,60,
+downstream,real,0,1,,test,a,,auroc,0.75,,,40,60,
+downstream,real,,,,test,a,sex=F,auroc,0.6,,,20,30,
+"""
+VERDICT = {
+    "utility": {"decision": "no_benefit", "reasons": ["The interval includes 0."], "evidence": {}},
+    "release": {"decision": "not_audited", "reasons": ["No audit was made."], "evidence": {}},
+}
+
+
+class FakeConfig(Section):
+    text: str = ""
+
+
+@dataclass
+class FakeStages:
+    """Three stages, or more, that write what the flow expects; `failure` is raised by the one called `failing`."""
+
+    names: tuple[str, ...] = ("split", "fit-gan-fold-0-gan-0", "synthesise-fold-0-gan-0", "verdict")
+    failing: str = ""
+    failure: Exception | None = None
+    calls: list[str] = field(default_factory=list)
+
+    def plan(self, experiment: Experiment) -> tuple[Step, ...]:
+        return tuple(
+            Step(name, "core", self._function(name), FakeConfig(text=name), {"before": before} if before else {})
+            for before, name in zip(("", *self.names), self.names, strict=False)
+        )
+
+    def _function(self, name: str) -> Any:
+        def run(config: FakeConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+            self.calls.append(name)
+            if name == self.failing and self.failure is not None:
+                raise self.failure
+            write_text(out_dir / "made_by.txt", name)
+            write_text(out_dir / "manifest.csv", "image_id\n007\n")
+            write_text(out_dir / "predictions.csv", "arm,fold\n")
+            write_text(out_dir / "metrics.csv", METRICS)
+            write_json(out_dir / "verdict.json", VERDICT)
+            return Record(stage=name, figures={"images": 3, "loss": 0.123456})
+
+        return run
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
+    fake = FakeStages()
+    monkeypatch.setattr(flows.flow, "plan_experiment", fake.plan)
+    monkeypatch.setattr(flows.flow, "write_report", _write_fake_report)
+    return fake
+
+
+def _write_fake_report(out: Path) -> Path:
+    write_text(out / "figures" / "training_0.png", "a picture")
+    write_text(out / "report.html", "verdict: " + read_json(out / "verdict.json")["utility"]["decision"])
+    return out / "report.html"
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    return make_experiment(tmp_path)
+
+
+def make_experiment(tmp_path: Path, *overrides: str) -> Experiment:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(
+        "data: {source: {kind: phantom}, classes: [cyst, metastasis, haemangioma], positive: [metastasis]}\n"
+    )
+    return load_experiment(config, overrides)
+
+
+def run_flow(experiment: Experiment, out: Path) -> dict[str, Any]:
+    return experiment_flow(experiment.model_dump(mode="json"), str(out))
+
+
+def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path, "data.split.kind=kfold", "data.split.folds=3", "gan.gan_seeds=2")
+    steps = plan_experiment(experiment)
+    names = [step.name for step in steps]
+    # ingest, split, prepare; a fold has its plain classifiers and 2 GANs with 5 stages each; the verdict
+    assert len(set(names)) == len(names) == 3 + 3 * (1 + 2 * 5) + 1
+    for place, step in enumerate(steps):
+        assert set(step.needs.values()) <= set(names[:place]), step.name
+    by_name = {step.name: step for step in steps}
+    assert by_name["fit-gan-fold-2-gan-1"].needs == {"split": "split", "prepare": "prepare"}
+    assert by_name["fit-gan-fold-2-gan-1"].resumable
+    assert by_name["downstream-fold-2-gan-1"].needs["synthesise"] == "synthesise-fold-2-gan-1"
+    assert "synthesise" not in by_name["downstream-fold-2"].needs
+    assert by_name["anomaly-fold-1-gan-0"].needs["fit-gan"] == "fit-gan-fold-1-gan-0"
+    judged = [name for name in names if name.startswith(("downstream", "anomaly", "privacy"))]
+    assert set(by_name["verdict"].needs) == {"split", *judged}
+    assert len(judged) == 3 * (1 + 2 * 3)
+
+
+def test_plan_trains_no_augmented_classifiers_without_a_synthetic_arm(tmp_path: Path) -> None:
+    names = [step.name for step in plan_experiment(make_experiment(tmp_path, "arms=[real, real+classical]"))]
+    assert [name for name in names if name.startswith("downstream")] == ["downstream-fold-0"]
+
+
+def test_plan_records_device_precision_and_seed_where_they_matter(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path, "compute.device=cpu", "compute.precision=bf16", "seed=7")
+    steps = plan_experiment(experiment)
+    computing = {step.name for step in steps if step.precision == "bf16"}
+    assert computing == {step.name for step in steps} - {"ingest", "split", "prepare", "verdict"}
+    assert {step.seed for step in steps} == {7}
+
+
+def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
+    prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs" / "tiny"
+    assert run_flow(experiment, out) == VERDICT
+    assert stages.calls == list(stages.names)
+    for name in ("config.yaml", "manifest.csv", "metrics.csv", "predictions.csv", "verdict.json", "report.html"):
+        assert (out / name).is_file(), name
+    assert load_experiment(out / "config.yaml") == experiment
+    assert read_json(out / "stages" / "split" / "record.json")["figures"]["images"] == 3
+    cached = (tmp_path / "runs" / ".cache").resolve()
+    for shortcut, name in {"synthetic": "synthesise", "checkpoints": "fit-gan"}.items():
+        link = out / shortcut / "fold-0-gan-0"
+        assert link.is_symlink()
+        assert link.resolve() == (out / "stages" / f"{name}-fold-0-gan-0").resolve()
+        assert link.resolve().parent == cached
+
+    assert run_flow(experiment, out) == VERDICT
+    assert stages.calls == list(stages.names)
+
+
+def test_a_run_of_fewer_folds_leaves_no_links_of_the_earlier_one(
+    prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs" / "tiny"
+    stages.names = ("split", "fit-gan-fold-0-gan-0", "fit-gan-fold-1-gan-0", "verdict")
+    run_flow(experiment, out)
+    assert {path.name for path in (out / "checkpoints").iterdir()} == {"fold-0-gan-0", "fold-1-gan-0"}
+    stages.names = ("split", "fit-gan-fold-0-gan-0", "verdict")
+    run_flow(experiment, out)
+    assert {path.name for path in (out / "checkpoints").iterdir()} == {"fold-0-gan-0"}
+    assert {path.name for path in (out / "stages").iterdir()} == set(stages.names)
+
+
+def test_a_refusal_reaches_the_caller_and_leaves_no_old_verdict(
+    prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs" / "tiny"
+    run_flow(experiment, out)
+    stages.names = ("split", "fit-gan-fold-0-gan-1", "verdict")
+    stages.failing, stages.failure = "fit-gan-fold-0-gan-1", LeakageError("12 images are in train and in test.")
+    with pytest.raises(LeakageError, match="12 images") as caught:
+        run_flow(experiment, out)
+    assert caught.value.exit_code == 3
+    for name in ("verdict.json", "report.html", "metrics.csv", "predictions.csv", "figures"):
+        assert not (out / name).exists(), name
+
+    stages.failure = None
+    stages.calls.clear()
+    run_flow(experiment, out)
+    assert stages.calls == ["fit-gan-fold-0-gan-1", "verdict"]
+    assert (out / "report.html").is_file()
+
+
+def test_an_unexpected_fault_names_no_patient_outside_the_run_directory(
+    prefect_server: None,
+    stages: FakeStages,
+    experiment: Experiment,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+
+    out = tmp_path / "runs" / "faulty"
+    stages.failing, stages.failure = "split", KeyError("patient-77")
+    named = experiment.model_copy(update={"name": "faulty"})
+    with pytest.raises(RadaugError) as caught:
+        run_flow(named, out)
+    assert caught.value.exit_code == 1
+    assert "KeyError" in str(caught.value)
+    assert "patient-77" not in str(caught.value)
+    assert "patient-77" in (out / "error.log").read_text()
+    with get_client(sync_client=True) as client:
+        (seen,) = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=["faulty"])))
+    assert seen.state is not None
+    assert seen.state.is_failed()
+    assert "KeyError" in str(seen.state.message)
+    assert "patient-77" not in seen.model_dump_json()
+    assert "KeyError" in caplog.text  # Prefect's own log, with its traceback
+    assert "patient-77" not in caplog.text
+    shown = capfd.readouterr()
+    assert "Traceback" not in shown.out + shown.err
+
+
+def test_a_run_directory_in_use_is_left_alone(
+    prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs" / "tiny"
+    run_flow(experiment, out)
+    with FileLock(out / LOCK), pytest.raises(UserError, match="another process"):
+        run_flow(experiment, out)
+    assert (out / "report.html").is_file()
+
+
+def test_a_folder_that_is_no_run_is_refused_untouched(
+    prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
+) -> None:
+    out = tmp_path / "mine"
+    write_text(out / "manifest.csv", "my own table")
+    with pytest.raises(UserError, match="not a run's"):
+        run_flow(experiment, out)
+    assert [path.name for path in out.iterdir()] == ["manifest.csv"]
+    assert stages.calls == []
+
+
+def test_the_task_runs_without_prefect(stages: FakeStages, experiment: Experiment, tmp_path: Path) -> None:
+    (step,) = stages.plan(experiment)[:1]
+    first = run_stage.fn(step, {}, tmp_path / "cache", tmp_path / "error.log")
+    second = run_stage.fn(step, {}, tmp_path / "cache", tmp_path / "error.log")
+    assert (first.cached, second.cached) == (False, True)
+    assert first.directory == second.directory
+
+
+def test_the_error_message_hides_the_cause(stages: FakeStages, experiment: Experiment, tmp_path: Path) -> None:
+    error = UserError("manifest.csv: a label is missing.")
+    error.__cause__ = KeyError("patient-77")
+    stages.failing, stages.failure = "split", error
+    with pytest.raises(UserError) as caught:
+        run_stage.fn(stages.plan(experiment)[0], {}, tmp_path / "cache", tmp_path / "error.log")
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_progress_line() -> None:
+    record = Record(stage="split", figures={"train": 120, "loss": 0.123456, "note": {"a": 1}}, wall_s=12.34)
+    line = describe_execution("split", Execution(Path(), record, cached=False))
+    assert " ".join(line.split()) == "split 12.3 s train 120, loss 0.1235"
+    assert "cached" in describe_execution("split", Execution(Path(), record, cached=True))
+
+
+def test_metric_table_has_only_means_over_all_patients(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(METRICS)
+    rows = mean_metrics(tmp_path / "metrics.csv")
+    assert [row["value"] for row in rows] == ["0.8"]
+    assert json.loads(json.dumps(rows)) == rows
+
+
+def test_the_cache_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RADAUG_CACHE", raising=False)
+    assert cache_of(tmp_path / "runs" / "demo") == tmp_path / "runs" / ".cache"
+    monkeypatch.setenv("RADAUG_CACHE", str(tmp_path / "elsewhere"))
+    assert cache_of(tmp_path / "runs" / "demo") == tmp_path / "elsewhere"
+
+
+def test_import_contracts_are_those_of_the_rooms() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    contracts = project["tool"]["importlinter"]["contracts"]
+    of_room = {
+        contract["source_modules"][0]: set(contract["forbidden_modules"])
+        for contract in contracts
+        if len(contract["source_modules"]) == 1
+    }
+    for room in ROOM_IMPORTS:
+        forbidden = {f"pipeline.{other}" for other in ROOM_IMPORTS if other not in reachable_rooms(room)} | {"flows"}
+        assert of_room[f"pipeline.{room}"] == forbidden, room
+    assert "prefect" in of_room["pipeline"]

@@ -1,0 +1,105 @@
+"""The report's parts: words, curves, planes, grey values, redaction."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_curve as sklearn_roc_curve
+
+from pipeline.core.errors import UserError
+from pipeline.report.plots import ROC_GRID, mean_roc, roc_curve
+from pipeline.report.sharing import WITHHELD, Redaction
+from pipeline.report.sheets import planes, small_png, to_grey
+from pipeline.report.words import memorisation_sentence, release_statement, utility_statement
+
+
+def test_big_pictures_are_made_to_fit() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (1200, 2400), dtype=np.uint8))
+    small = small_png(noise, 1440, 300_000)
+    assert len(small) <= 300_000
+    with Image.open(io.BytesIO(small)) as picture:
+        assert picture.mode == "L"
+        assert picture.width / picture.height == pytest.approx(2, abs=0.02)
+
+
+def test_roc_curve_agrees_with_scikit_learn_with_and_without_ties() -> None:
+    rng = np.random.default_rng(5)
+    positive = rng.random(200) < 0.4
+    for scores in (rng.normal(positive, 1), np.round(rng.normal(positive, 1))):
+        expected = sklearn_roc_curve(positive, scores, drop_intermediate=False)[:2]
+        np.testing.assert_allclose(roc_curve(scores, positive), expected)
+
+
+def test_mean_roc_is_the_vertical_average_of_the_fits() -> None:
+    perfect, worst = [0.9, 0.8, 0.2, 0.1], [0.1, 0.2, 0.8, 0.9]
+    rows = [
+        ("0", seed, "", score, truth)
+        for seed, scores in (("0", perfect), ("1", worst))
+        for score, truth in zip(scores, [1, 1, 0, 0], strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["fold", "seed", "gan_seed", "disease_score", "diseased"])
+    mean, curves = mean_roc(table)
+    assert len(curves) == 2
+    np.testing.assert_allclose(mean, np.where(ROC_GRID < 1, 0.5, 1.0))
+
+
+def test_planes_are_shown_as_radiologists_do() -> None:
+    volume = np.zeros((1, 4, 6, 8))
+    volume[0, 3, 3, 4] = 1  # the patient's right, within the middle axial and coronal planes
+    volume[0, 2, 5, 4] = 2  # the front, within the middle axial and sagittal planes
+    volume[0, 2, 3, 7] = 3  # the top of the head, within the middle coronal and sagittal planes
+    axial, coronal, sagittal = planes(volume)
+    assert (axial.shape, coronal.shape, sagittal.shape) == ((6, 4), (8, 4), (8, 6))
+    assert np.argwhere(axial == 1).tolist() == [[2, 0]], "right of the patient on the left"
+    assert np.argwhere(axial == 2).tolist() == [[0, 1]], "front up"
+    assert np.argwhere(coronal == 3).tolist() == [[0, 1]], "head up"
+    assert np.argwhere(sagittal == 2).tolist() == [[3, 0]], "face to the left"
+
+
+def test_grey_values_are_the_windowed_physical_values() -> None:
+    scaling = {"scale": 2.0, "offset": -100.0}
+    stored = np.array([0, 40, 50, 60, 200], dtype=np.int16)  # -100, -20, 0, 20, 300 HU
+    assert to_grey(stored, scaling, (-20.0, 180.0)).tolist() == [0, 0, 26, 51, 255]
+
+
+@pytest.mark.parametrize(
+    ("decision", "tone"), [("helps", "good"), ("harms", "bad"), ("no_benefit", "neutral"), ("inconclusive", "caution")]
+)
+def test_every_decision_has_its_words(decision: str, tone: str) -> None:
+    evidence = {
+        "endpoint": "auroc",
+        "arm": "a",
+        "reference": "b",
+        "difference": -0.0149,
+        "ci_low": None,
+        "margin": 0.02,
+    }
+    statement = utility_statement({"decision": decision, "reasons": ["why"], "evidence": evidence})
+    assert statement.tone == tone
+    assert "1.5 points lower than" in statement.sentences[0]
+    assert "no interval can be given" in statement.sentences[0]
+    assert len(utility_statement({"decision": decision, "reasons": [], "evidence": {}}).sentences) == 1
+    assert release_statement({"decision": "refuse", "reasons": [], "evidence": {}}).tone == "bad"
+
+
+def test_unknown_decision_is_refused() -> None:
+    with pytest.raises(UserError, match=r"utility\.decision is 'perhaps'"):
+        utility_statement({"decision": "perhaps", "reasons": [], "evidence": {}})
+
+
+def test_redaction_withholds_ids_but_not_numbers() -> None:
+    redact = Redaction(["7", "0012", "scan_3", "13118"])
+    assert redact("7 pairs of images") == "7 pairs of images"
+    assert redact("scan_33 is fine") == "scan_33 is fine"
+    assert [redact(text) for text in ("patient 0012", "scan_3.png", "(13118)")] == [WITHHELD] * 3
+
+
+def test_memorisation_is_claimed_only_where_the_range_lies_above_chance() -> None:
+    figures = {"nearer_to_training_rate": 0.58, "rate_high": 1.0, "control_rate": 0.34, "baseline_rate": 0.5}
+    assert memorisation_sentence(figures | {"rate_low": 0.02}).endswith("nor can it rule memory out.")
+    assert memorisation_sentence(figures | {"rate_low": 0.51}).endswith("remembers its patients.")
+    assert memorisation_sentence({"something_else": 1.0}) == ""

@@ -1,0 +1,123 @@
+"""The schedule: the deployment that is served, and that a served one fires."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.client.schemas.schedules import CronSchedule
+from tzlocal import get_localzone_name
+
+from flows.cli import launch
+from flows.deploy import build_deployment, require_server
+from pipeline.config import Experiment, load_experiment
+from pipeline.core.errors import ConfigError, UserError
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "nightly.yaml"
+    path.write_text("data: {source: {kind: phantom}, classes: [a, b], positive: [b]}\ngan: {num_images: 64}\n")
+    return path
+
+
+@pytest.fixture
+def experiment(config: Path) -> Experiment:
+    return load_experiment(config)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_deployment_has_name_schedule_parameters_and_tags(experiment: Experiment, tmp_path: Path) -> None:
+    deployment = build_deployment(experiment, tmp_path / "runs" / "nightly", "0 2 * * *")
+    assert deployment.name == "nightly"
+    assert deployment.schedules is not None
+    (scheduled,) = deployment.schedules
+    assert isinstance(scheduled.schedule, CronSchedule)
+    assert (scheduled.schedule.cron, scheduled.schedule.timezone) == ("0 2 * * *", get_localzone_name())
+    assert deployment.entrypoint == "flows.flow.experiment_flow"
+    assert deployment.parameters["out"] == str(tmp_path / "runs" / "nightly")
+    assert Experiment.model_validate(deployment.parameters["experiment"]) == experiment
+    assert set(deployment.tags) == {"radaug", "sngan"}
+    assert deployment.concurrency_limit == 1
+
+
+@pytest.mark.parametrize("cron", ["every night", "61 * * * *", ""])
+def test_a_wrong_cron_expression_is_the_users_error(experiment: Experiment, tmp_path: Path, cron: str) -> None:
+    with pytest.raises(ConfigError, match="not a cron expression"):
+        build_deployment(experiment, tmp_path, cron)
+
+
+def test_without_a_server_the_message_says_how_to_start_one(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"http://127.0.0.1:{free_port()}/api"
+    with pytest.raises(UserError, match="prefect server start"):
+        require_server(url)
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    assert launch(["schedule", str(config), "--cron", "0 2 * * *"]) == 2
+    assert "prefect server start" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_a_served_schedule_fires_by_itself(config: Path, tmp_path: Path) -> None:
+    """Server and `radaug schedule` run as a user would start them; the flow fails at its data, and leaves its run."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": url}
+    (tmp_path / "prefect").mkdir()
+    tools = Path(sys.executable).parent
+    serve = [str(tools / "radaug"), "schedule", str(config), "--cron", "* * * * *", "--out", "runs/n"]
+    serve += ["--set", "data.source={kind: npz, path: nowhere.npz}"]
+    start = [str(tools / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    children = []
+    try:
+        children.append(_start(start, environment, tmp_path))
+        _wait_for(lambda: _answers(url), 120)
+        children.append(_start(serve, environment, tmp_path))
+        _wait_for(lambda: _flow_runs(url, ["FAILED"]) > 0, 240)
+        assert (tmp_path / "runs" / "n" / "config.yaml").is_file()
+    finally:
+        for child in reversed(children):
+            child.send_signal(signal.SIGINT)
+        for child in children:
+            child.wait(timeout=60)
+
+
+def _start(command: list[str], environment: dict[str, str], at: Path) -> subprocess.Popen[bytes]:
+    with (at / f"{Path(command[0]).name}.log").open("wb") as log:
+        return subprocess.Popen(command, env=environment, cwd=at, stdout=log, stderr=log)
+
+
+def _wait_for(happened: Callable[[], bool], limit_s: float) -> None:
+    end = time.monotonic() + limit_s
+    while not happened():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(1)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _flow_runs(url: str, states: list[str]) -> int:
+    wanted = {"flow_runs": {"state": {"type": {"any_": states}}, "deployment_id": {"is_null_": False}}}
+    answer = httpx.post(f"{url}/flow_runs/count", json=wanted, timeout=10)
+    answer.raise_for_status()
+    return int(answer.json())

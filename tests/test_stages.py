@@ -1,0 +1,229 @@
+"""Classifiers, synthesis, anomaly scores and memorisation on tiny prepared data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.adversarial import fit
+from pipeline.anomaly import score as anomaly
+from pipeline.config.experiment import ClassifierConfig, SnganConfig
+from pipeline.core.compute import Hardware
+from pipeline.core.errors import ConfigError
+from pipeline.core.records import Record
+from pipeline.data.dataset import open_dataset
+from pipeline.downstream import train
+from pipeline.downstream.arms import parse_arm
+from pipeline.privacy import memorisation
+from pipeline.supervised.fit import Share, apply_classifier, batch_sizes, fit_classifier
+from pipeline.synthesis import synthesise
+from pipeline.synthesis.generate import TrainedGenerator
+
+MakeInputs = Callable[..., dict[str, Path]]
+CLASSES = ("normal", "disease")
+CPU = Hardware("cpu", "float32")
+
+
+def fitted(inputs: dict[str, Path], root: Path, num_images: int = 64) -> dict[str, Path]:
+    """Inputs with a barely trained GAN and 8 synthetic images a class."""
+    gan = SnganConfig(
+        num_images=num_images, batch_size=8, generator_width=4, discriminator_width=4, latent_dim=6, snapshots=1,
+        checkpoints=1,
+    )  # fmt: skip
+    config = fit.FitConfig(
+        gan=gan, classes=CLASSES, fold=0, gan_seed=0, seed=3, device="cpu", precision="float32", deterministic=False
+    )
+    found = inputs | {"fit-gan": root / "fit-gan", "synthesise": root / "synthesise"}
+    for name in ("fit-gan", "synthesise"):
+        found[name].mkdir()
+    fit.run(config, inputs, found["fit-gan"])
+    settings = synthesise.SynthesiseConfig(
+        samples_per_class=8, truncation_psi=1.0, fold=0, gan_seed=0, seed=1, device="cpu"
+    )
+    synthesise.run(settings, found, found["synthesise"]).save(found["synthesise"])
+    return found
+
+
+def downstream_config(arms: tuple[str, ...], gan_seed: int | None) -> train.DownstreamConfig:
+    return train.DownstreamConfig(
+        classifier=ClassifierConfig(steps=4, seeds=2, batch_size=8), arms=arms, classes=CLASSES, fold=0,
+        gan_seed=gan_seed, seed=1, device="cpu", precision="float32",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 8, 8)])
+def test_a_classifier_learns_what_can_be_seen_and_repeats(noise_inputs: MakeInputs, shape: tuple[int, ...]) -> None:
+    data = open_dataset(noise_inputs(shape, num=40)["prepare"])
+    config = ClassifierConfig(steps=40, batch_size=8)
+    train_rows, test_rows = np.arange(20), np.arange(20, 40)
+    shares = [Share(data, train_rows)]
+    scores = [
+        apply_classifier(
+            fit_classifier(config, shares, CLASSES, CPU, classical=True, seed=5), data, test_rows, CPU
+        )
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    np.testing.assert_allclose(scores[0].sum(axis=1), 1, atol=1e-5)
+    right = scores[0].argmax(axis=1) == data.labels(test_rows, CLASSES).numpy()
+    assert right.mean() > 0.9
+
+
+@pytest.mark.parametrize("network", ["densenet121", "resnet18"])
+@pytest.mark.parametrize("shape", [(32, 32), (32, 32, 32)])
+def test_monais_networks_fit_in_2d_and_3d(noise_inputs: MakeInputs, network: str, shape: tuple[int, ...]) -> None:
+    data = open_dataset(noise_inputs(shape, num=8)["prepare"])
+    config = ClassifierConfig(network=network, steps=1, batch_size=4)
+    net = fit_classifier(config, [Share(data, np.arange(8))], CLASSES, CPU, classical=False, seed=0)
+    assert apply_classifier(net, data, np.arange(8), CPU).shape == (8, 2)
+
+
+def test_batches_are_divided_by_the_arms_ratio(noise_inputs: MakeInputs) -> None:
+    data = open_dataset(noise_inputs()["prepare"])
+
+    def sizes(*weights: float) -> list[int]:
+        return batch_sizes(32, [Share(data, np.arange(2), weight) for weight in weights])
+
+    assert sizes(1) == [32]
+    assert sizes(1, 1) == [16, 16]
+    assert sizes(1, 3) == [8, 24]
+    assert sizes(1, 1000) == [1, 31]
+    assert sizes(1000, 1) == [31, 1]
+
+
+def test_arms_say_what_they_train_on() -> None:
+    assert parse_arm("real+classical+synthetic@0.5").synthetic == 0.5
+    only = parse_arm("synthetic+classical")
+    assert (only.real, only.synthetic, only.classical) == (0.0, 1.0, True)
+    assert not parse_arm("real").classical
+    with pytest.raises(ConfigError):
+        parse_arm("real+magic")
+
+
+def test_downstream_writes_val_and_test_of_every_fit_and_the_reverse_check(
+    noise_inputs: MakeInputs, tmp_path: Path
+) -> None:
+    inputs = fitted(noise_inputs(), tmp_path)
+    plain, mixed = tmp_path / "plain", tmp_path / "mixed"
+    plain.mkdir()
+    mixed.mkdir()
+    train.run(downstream_config(("real", "real+classical"), None), inputs, plain)
+    table = pd.read_csv(plain / "predictions.csv", dtype=str, keep_default_na=False)
+    assert table.groupby(["arm", "seed", "split"]).size().to_dict() == {
+        (arm, seed, split): 6 for arm in ("real", "real+classical") for seed in "01" for split in ("val", "test")
+    }
+    assert set(table["gan_seed"]) == {""}
+    arms = ("real+classical+synthetic@1", "synthetic+classical", "real+classical")
+    train.run(downstream_config(arms, 0), inputs, mixed)
+    table = pd.read_csv(mixed / "predictions.csv", dtype=str, keep_default_na=False)
+    reverse = table[table["split"] == "synthetic"]
+    assert set(reverse["arm"]) == {"real+classical"} and len(reverse) == 16
+    assert set(reverse["patient_id"]) == {""}
+    assert set(table.loc[table["split"] == "test", "arm"]) == set(arms[:2])
+    assert not (mixed / "parts").exists()
+
+
+def test_a_killed_downstream_stage_keeps_its_finished_classifiers(
+    noise_inputs: MakeInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, out, whole = noise_inputs(), tmp_path / "out", tmp_path / "whole"
+    out.mkdir()
+    whole.mkdir()
+    config = downstream_config(("real", "real+classical"), None)
+    train.run(config, inputs, whole)
+    calls: list[int] = []
+
+    def dies_third(*args: object, **kwargs: object) -> torch.nn.Module:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return fit_classifier(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train, "fit_classifier", dies_third)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config, inputs, out)
+    train.run(config, inputs, out)
+    assert len(calls) == 3 + 2
+    assert (out / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
+
+
+def test_synthesis_is_balanced_nameless_and_repeatable(noise_inputs: MakeInputs, tmp_path: Path) -> None:
+    inputs = fitted(noise_inputs(), tmp_path)
+    made = open_dataset(inputs["synthesise"])
+    assert made.manifest["label"].value_counts().to_dict() == {"normal": 8, "disease": 8}
+    assert set(made.manifest["patient_id"]) == {""}
+    assert made.images.dtype == np.uint8 and made.images.shape == (16, 1, 12, 12)
+    seed = int(made.manifest["sample_seed"].iloc[3])
+    generator = TrainedGenerator(inputs["fit-gan"])
+    again = dict(generator.images("normal", 8, 1))[seed]
+    stored = made.scaling.to_stored(made.scaling.to_physical(again))
+    np.testing.assert_array_equal(stored, made.images[3])
+
+
+def test_truncation_brings_images_nearer_together(noise_inputs: MakeInputs, tmp_path: Path) -> None:
+    generator = TrainedGenerator(fitted(noise_inputs(), tmp_path)["fit-gan"])
+
+    def spread(psi: float) -> float:
+        return float(np.stack([image for _, image in generator.images("normal", 16, 0, psi)]).std(axis=0).mean())
+
+    assert spread(0.3) < 0.6 * spread(1.0)
+
+
+def test_an_anomaly_score_does_not_know_the_label(noise_inputs: MakeInputs, tmp_path: Path) -> None:
+    """Scores must not move when labels do: every image is judged under the normal condition."""
+    inputs = fitted(noise_inputs(), tmp_path)
+    config = anomaly.AnomalyConfig(
+        classes=CLASSES, positive=("disease",), fold=0, gan_seed=0, alpha=0.05, bootstrap=100, seed=0, device="cpu"
+    )
+    found = []
+    for name in ("first", "second"):
+        out = tmp_path / name
+        out.mkdir()
+        record = anomaly.run(config, inputs, out)
+        found.append(pd.read_csv(out / "anomaly.csv"))
+        manifest = pd.read_csv(inputs["prepare"] / "manifest.csv")
+        manifest["label"] = manifest["label"].map({"normal": "disease", "disease": "normal"})
+        manifest.to_csv(inputs["prepare"] / "manifest.csv", index=False)
+    assert (found[0]["anomaly_score"] == found[1]["anomaly_score"]).all()
+    assert (found[0]["label"] != found[1]["label"]).all()
+    assert "saw abnormal patients" in record.notes[0]
+    metrics = pd.read_csv(tmp_path / "first" / "metrics.csv", keep_default_na=False)
+    assert metrics["ci_low"].tolist() == [""]  # six test patients: no interval
+
+
+def memorisation_rates(inputs: dict[str, Path], tmp_path: Path, images: np.ndarray) -> Record:
+    """Run the memorisation check with `images` put in the synthetic set's place."""
+    synthetic = tmp_path / "planted"
+    synthetic.mkdir()
+    np.save(synthetic / "images.npy", images)
+    ids = [f"s{number}" for number in range(len(images))]
+    pd.DataFrame({"image_id": ids, "label": "normal", "patient_id": ""}).to_csv(synthetic / "manifest.csv", index=False)
+    Record(stage="synthesise", extra={"scaling": open_dataset(inputs["prepare"]).scaling.as_json()}).save(synthetic)
+    out = tmp_path / "privacy"
+    out.mkdir()
+    config = memorisation.MemorisationConfig(classes=CLASSES, fold=0, gan_seed=0, seed=0)
+    return memorisation.run(config, inputs | {"synthesise": synthetic}, out)
+
+
+def test_copies_of_training_images_are_found(noise_inputs: MakeInputs, tmp_path: Path) -> None:
+    inputs = noise_inputs(num=120)
+    copies = open_dataset(inputs["prepare"]).images[:60]
+    record = memorisation_rates(inputs, tmp_path, np.array(copies))
+    assert record.figures["nearer_to_training_rate"] > 0.65  # half the training images are drawn at a time
+    nearest = pd.read_csv(tmp_path / "privacy" / "memorisation.csv")
+    assert (nearest["nearest_train_distance"] == 0).all()
+    assert (tmp_path / "privacy" / "closest_pairs.png").stat().st_size > 500
+
+
+def test_fresh_draws_are_as_near_to_held_out_images(noise_inputs: MakeInputs, tmp_path: Path) -> None:
+    inputs = noise_inputs(num=120)
+    random = np.random.default_rng(9)
+    fresh = random.integers(0, 120, (200, 1, 12, 12)) + 100 * (np.arange(200) % 2).reshape(-1, 1, 1, 1)
+    record = memorisation_rates(inputs, tmp_path, fresh.astype(np.uint8))
+    assert record.figures["rate_low"] < 0.5 < record.figures["rate_high"]
+    assert record.figures["control_rate"] == pytest.approx(0.5, abs=0.15)
