@@ -66,9 +66,12 @@ def run(config: Path, *, out: Out = None, overrides: Overrides | None = None) ->
     experiment = load_experiment(config, overrides or [])
     place = _run_directory(experiment, out)
     from flows.flow import experiment_flow
+    from flows.server import prefect_server
 
     _show_progress()
-    print_verdicts(experiment_flow(experiment.model_dump(mode="json"), str(place)))
+    with prefect_server():
+        verdict = experiment_flow(experiment.model_dump(mode="json"), str(place))
+    print_verdicts(verdict)
     print(f"Report: {place / REPORT}")
 
 

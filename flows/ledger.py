@@ -29,7 +29,7 @@ def record_looks(cache: Path, out: Path, directories: dict[str, Path], run: str)
         path = cache / LEDGER
         ledger = read_table(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS), dtype=str)
         known = set(ledger.loc[ledger["test_set"] == test_set, "fingerprint"])
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for stage, directory in looks.items():
             key = load_record(directory).fingerprint
             if key not in known:

@@ -125,7 +125,7 @@ def test_unusable_images_are_listed_with_their_reasons(root: Path) -> None:
     assert "not there" in rejected["absent"]
     assert "constant" in rejected["flat"]
     assert len(read_table(out / "manifest.csv")) == 4
-    with pytest.raises(DataError, match="3 of 7 images cannot be used, and data.max_rejected allows 40%"):
+    with pytest.raises(DataError, match=r"3 of 7 images cannot be used, and data.max_rejected allows 40%"):
         ingest.run(config(source, max_rejected=0.4), {}, out)
 
 
@@ -151,8 +151,7 @@ def test_folders_give_labels_and_patients(root: Path) -> None:
         ("a-p1_0", "a", "p1"), ("a-p2_0", "a", "p2"), ("b-deep-p3_0", "b", "p3"), ("b-p1_1", "b", "p1")
     ]  # fmt: skip
     with pytest.raises(DataError, match="one group"):
-        config_and_run = config(source | {"patient_pattern": "^p"})
-        ingest.run(config_and_run, {}, root / "ingested")
+        ingest.run(config(source | {"patient_pattern": "^p"}), {}, root / "ingested")
     with pytest.raises(DataError, match="does not match the file name"):
         ingest.run(config(source | {"patient_pattern": r"^(q\d)_"}), {}, root / "ingested")
 

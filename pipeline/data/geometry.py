@@ -1,4 +1,4 @@
-"""The rule by which images of any size become arrays of one size, as MONAI dictionary transforms.
+"""The rule by which images of any size become arrays of one size, as a chain of MONAI dictionary transforms.
 
 3D volumes are first turned to RAS axes. Then, along the array's own axes:
 
@@ -14,13 +14,13 @@ callers subtract the lowest value first.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, MapTransform, Orientationd
+from monai.transforms import MapTransform, Orientationd
 
 from pipeline.config.data import CropConfig
 from pipeline.core.errors import DataError
@@ -35,7 +35,7 @@ Item = dict[Hashable, Any]
 
 def geometry(
     shape: tuple[int, ...], *, spacing: tuple[float, ...] | None, crop: CropConfig | None, fit: str
-) -> Compose:
+) -> Callable[[Item], Item]:
     """The transform of one item: `image` and perhaps `mask`, MetaTensors [C, *spatial] with index-to-RAS-mm affines.
 
     A 2D image's affine takes the index (row, col, 0). `point` is a place in RAS mm, NaN where unknown (2D: the slice's
@@ -50,7 +50,13 @@ def geometry(
     if spacing is not None:
         steps.append(Spacedd(KEYS, spacing))
     steps.append(Fittedd(KEYS, shape, fit) if crop is None else CroppedAroundd(KEYS, shape, crop))
-    return Compose(steps)
+
+    def apply(item: Item) -> Item:  # MONAI's Compose would turn our errors into its own, and log what it was given
+        for step in steps:
+            item = step(item)
+        return item
+
+    return apply
 
 
 class SameGridd(MapTransform):

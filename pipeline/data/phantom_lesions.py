@@ -190,7 +190,7 @@ def _lobed(
     rng: np.random.Generator, grid: Grid, centre: Floats, radius: float, *, lobes: int, spread: float, rough: float
 ) -> _Shape:
     """A union of ellipsoids around `centre` with a surface made uneven by a random field."""
-    depth = np.full(grid.shape, -99, np.float32)
+    depth: world.Floats = np.full(grid.shape, -99, np.float32)
     for _ in range(lobes):
         place = centre + world.unit_vector(rng) * np.float32(spread * radius * rng.uniform(0.5, 1))
         radii = radius * rng.uniform(0.8, 1.12, 3) * (1.0 if lobes == 1 else 0.84)

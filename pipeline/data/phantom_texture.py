@@ -82,7 +82,7 @@ def blend(base: Floats, value: Floats | float, depth_mm: Floats, softness_mm: fl
 def smooth_field(rng: np.random.Generator, grid: Grid, *parts: tuple[float, float]) -> Floats:
     """A Gaussian random field, the sum of independent parts (standard deviation, correlation length in mm)."""
     squared = sum(np.square(f) for f in _frequencies(grid.shape, grid.steps))
-    power = np.zeros((), np.float32)
+    power: Floats = np.zeros((), np.float32)
     for deviation, length_mm in parts:
         part = np.exp(np.float32(-2 * np.pi**2 * length_mm**2) * squared)
         power = power + np.square(part) * np.float32(deviation**2 / _mean_square(part, grid.shape))

@@ -21,7 +21,7 @@ from pipeline.core.errors import DataError
 from pipeline.core.records import Record
 from pipeline.data.dataset import IMAGES, MANIFEST, MASKS, read_table, write_table
 from pipeline.data.duplicates import pixel_digest
-from pipeline.data.geometry import IMAGE, MASK, NAME, POINT, geometry
+from pipeline.data.geometry import IMAGE, MASK, NAME, POINT, Item, geometry
 from pipeline.data.images import Image
 from pipeline.data.ingest import ingest_config
 from pipeline.data.manifest import row_dicts
@@ -142,9 +142,7 @@ def _write_arrays(
     return affines
 
 
-def _item(
-    config: PrepareConfig, row: dict[str, str], reader: ImageReader, scaling: Scaling
-) -> tuple[dict[str, object], float]:
+def _item(config: PrepareConfig, row: dict[str, str], reader: ImageReader, scaling: Scaling) -> tuple[Item, float]:
     """One image for the geometry, its lowest value subtracted so that 0 is outside; and that value."""
     image = reader.image(row)
     if pixel_digest(image.array) != row["pixel_digest"]:
@@ -154,7 +152,7 @@ def _item(
         low, high = np.percentile(array, PERCENTILES)
         array = np.clip((array - low) / max(float(high - low), 1e-6), 0, 1)
     lowest = scaling.window[0]
-    item: dict[str, object] = {IMAGE: _tensor(image, np.clip(array, *scaling.window) - lowest), NAME: row["path"]}
+    item: Item = {IMAGE: _tensor(image, np.clip(array, *scaling.window) - lowest), NAME: row["path"]}
     if row.get("mask"):
         mask = reader.mask(row)
         item[MASK] = _tensor(mask, (mask.array[:1] > 0).astype(np.uint8))
