@@ -18,6 +18,7 @@ from rich.table import Table
 from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
 from flows.run_directory import LOCK, REPORT, cache_of
+from flows.server import start_server, wait_for_server
 from pipeline.config import Experiment, load_experiment
 from pipeline.core.errors import RadaugError, UserError
 
@@ -65,13 +66,12 @@ def run(config: Path, *, out: Out = None, overrides: Overrides | None = None) ->
     """Run the experiment in CONFIG and say both verdicts and where the report is. (--debug prints tracebacks.)"""
     experiment = load_experiment(config, overrides or [])
     place = _run_directory(experiment, out)
+    server = start_server()
     from flows.flow import experiment_flow
-    from flows.server import prefect_server
 
+    wait_for_server(server)
     _show_progress()
-    with prefect_server():
-        verdict = experiment_flow(experiment.model_dump(mode="json"), str(place))
-    print_verdicts(verdict)
+    print_verdicts(experiment_flow(experiment.model_dump(mode="json"), str(place)))
     print(f"Report: {place / REPORT}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import httpx
 from prefect import serve
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
@@ -14,6 +13,7 @@ from prefect.types.entrypoint import EntrypointType
 from tzlocal import get_localzone_name
 
 from flows.flow import experiment_flow
+from flows.server import server_answers
 from pipeline.config import Experiment
 from pipeline.config.loading import data_root
 from pipeline.core.errors import ConfigError, UserError
@@ -65,10 +65,8 @@ def require_server(url: str) -> None:
     Raises:
         UserError: none does; the message says how to start one.
     """
-    try:
-        httpx.get(f"{url}/health", timeout=10).raise_for_status()
-    except httpx.HTTPError as error:
+    if not server_answers(url):
         raise UserError(
             f"{url}: no Prefect server answers. Start one in another terminal with `prefect server start`, "
             "or set PREFECT_API_URL to the one you have."
-        ) from error
+        )

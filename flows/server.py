@@ -8,47 +8,58 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import httpx
-import uvicorn
-from prefect.server.api.server import create_app
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from pipeline.core.errors import RadaugError
 
+API_URL = "PREFECT_API_URL"
 HOST = "127.0.0.1"
 START_S = 180.0
 _STOP_S = 10.0
 
 
-@contextmanager
-def prefect_server() -> Iterator[None]:
-    """Use the server that `PREFECT_API_URL` names, or else one of this process's own until the block ends.
+def start_server() -> subprocess.Popen[bytes] | None:
+    """Start a server for this process, unless `PREFECT_API_URL` names one; set that variable to it.
 
-    Raises:
-        RadaugError: the server could not be started.
+    It ends when this process ends, however that happens: its standard input is then closed. Call it before prefect
+    is imported, which reads the variable, and `wait_for_server` before the flow.
     """
-    if PREFECT_API_URL.value():
-        yield
-        return
+    if os.environ.get(API_URL):
+        return None
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.server", str(port)],
-        env=os.environ | get_current_settings().to_environment_variables(exclude_unset=True),
-        stdin=subprocess.PIPE,  # closed when this process ends, however it ends
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for the run, which then ends the server
+        start_new_session=True,  # Ctrl-C is for the run alone, which then tells the server how it ended
     )
+    os.environ[API_URL] = f"http://{HOST}:{port}/api"
+    return process
+
+
+def wait_for_server(process: subprocess.Popen[bytes] | None) -> None:
+    """Wait until the server of `start_server` answers.
+
+    Raises:
+        RadaugError: it ended, or did not answer in three minutes.
+    """
+    end = time.monotonic() + START_S
+    while process is not None and not server_answers(os.environ[API_URL]):
+        if process.poll() is not None or time.monotonic() > end:
+            raise RadaugError(
+                "The local Prefect server did not start. Try `prefect server start` in another terminal to see why, "
+                "or set PREFECT_API_URL to a server that runs."
+            )
+        time.sleep(0.1)
+
+
+def server_answers(url: str) -> bool:
     try:
-        url = f"http://{HOST}:{port}/api"
-        _wait_until_healthy(process, url)
-        with temporary_settings(updates={PREFECT_API_URL: url}):
-            yield
-    finally:
-        process.communicate()
+        return httpx.get(f"{url}/health", timeout=10).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def free_port() -> int:
@@ -58,26 +69,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], url: str) -> None:
-    end = time.monotonic() + START_S
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/health", timeout=5, trust_env=False).is_success:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.1)
-    raise RadaugError(
-        "The local Prefect server did not start. Try `prefect server start` in another terminal to see why, "
-        "or set PREFECT_API_URL to a server that runs."
-    )
-
-
 def _serve(port: int) -> None:
     """Serve until standard input ends, that is until the process that started this one is gone."""
-    settings = uvicorn.Config(
-        create_app(ephemeral=True, final=True), HOST, port, log_level="error", timeout_graceful_shutdown=2
-    )
-    server = uvicorn.Server(settings)
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    app = create_app(ephemeral=True, final=True)
+    server = uvicorn.Server(uvicorn.Config(app, HOST, port, log_level="error", timeout_graceful_shutdown=2))
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()

@@ -38,6 +38,8 @@ AUDIT = "check,severity,count,detail\nduplicates,warning,2,two images are the sa
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No --debug, no handlers and no folders are left by a test."""
     monkeypatch.setenv("RADAUG_DEBUG", "")
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # named, so that no server is started
+    monkeypatch.setattr(flows.cli, "wait_for_server", lambda process: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     monkeypatch.delenv("RADAUG_CACHE", raising=False)
     monkeypatch.chdir(tmp_path)

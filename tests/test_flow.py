@@ -62,7 +62,8 @@ class FakeStages:
             if name == self.failing and self.failure is not None:
                 raise self.failure
             write_text(out_dir / "made_by.txt", name)
-            write_text(out_dir / "manifest.csv", "image_id\n007\n")
+            write_text(out_dir / "manifest.csv", "image_id,pixel_digest\n007,ab12\n")
+            write_text(out_dir / "splits.csv", "fold,image_id,split\n0,007,test\n")
             write_text(out_dir / "predictions.csv", "arm,fold\n")
             write_text(out_dir / "metrics.csv", METRICS)
             write_json(out_dir / "verdict.json", VERDICT)
@@ -100,6 +101,14 @@ def make_experiment(tmp_path: Path, *overrides: str) -> Experiment:
 
 def run_flow(experiment: Experiment, out: Path) -> dict[str, Any]:
     return experiment_flow(experiment.model_dump(mode="json"), str(out))
+
+
+def read_artifacts() -> dict[str, str]:
+    """Data of Prefect's artifacts by key."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return {str(artifact.key): str(artifact.data) for artifact in client.read_artifacts()}
 
 
 def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path) -> None:
@@ -153,6 +162,8 @@ def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
 
     assert run_flow(experiment, out) == VERDICT
     assert stages.calls == list(stages.names)
+    assert set(read_artifacts()) >= {"verdict", "metrics", "report", "figure-training-0"}
+    assert read_artifacts()["report"].endswith(f"({(out / 'report.html').resolve().as_uri()})")
 
 
 def test_a_run_of_fewer_folds_leaves_no_links_of_the_earlier_one(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from tzlocal import get_localzone_name
 
 from flows.cli import launch
 from flows.deploy import build_deployment, require_server
+from flows.server import free_port, server_answers
 from pipeline.config import Experiment, load_experiment
 from pipeline.core.errors import ConfigError, UserError
 
@@ -32,12 +32,6 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def experiment(config: Path) -> Experiment:
     return load_experiment(config)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_deployment_has_name_schedule_parameters_and_tags(experiment: Experiment, tmp_path: Path) -> None:
@@ -72,6 +66,25 @@ def test_without_a_server_the_message_says_how_to_start_one(
 
 
 @pytest.mark.slow
+def test_the_server_of_a_killed_run_ends_too(tmp_path: Path) -> None:
+    port = free_port()
+    code = (
+        "import time, flows.server as server\n"
+        f"server.free_port = lambda: {port}\n"
+        "server.wait_for_server(server.start_server())\n"
+        "time.sleep(600)"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    run = subprocess.Popen([sys.executable, "-c", code], env=environment | {"PREFECT_HOME": str(tmp_path)})
+    try:
+        _wait_for(lambda: server_answers(f"http://127.0.0.1:{port}/api"), 120)
+    finally:
+        run.kill()
+        run.wait()
+    _wait_for(lambda: not server_answers(f"http://127.0.0.1:{port}/api"), 30)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(420)
 def test_a_served_schedule_fires_by_itself(config: Path, tmp_path: Path) -> None:
     """Server and `radaug schedule` run as a user would start them; the flow fails at its data, and leaves its run."""
@@ -86,7 +99,7 @@ def test_a_served_schedule_fires_by_itself(config: Path, tmp_path: Path) -> None
     children = []
     try:
         children.append(_start(start, environment, tmp_path))
-        _wait_for(lambda: _answers(url), 120)
+        _wait_for(lambda: server_answers(url), 120)
         children.append(_start(serve, environment, tmp_path))
         _wait_for(lambda: _flow_runs(url, ["FAILED"]) > 0, 240)
         assert (tmp_path / "runs" / "n" / "config.yaml").is_file()
@@ -107,13 +120,6 @@ def _wait_for(happened: Callable[[], bool], limit_s: float) -> None:
     while not happened():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(1)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=2).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def _flow_runs(url: str, states: list[str]) -> int:

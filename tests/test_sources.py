@@ -315,3 +315,9 @@ def test_adrenal_and_organ_packs_have_the_counts_of_their_pages(data_packs: Path
     }  # fmt: skip
     expected = {("train", name): 120 for name in ORGANS} | {("test", name): 60 for name in ORGANS}
     assert counts(data_packs / "ct-organ-patches-3d", "ct_organ_patches_28.npz", ORGANS) == expected
+
+
+def test_npz_splits_of_one_patient_carry_its_id(root: Path) -> None:
+    source = save_npz(root / "m.npz") | {"patients": {"test": "patient-B"}}
+    table = read_table(ingested(root, source) / "manifest.csv")
+    assert list(table["patient_id"]) == [""] * 4 + ["patient-B"] * 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -13,8 +14,8 @@ from pipeline.adversarial.loop import Training, train
 from pipeline.adversarial.recipe import ImageShape
 from pipeline.adversarial.stepping import Ema, Stepper, autocast, to_device
 from pipeline.adversarial.turns import Table
-from pipeline.config.experiment import Experiment
-from pipeline.core.compute import resolve_hardware
+from pipeline.config.experiment import Experiment, SnganConfig
+from pipeline.core.compute import Hardware, resolve_hardware
 from pipeline.core.cost import PROCESS_MIB, CostEstimate
 from pipeline.data.augmentation import Augmenter
 from pipeline.data.scaling import Scaling
@@ -28,22 +29,7 @@ _COPIES = 4
 def estimate(experiment: Experiment) -> CostEstimate:
     """Cost of all GANs of the experiment (folds x GAN seeds). Trains nothing that is kept."""
     config, hardware = experiment.gan, resolve_hardware(experiment.compute.device, experiment.compute.precision)
-    classes = len(experiment.data.classes)
-    shape = ImageShape(experiment.data.shape, 1, classes)
-    with torch.random.fork_rng(devices=[]):
-        nets, recipe = FAMILIES[config.family].build(config, shape)
-    placed = {name: to_device(net, hardware) for name, net in nets.items()}
-    stored = torch.randint(0, 255, (2 * classes, 1, *shape.spatial_size), dtype=torch.uint8, device=hardware.device)
-    label = torch.arange(2 * classes, device=hardware.device) % classes
-    scaling = Scaling(1.0, 0.0, "none", (0.0, 255.0), "uint8")
-    random = torch.Generator(hardware.device).manual_seed(0)
-    training = Training(
-        recipe=recipe,
-        table=Table(placed, Augmenter(config.augment), random, autocast(hardware)),
-        stepper=Stepper(placed, recipe),
-        ema=Ema(placed["generator"], config.ema),
-        stream=LabelledStream(stored, label, scaling, config.batch_size, seed=0),
-    )
+    training = noise_training(config, experiment.data.shape, len(experiment.data.classes), hardware)
     with FlopCounterMode(display=False) as counter:
         train(training, config.batch_size, lambda _: None)
     train(training, config.batch_size * _WARM_UP, lambda _: None)
@@ -52,10 +38,29 @@ def estimate(experiment: Experiment) -> CostEstimate:
     seconds = (time.perf_counter() - started) / _TIMED
     gans = experiment.data.split.num_folds * config.gan_seeds
     steps = math.ceil(config.num_images / config.batch_size) * gans
-    weights = sum(p.numel() for net in placed.values() for p in net.parameters()) * 4 * _COPIES
-    activations = config.batch_size * math.prod(shape.spatial_size) * 4 * config.discriminator_width * 4
+    weights = sum(p.numel() for net in training.table.nets.values() for p in net.parameters()) * 4 * _COPIES
+    activations = config.batch_size * math.prod(experiment.data.shape) * 4 * config.discriminator_width * 4
     return CostEstimate(
         flops=float(counter.get_total_flops()) * steps,
         minutes=seconds * steps / 60,
         mib=PROCESS_MIB + (weights + activations) / 2**20,
+    )
+
+
+def noise_training(config: SnganConfig, spatial_size: Sequence[int], classes: int, hardware: Hardware) -> Training:
+    """A training of the configured family on noise images, to be counted and timed."""
+    shape = ImageShape(tuple(spatial_size), 1, classes)
+    with torch.random.fork_rng(devices=[]):
+        nets, recipe = FAMILIES[config.family].build(config, shape)
+    placed = {name: to_device(net, hardware) for name, net in nets.items()}
+    stored = torch.randint(0, 255, (2 * classes, 1, *shape.spatial_size), dtype=torch.uint8, device=hardware.device)
+    label = torch.arange(2 * classes, device=hardware.device) % classes
+    scaling = Scaling(1.0, 0.0, "none", (0.0, 255.0), "uint8")
+    random = torch.Generator(hardware.device).manual_seed(0)
+    return Training(
+        recipe=recipe,
+        table=Table(placed, Augmenter(config.augment), random, autocast(hardware)),
+        stepper=Stepper(placed, recipe),
+        ema=Ema(placed["generator"], config.ema),
+        stream=LabelledStream(stored, label, scaling, config.batch_size, seed=0),
     )

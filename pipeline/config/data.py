@@ -68,6 +68,8 @@ class NpzSource(Section):
 
     kind: Literal["npz"]
     path: str
+    patients: dict[Literal["train", "val", "test"], str] = {}
+    """Splits that are known to come from one patient, and that patient's id; images of other splits have none."""
 
 
 Source = Annotated[

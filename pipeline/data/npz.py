@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,13 @@ class NpzFile:
         return Image(array, np.eye(4), (1.0,) * (array.ndim - 1), "none", {"spacing_known": "false"})
 
 
-def npz_rows(path: Path, classes: Sequence[str], spatial_dims: int) -> pd.DataFrame:
+def npz_rows(
+    path: Path, classes: Sequence[str], spatial_dims: int, patients: Mapping[str, str]
+) -> pd.DataFrame:
     """One row an image, `FILE.npz#train/12`, with the file's own split; label i is the i-th of `classes`.
+
+    Args:
+        patients: split -> patient id, for splits that come from one patient.
 
     Raises:
         DataError: keys are missing, arrays do not fit each other, `spatial_dims` or `classes`.
@@ -77,7 +82,7 @@ def npz_rows(path: Path, classes: Sequence[str], spatial_dims: int) -> pd.DataFr
     rows = []
     for split in splits:
         for number, label in enumerate(_labels(file, path, split, classes, spatial_dims)):
-            rows.append((f"{path.name}#{split}/{number}", classes[label], "", split))
+            rows.append((f"{path.name}#{split}/{number}", classes[label], patients.get(split, ""), split))
     return pd.DataFrame(rows, columns=["path", "label", "patient_id", "split"], dtype=str)
 
 

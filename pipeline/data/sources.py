@@ -67,7 +67,7 @@ def read_source(
             raise DataError("data.source.labels: a DICOM source needs a label table.")
         rows = dicom_rows(source, root, labels)
     else:
-        rows = npz_rows(root / Path(source.path).name, classes, spatial_dims)
+        rows = npz_rows(root / Path(source.path).name, classes, spatial_dims, source.patients)
     return _finished(rows, root, source.path if not isinstance(source, PhantomSource) else COHORT)
 
 

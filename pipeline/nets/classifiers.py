@@ -10,14 +10,20 @@ from torch import Tensor, nn
 
 
 class SmallCnn(nn.Module):
-    """Four 3 x 3 convolutions with batch norm, pooled three times, global average: about 100,000 weights in 2D."""
+    """Four 3 x 3 convolutions with batch norm, pooled three times, global average: about 100,000 weights in 2D.
+
+    In 3D the first convolution takes every second voxel: at full size it would cost more than all others together.
+    """
 
     def __init__(self, spatial_dims: int, channels: int, num_classes: int, width: int = 16) -> None:
         super().__init__()
         conv, norm, pool = Conv[Conv.CONV, spatial_dims], Norm[Norm.BATCH, spatial_dims], Pool[Pool.MAX, spatial_dims]
+        strides = (1 if spatial_dims == 2 else 2, 1, 1)
         layers: list[nn.Module] = []
-        for before, after in [(channels, width), (width, 2 * width), (2 * width, 4 * width)]:
-            layers += [conv(before, after, 3, padding=1, bias=False), norm(after), nn.ReLU(inplace=True), pool(2)]
+        for level, stride in enumerate(strides):
+            before, after = width * 2 ** (level - 1) if level else channels, width * 2**level
+            layers += [conv(before, after, 3, stride=stride, padding=1, bias=False), norm(after), nn.ReLU(inplace=True)]
+            layers += [pool(2)] if level or stride == 1 else []
         layers += [conv(4 * width, 8 * width, 3, padding=1, bias=False), norm(8 * width), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(8 * width, num_classes))
