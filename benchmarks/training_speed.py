@@ -14,10 +14,11 @@ from pipeline.config.experiment import SnganConfig
 from pipeline.core.compute import Hardware, resolve_hardware
 
 ROUNDS, STEPS = 5, 10
+NARROW = SnganConfig(batch_size=16, generator_width=16, discriminator_width=16)
 CASES = {
     "2D, 32 x 32, batch 32": ((32, 32), SnganConfig()),
     "2D, 64 x 64, batch 32": ((64, 64), SnganConfig()),
-    "3D, 32 x 32 x 32, batch 16": ((32, 32, 32), SnganConfig(batch_size=16, generator_width=16, discriminator_width=16)),
+    "3D, 32 x 32 x 32, batch 16": ((32, 32, 32), NARROW),
 }
 
 

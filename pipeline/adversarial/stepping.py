@@ -56,7 +56,7 @@ class Stepper:
             value = weighted.term(turn) * weighted.weight
             if not torch.isfinite(value):
                 raise NonFiniteLoss(
-                    f"the {player.name}'s term '{weighted.name}' became {float(value)}; no weight was changed by it. "
+                    f"the {player.name}'s term '{weighted.name}' became {value.item()}; no weight was changed by it. "
                     "Lower gan.generator_lr and gan.discriminator_lr, or set compute.precision: float32."
                 )
             total = value if weighted is player.terms[0] else total + value

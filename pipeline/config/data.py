@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -68,7 +69,7 @@ class NpzSource(Section):
 
     kind: Literal["npz"]
     path: str
-    patients: dict[Literal["train", "val", "test"], str] = {}
+    patients: Mapping[str, str] = Field(default_factory=dict)
     """Splits that are known to come from one patient, and that patient's id; images of other splits have none."""
 
 

@@ -41,7 +41,7 @@ class AugmentConfig(Section):
 
 
 DISCRIMINATOR_AUGMENT = AugmentConfig(
-    brightness=0.25, contrast=0.5, shift=0.25, rotate_degrees=0, scale=0, noise=0, cutout=0.5
+    brightness=0.25, contrast=0.5, shift=0.125, rotate_degrees=0, scale=0, noise=0, cutout=0.5
 )
 
 
@@ -51,6 +51,8 @@ class SnganConfig(Section):
     Attributes:
         num_images: length of training, in real images shown to the discriminator.
         width: channels of the generator's first block; doubled blocks follow the image size.
+        generator_lr, discriminator_lr: far apart, since a normalised discriminator that sees augmented images learns
+            slowly: at equal rates the generator outruns it, and both stand still.
         ema: decay of the averaged generator a step; it is the averaged one that makes the samples.
         augment: differentiable augmentation of real and fake images (Zhao et al. 2020), of the same transforms that
             the classifiers use.
@@ -66,8 +68,8 @@ class SnganConfig(Section):
     embedding_dim: int = Field(32, ge=1)
     generator_width: int = Field(32, ge=4)
     discriminator_width: int = Field(32, ge=4)
-    generator_lr: Positive = 2e-4
-    discriminator_lr: Positive = 4e-4
+    generator_lr: Positive = 5e-5
+    discriminator_lr: Positive = 8e-4
     ema: float = Field(0.998, ge=0, lt=1)
     augment: AugmentConfig = DISCRIMINATOR_AUGMENT
     snapshots: int = Field(8, ge=1)

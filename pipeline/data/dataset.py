@@ -45,9 +45,7 @@ class DataSet:
         index = pd.Index(self.manifest["image_id"])
         found = index.get_indexer(pd.Index(image_ids))
         if (found < 0).any():
-            raise DataError(
-                f"{self.root.name}: {int((found < 0).sum())} image ids are not in this data set."
-            )
+            raise DataError(f"{self.root.name}: {int((found < 0).sum())} image ids are not in this data set.")
         return np.asarray(found)
 
     def tensor(self, rows: np.ndarray) -> torch.Tensor:

@@ -61,9 +61,7 @@ class NpzFile:
         return Image(array, np.eye(4), (1.0,) * (array.ndim - 1), "none", {"spacing_known": "false"})
 
 
-def npz_rows(
-    path: Path, classes: Sequence[str], spatial_dims: int, patients: Mapping[str, str]
-) -> pd.DataFrame:
+def npz_rows(path: Path, classes: Sequence[str], spatial_dims: int, patients: Mapping[str, str]) -> pd.DataFrame:
     """One row an image, `FILE.npz#train/12`, with the file's own split; label i is the i-th of `classes`.
 
     Args:

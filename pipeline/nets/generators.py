@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from pipeline.nets.conditions import Condition
 from pipeline.nets.sizes import doublings, first_grid
@@ -33,10 +34,11 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class ConvGenerator(nn.Module):
-    """Class-conditional generator of transposed convolutions, in 2D or 3D.
+    """Class-conditional generator of nearest-neighbour doublings and 3 x 3 convolutions, in 2D or 3D.
 
     The class embedding beside z makes the code that feeds the first grid and every norm. Channels halve with each
-    doubling of the grid. Sides that are not a power of two times the first grid are cropped at the centre.
+    doubling of the grid. Sides that are not a power of two times the first grid are cropped at the centre. (Transposed
+    convolutions would be cheaper, but leave a lattice in small images.)
 
     Args:
         spatial_size: *spatial of the images.
@@ -63,16 +65,16 @@ class ConvGenerator(nn.Module):
         self.embedding = nn.Embedding(num_classes, embedding_dim)
         self.start = nn.Linear(code_dim, widths[0] * math.prod(self.grid))
         self.norms = nn.ModuleList([ConditionalBatchNorm(dims, features, code_dim) for features in widths])
-        upsample = Conv[Conv.CONVTRANS, dims]
+        conv = Conv[Conv.CONV, dims]
         self.layers = nn.ModuleList(
-            [upsample(i, o, 4, stride=2, padding=1) for i, o in zip(widths, [*widths[1:], channels], strict=True)]
+            [conv(before, after, 3, padding=1) for before, after in zip(widths, [*widths[1:], channels], strict=True)]
         )
 
     def forward(self, z: Tensor, condition: Condition) -> Tensor:
         code = torch.cat([z, self.embedding(condition.required_label())], dim=1)
         features = self.start(code).view(len(z), -1, *self.grid)
         for norm, layer in zip(self.norms, self.layers, strict=True):
-            features = layer(torch.relu(norm(features, code)))
+            features = layer(interpolate(torch.relu(norm(features, code)), scale_factor=2.0, mode="nearest"))
         return torch.tanh(centre_crop(features, self.spatial_size))
 
 
