@@ -1,0 +1,131 @@
+"""The stage cache: what makes a stage stale, and that a half-written directory is never taken for whole."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.section import Section
+from pipeline.core import cache as caching
+from pipeline.core import sources
+from pipeline.core.cache import Stage, execute, fingerprint
+from pipeline.core.errors import UserError
+from pipeline.core.records import Record, load_record
+
+
+class Settings(Section):
+    text: str = "hello"
+
+
+def write(config: Settings, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+    before = "".join((path / "text.txt").read_text() for path in inputs.values())
+    (out_dir / "text.txt").write_text(before + config.text)
+    return Record(stage="write", figures={"length": len(config.text)})
+
+
+def stage(text: str = "hello", **changes: object) -> Stage:
+    return replace(Stage("write", "data", write, Settings(text=text)), **changes)  # type: ignore[arg-type]
+
+
+def test_the_second_execution_is_taken_from_the_cache(tmp_path: Path) -> None:
+    first, second = execute(stage(), tmp_path), execute(stage(), tmp_path)
+    assert (first.cached, second.cached) == (False, True)
+    assert first.directory == second.directory == tmp_path / f"write-{fingerprint(stage())}"
+    assert second.record.figures == {"length": 5} and set(second.record.versions) >= {"torch", "monai", "numpy"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"config": Settings(text="bye")}, {"seed": 1}, {"device": "cuda"}, {"precision": "bf16"}, {"name": "other"},
+     {"external": {"source": "changed"}}],
+)  # fmt: skip
+def test_whatever_can_change_a_result_makes_a_stage_stale(changed: dict[str, object]) -> None:
+    assert fingerprint(stage()) != fingerprint(stage(**changed))
+
+
+def test_inputs_count_by_their_contents(tmp_path: Path) -> None:
+    same = [execute(stage("a", seed=seed), tmp_path).directory for seed in (0, 1)]
+    other = execute(stage("b"), tmp_path).directory
+    keys = [fingerprint(stage("c", inputs={"before": path})) for path in (*same, other)]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_changed_source_makes_the_stages_that_reach_it_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for room in sources.ROOM_IMPORTS:
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "code.py").write_text("x = 1")
+    monkeypatch.setattr(sources, "_PACKAGE", tmp_path)
+
+    def keys() -> dict[str, str]:
+        sources.source_hash.cache_clear()
+        return {room: fingerprint(stage(room=room)) for room in ("data", "adversarial", "downstream", "report")}
+
+    before = keys()
+    (tmp_path / "adversarial" / "code.py").write_text("x = 2")
+    after = keys()
+    sources.source_hash.cache_clear()
+    assert {room for room in before if before[room] != after[room]} == {"adversarial", "downstream"}
+
+
+def test_a_killed_stage_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
+    def dies(config: Settings, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+        write(config, inputs, out_dir)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(stage(run=dies), tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
+    assert not execute(stage(), tmp_path).cached
+
+
+def test_only_a_resumable_stage_finds_its_half_written_files(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    def resumes(config: Settings, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+        seen.append((out_dir / "half.txt").exists())
+        (out_dir / "half.txt").write_text("half")
+        if len(seen) % 2:
+            raise KeyboardInterrupt
+        return Record(stage="resumes")
+
+    for resumable in (True, False):
+        for _ in range(2):
+            try:
+                execute(stage(run=resumes, resumable=resumable, seed=int(resumable)), tmp_path)
+            except KeyboardInterrupt:
+                continue
+    assert seen == [False, True, False, False]
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "record"])
+def test_a_damaged_directory_is_made_again(tmp_path: Path, damage: str) -> None:
+    place = execute(stage(), tmp_path).directory
+    if damage == "cut":
+        (place / "text.txt").write_text("hel")
+    elif damage == "gone":
+        (place / "text.txt").unlink()
+    else:
+        (place / "record.json").write_text('{"stage": "wri')
+    again = execute(stage(), tmp_path)
+    assert not again.cached and (again.directory / "text.txt").read_text() == "hello"
+
+
+def test_a_full_disk_says_so_and_what_to_do(tmp_path: Path) -> None:
+    def full(config: Settings, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="the disk is full.*run again"):
+        execute(stage(run=full), tmp_path)
+
+
+def test_times_do_not_enter_the_digest(tmp_path: Path) -> None:
+    def logs(config: Settings, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+        (out_dir / caching.TIMED_LOG).write_text(config.text)
+        return Record(stage="logs")
+
+    digests = {load_record(execute(stage(text, run=logs), tmp_path).directory).digest for text in ("1 s", "2 s")}
+    assert len(digests) == 1

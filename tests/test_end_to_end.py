@@ -1,0 +1,117 @@
+"""Whole runs on small cohorts: what is made again after a change, and what a leak leaves behind."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from flows.cli import launch
+from pipeline.core.records import load_record
+
+TINY = [
+    "gan.num_images=64", "gan.batch_size=8", "gan.generator_width=4", "gan.discriminator_width=4", "gan.snapshots=1",
+    "gan.samples_per_class=8", "classifier.steps=2", "classifier.seeds=2", "verdict.bootstrap=100",
+    "data.spatial_size=16", "compute.precision=float32",
+]  # fmt: skip
+
+
+@pytest.fixture
+def server(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the session's server, so that a run starts none of its own."""
+    from prefect.settings import get_current_settings
+
+    monkeypatch.setenv("PREFECT_API_URL", str(get_current_settings().api.url))
+
+
+def write_study(folder: Path, leak: bool = False, patients: int = 60) -> Path:
+    """A CSV of PNGs, 30 patients a class, two images each, with a split column; and its config."""
+    random = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for number in range(patients):
+        split = ("train", "val", "test")[number // 2 % 3]
+        for image in range(2):
+            name = f"images/{number:02d}-{image}.png"
+            pixels = random.integers(0, 150, (16, 16)) + 80 * (number % 2)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name)
+            rows.append([name, "ill" if number % 2 else "well", f"SECRET-{number:02d}", split])
+    if leak:
+        rows[-1][3] = "train" if rows[-1][3] != "train" else "test"
+    with (folder / "labels.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([["path", "label", "patient_id", "split"], *rows])
+    config = folder / "study.yaml"
+    config.write_text(
+        f"data:\n  source: {{kind: csv, path: {folder / 'labels.csv'}, columns: {{split: split}}}}\n"
+        "  classes: [well, ill]\n  positive: [ill]\n  split: {kind: column}\n"
+    )
+    return config
+
+
+def run(config: Path, out: Path, *changes: str) -> int:
+    settings = [token for change in (*TINY, *changes) for token in ("--set", change)]
+    return launch(["run", str(config), "--out", str(out), *settings])
+
+
+def stage_directories(out: Path) -> dict[str, str]:
+    return {path.name: path.resolve().name for path in (out / "stages").iterdir()}
+
+
+@pytest.mark.usefixtures("server")
+def test_only_what_a_change_can_reach_is_made_again(tmp_path: Path) -> None:
+    config, out = write_study(tmp_path / "study"), tmp_path / "runs" / "study"
+    assert run(config, out) == 0
+    first = stage_directories(out)
+    assert run(config, out, "classifier.steps=3") == 0
+    second = stage_directories(out)
+    changed = {name for name in first if first[name] != second[name]}
+    assert changed == {"downstream-fold-0", "downstream-fold-0-gan-0", "verdict"}
+
+    path = tmp_path / "study" / "images" / "00-0.png"  # a training image
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[0, 0] += 1
+    Image.fromarray(pixels).save(path)
+    assert run(config, out, "classifier.steps=3") == 0
+    third = stage_directories(out)
+    assert all(third[name] != second[name] for name in second)
+    looks = pd.read_csv(out / "ledger.csv")
+    assert looks["stage"].tolist().count("verdict") == 3 and looks["look"].tolist() == list(range(1, len(looks) + 1))
+
+    for name in ("config.yaml", "manifest.csv", "metrics.csv", "predictions.csv", "verdict.json", "report.html"):
+        assert (out / name).is_file(), name
+    assert load_record(out / "checkpoints" / "fold-0-gan-0").figures["train_images"] == 40
+    metrics = pd.read_csv(out / "metrics.csv", dtype=str, keep_default_na=False)
+    assert set(metrics["metric"]) >= {"auroc", "sensitivity", "specificity", "threshold", "control_rate"}
+    assert launch(["run", str(config), "--out", str(out), "--set", "gan.nonsense=1"]) == 2
+
+
+@pytest.mark.usefixtures("server")
+def test_samples_leave_a_run_as_nifti_png_and_dicom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, out = write_study(tmp_path / "study"), tmp_path / "runs" / "study"
+    assert run(config, out) == 0
+    for file_format, ending in (("nifti", ".nii.gz"), ("png", ".png"), ("dicom", ".dcm")):
+        folder = tmp_path / file_format
+        command = ["sample", str(out), "--label", "ill", "--num", "2", "--out", str(folder), "--format", file_format]
+        assert launch(command) == 0
+        assert sorted(path.name for path in folder.iterdir()) == [f"synthetic-ill-0000{i}{ending}" for i in range(2)]
+    volume = nib.load(tmp_path / "nifti" / "synthetic-ill-00000.nii.gz")
+    assert nib.aff2axcodes(volume.affine)[:2] == ("L", "P") and volume.shape == (16, 16, 1)
+    assert launch(["sample", str(out), "--label", "worse", "--num", "1", "--out", str(tmp_path / "x")]) == 2
+    assert "['well', 'ill']" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("server")
+def test_a_planted_leak_is_refused_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = write_study(tmp_path / "study", leak=True), tmp_path / "runs" / "study"
+    assert run(config, out) == 3
+    shown = capsys.readouterr()
+    assert "SECRET" not in shown.out + shown.err and "patient" in shown.err
+    assert not list((tmp_path / "runs").rglob("*.safetensors")) and not list((tmp_path / "runs").rglob("*.pt"))
+    assert not (out / "verdict.json").exists() and not (out / "report.html").exists()
