@@ -88,7 +88,7 @@ def test_a_wrong_config_names_the_key_and_the_mend(tmp_path: Path, text: str, me
         text = yaml.safe_dump(values)
     with pytest.raises(ConfigError) as error:
         load_experiment(write(tmp_path, text))
-    assert message in str(error.value) and "study.yaml" in str(error.value) or "absent.yaml" in str(error.value)
+    assert (message in str(error.value) and "study.yaml" in str(error.value)) or "absent.yaml" in str(error.value)
     assert error.value.exit_code == 2
 
 

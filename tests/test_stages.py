@@ -63,9 +63,7 @@ def test_a_classifier_learns_what_can_be_seen_and_repeats(noise_inputs: MakeInpu
     train_rows, test_rows = np.arange(20), np.arange(20, 40)
     shares = [Share(data, train_rows)]
     scores = [
-        apply_classifier(
-            fit_classifier(config, shares, CLASSES, CPU, classical=True, seed=5), data, test_rows, CPU
-        )
+        apply_classifier(fit_classifier(config, shares, CLASSES, CPU, classical=True, seed=5), data, test_rows, CPU)
         for _ in range(2)
     ]
     np.testing.assert_array_equal(scores[0], scores[1])

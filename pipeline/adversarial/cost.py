@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.loop import Training, train
 from pipeline.adversarial.recipe import ImageShape
-from pipeline.adversarial.stepping import Ema, Stepper, autocast, to_device
+from pipeline.adversarial.stepping import Ema, Stepper
 from pipeline.adversarial.turns import Table
 from pipeline.config.experiment import Experiment, SnganConfig
-from pipeline.core.compute import Hardware, resolve_hardware
+from pipeline.core.compute import Hardware, autocast, place, resolve_hardware
 from pipeline.core.cost import PROCESS_MIB, CostEstimate
 from pipeline.data.augmentation import Augmenter
 from pipeline.data.scaling import Scaling
@@ -52,7 +52,7 @@ def noise_training(config: SnganConfig, spatial_size: Sequence[int], classes: in
     shape = ImageShape(tuple(spatial_size), 1, classes)
     with torch.random.fork_rng(devices=[]):
         nets, recipe = FAMILIES[config.family].build(config, shape)
-    placed = {name: to_device(net, hardware) for name, net in nets.items()}
+    placed = {name: place(net, hardware) for name, net in nets.items()}
     stored = torch.randint(0, 255, (2 * classes, 1, *shape.spatial_size), dtype=torch.uint8, device=hardware.device)
     label = torch.arange(2 * classes, device=hardware.device) % classes
     scaling = Scaling(1.0, 0.0, "none", (0.0, 255.0), "uint8")

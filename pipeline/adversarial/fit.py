@@ -17,13 +17,13 @@ from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.loop import Training, sample, train
 from pipeline.adversarial.pictures import save_film_strip, save_grid
 from pipeline.adversarial.recipe import ImageShape
-from pipeline.adversarial.stepping import Ema, Stepper, autocast, to_device
+from pipeline.adversarial.stepping import Ema, Stepper
 from pipeline.adversarial.turns import Table
 from pipeline.adversarial.weights import refresh_batch_norm, save_nets
 from pipeline.config.experiment import Experiment, SnganConfig
 from pipeline.config.section import Section
 from pipeline.core.cache import TIMED_LOG
-from pipeline.core.compute import Hardware, resolve_hardware
+from pipeline.core.compute import Hardware, autocast, place, resolve_hardware
 from pipeline.core.files import atomic_path
 from pipeline.core.progress import Progress
 from pipeline.core.records import Record
@@ -100,7 +100,7 @@ def start(config: FitConfig, dataset: DataSet, rows: np.ndarray) -> Training:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         nets, recipe = FAMILIES[config.gan.family].build(config.gan, shape)
-    placed = {name: to_device(net, hardware) for name, net in nets.items()}
+    placed = {name: place(net, hardware) for name, net in nets.items()}
     random = torch.Generator(hardware.device).manual_seed(derive_seed(config.seed, "noise"))
     return Training(
         recipe=recipe,

@@ -1,35 +1,16 @@
-"""The one place of adversarial training that knows devices, precision and optimisers."""
+"""The one place of adversarial training that moves weights: optimisers, and the running mean of them."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.adversarial.recipe import OptimizerSettings, Player, Recipe
-from pipeline.core.compute import Hardware
 from pipeline.core.errors import NonFiniteLoss
-
-
-def autocast(hardware: Hardware) -> AbstractContextManager[None]:
-    """bf16 autocast, re-enterable, or nothing. Weights and losses stay float32."""
-    if hardware.precision == "float32":
-        return nullcontext()
-    return torch.autocast(hardware.device, dtype=torch.bfloat16, cache_enabled=False)
-
-
-def to_device(net: nn.Module, hardware: Hardware) -> nn.Module:
-    """Move a net to the device, its convolutions in channels-last order."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    net = net.to(hardware.device)
-    for parameter in net.parameters():
-        if parameter.ndim in layouts:
-            parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.ndim])
-    return net
 
 
 class Stepper:

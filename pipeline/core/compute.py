@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from pipeline.core.errors import ConfigError
+
+Net = TypeVar("Net", bound=nn.Module)
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 @dataclass(frozen=True)
@@ -37,3 +43,19 @@ def _native_bf16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def place(net: Net, hardware: Hardware) -> Net:
+    """Move a net to the device, its convolutions in channels-last order."""
+    net = net.to(hardware.device)
+    for parameter in net.parameters():
+        if parameter.ndim in _LAYOUTS:
+            parameter.data = parameter.data.contiguous(memory_format=_LAYOUTS[parameter.ndim])
+    return net
+
+
+def autocast(hardware: Hardware) -> AbstractContextManager[None]:
+    """bf16 autocast, re-enterable, or nothing. Weights and losses stay float32."""
+    if hardware.precision == "float32":
+        return nullcontext()
+    return torch.autocast(hardware.device, dtype=torch.bfloat16, cache_enabled=False)

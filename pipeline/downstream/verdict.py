@@ -105,15 +105,15 @@ def _rows(fits: Sequence[Fit], label: str, tests: dict[str, TestSet], plan: Verd
     rows: list[dict[str, Any]] = []
     for fit in fits:
         key = {"stage": "downstream", "arm": fit.arm, "fold": fit.fold, "seed": fit.seed, "gan_seed": fit.gan_seed}
-        size = {"n_patients": tests[fit.fold].num_patients, "n_images": len(tests[fit.fold].image_ids)}
+        size = {"n_patients": str(tests[fit.fold].num_patients), "n_images": str(len(tests[fit.fold].image_ids))}
         if np.isfinite(fit.threshold):
             rows.append(key | {"split": "val", "label": label, "metric": "threshold", "value": f"{fit.threshold:.6g}"})
         for metric, values in fit.values.items():
             value = f"{values[0]:.6g}"
             rows.append(key | size | {"split": "test", "label": label, "metric": metric, "value": value})
     size = {
-        "n_patients": sum(test.num_patients for test in tests.values()),
-        "n_images": sum(len(test.image_ids) for test in tests.values()),
+        "n_patients": str(sum(test.num_patients for test in tests.values())),
+        "n_images": str(sum(len(test.image_ids) for test in tests.values())),
     }
     for arm in dict.fromkeys(fit.arm for fit in fits):
         mine = [fit for fit in fits if fit.arm == arm]
@@ -141,7 +141,7 @@ def reverse_check(table: pd.DataFrame, config: VerdictStageConfig) -> pd.DataFra
             {
                 "stage": "downstream", "arm": arm, "fold": fold, "seed": seed, "gan_seed": gan_seed,
                 "split": "synthetic", "label": "+".join(config.positive), "metric": "auroc", "value": f"{value:.6g}",
-                "n_images": len(group), "detail": REVERSE_NOTE,
+                "n_images": str(len(group)), "detail": REVERSE_NOTE,
             }
         )  # fmt: skip
     return pd.DataFrame(rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.experiment import ClassifierConfig
-from pipeline.core.compute import Hardware
+from pipeline.core.compute import Hardware, autocast, place
 from pipeline.core.errors import NonFiniteLoss
 from pipeline.core.seeds import derive_seed
 from pipeline.data.augmentation import Augmenter
@@ -20,7 +19,6 @@ from pipeline.data.streams import LabelledStream
 from pipeline.nets.classifiers import make_classifier
 
 _APPLY_BATCH = 256
-_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def fit_classifier(
         net = make_classifier(
             config.network, spatial_dims=images.ndim - 2, channels=images.shape[1], num_classes=len(classes)
         )
-        net = _place(net, hardware).train()
+        net = place(net, hardware).train()
         optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, max_lr=config.lr, total_steps=config.steps + 1, cycle_momentum=False
@@ -77,7 +75,7 @@ def fit_classifier(
             seen = torch.cat([batch.images for batch in batches])
             label = torch.cat([batch.label for batch in batches])
             seen = augment(seen, random) if classical else seen
-            with _autocast(hardware):
+            with autocast(hardware):
                 logits = net(seen)
             loss = nn.functional.cross_entropy(logits.float(), label)
             if not torch.isfinite(loss):
@@ -95,7 +93,7 @@ def apply_classifier(net: nn.Module, dataset: DataSet, rows: np.ndarray, hardwar
     parts: list[Tensor] = []
     for start in range(0, len(rows), _APPLY_BATCH):
         images = dataset.tensor(rows[start : start + _APPLY_BATCH]).to(hardware.device)
-        with _autocast(hardware):
+        with autocast(hardware):
             logits = net(images)
         parts.append(torch.softmax(logits.float(), dim=1).cpu())
     return torch.cat(parts).numpy()
@@ -119,17 +117,3 @@ def batch_sizes(batch_size: int, shares: Sequence[Share]) -> list[int]:
     room = batch_size - len(shares) + 1
     sizes = [min(room, max(1, round(batch_size * share.weight / total))) for share in shares[1:]]
     return [batch_size - sum(sizes), *sizes]
-
-
-def _place(net: nn.Module, hardware: Hardware) -> nn.Module:
-    net = net.to(hardware.device)
-    for parameter in net.parameters():
-        if parameter.ndim in _LAYOUTS:
-            parameter.data = parameter.data.contiguous(memory_format=_LAYOUTS[parameter.ndim])
-    return net
-
-
-def _autocast(hardware: Hardware) -> AbstractContextManager[None]:
-    if hardware.precision == "float32":
-        return nullcontext()
-    return torch.autocast(hardware.device, dtype=torch.bfloat16, cache_enabled=False)
