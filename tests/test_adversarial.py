@@ -72,8 +72,8 @@ def test_loop_equals_a_plain_hinge_loop(noise_inputs: MakeInputs, shape: tuple[i
         loss_g.backward()
         optim_g.step()
 
-    assert ours.losses["discriminator"] == pytest.approx(float(loss_d.detach()), abs=1e-5)
-    assert ours.losses["generator"] == pytest.approx(float(loss_g.detach()), abs=1e-5)
+    assert float(ours.losses["discriminator"]) == pytest.approx(float(loss_d.detach()), abs=1e-5)
+    assert float(ours.losses["generator"]) == pytest.approx(float(loss_g.detach()), abs=1e-5)
     for name in nets:
         for mine, theirs in zip(ours.table.nets[name].parameters(), nets[name].parameters(), strict=True):
             torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4)

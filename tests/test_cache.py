@@ -118,7 +118,7 @@ def test_a_full_disk_says_so_and_what_to_do(tmp_path: Path) -> None:
     def full(config: Settings, inputs: Mapping[str, Path], out_dir: Path) -> Record:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(UserError, match="the disk is full.*run again"):
+    with pytest.raises(UserError, match=r"the disk is full.*run again"):
         execute(stage(run=full), tmp_path)
 
 

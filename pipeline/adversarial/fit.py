@@ -88,7 +88,7 @@ def run(config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
         "images_per_s": round(log.progress.rate, 1),
     }
     _finish(config, dataset, training, out_dir)
-    return Record(stage="fit-gan", figures=figures | training.losses)
+    return Record(stage="fit-gan", figures=figures | last_losses(training))
 
 
 def start(config: FitConfig, dataset: DataSet, rows: np.ndarray) -> Training:
@@ -139,7 +139,7 @@ class Log:
         path = self.out_dir / RESUME
         if path.is_file():
             try:
-                training.load_state_dict(torch.load(path, map_location=self.config.device, weights_only=True))
+                training.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
                 logger.info("training goes on at %d images", training.num_images)
             except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
                 logger.warning("%s cannot be read; training begins anew", RESUME)
@@ -152,16 +152,20 @@ class Log:
         self.progress = Progress(self.progress.what, self.progress.total, self.progress.unit, done=training.num_images)
 
     def _write_stats(self, training: Training) -> None:
-        losses = {
-            name if "logits" in name else f"{name}_loss": round(value, 5) for name, value in training.losses.items()
-        }
-        row = {"num_images": training.num_images, "images_per_s": round(self.progress.rate, 1)} | losses
+        row = {"num_images": training.num_images, "images_per_s": round(self.progress.rate, 1)} | last_losses(training)
         with self.stats.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
 
     def _draw(self, training: Training) -> None:
         images = fixed_sample(training.ema.net, len(self.config.classes), self.config.seed, self.config.device)
         save_grid(self.grids / f"{training.num_images:09d}.png", images, _GRID_COLUMNS)
+
+
+def last_losses(training: Training) -> dict[str, float]:
+    """The last step's losses and mean logits, as numbers."""
+    return {
+        name if "logits" in name else f"{name}_loss": round(float(value), 5) for name, value in training.losses.items()
+    }
 
 
 def fixed_sample(generator: Any, num_classes: int, seed: int, device: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline.adversarial.recipe import Recipe
 from pipeline.adversarial.stepping import Ema, Stepper
@@ -19,7 +20,7 @@ Watcher = Callable[["Training"], None]
 
 @dataclass
 class Training:
-    """All of a training that moves: what a checkpoint holds is exactly this."""
+    """All of a training that moves: what a checkpoint holds is exactly this, but for the last step's `losses`."""
 
     recipe: Recipe
     table: Table
@@ -27,7 +28,7 @@ class Training:
     ema: Ema
     stream: LabelledStream
     num_images: int = 0
-    losses: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, Tensor] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -62,10 +63,10 @@ def train(training: Training, num_images: int, watch: Watcher) -> None:
         for player in recipe.players:
             for _ in range(player.repeats):
                 turn = recipe.turn(training.table, training.stream.next(), player.trains)
-                training.losses[player.name] = float(training.stepper.move(player, turn))
+                training.losses[player.name] = training.stepper.move(player, turn)
                 if "discriminator" in player.trains:
-                    training.losses["real_logits"] = float(turn.real_logits.detach().mean())
-                    training.losses["fake_logits"] = float(turn.fake_logits.detach().mean())
+                    training.losses["real_logits"] = turn.real_logits.detach().mean()
+                    training.losses["fake_logits"] = turn.fake_logits.detach().mean()
         training.ema.update(training.table.nets["generator"])
         training.num_images += training.stream.batch_size
         watch(training)

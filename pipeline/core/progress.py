@@ -28,6 +28,9 @@ class Progress:
         """Units a second since this process began."""
         return (self._done - self._first) / max(time.monotonic() - self._start, 1e-9)
 
+    def _pace(self) -> str:
+        return f"{self.rate:.0f} a second" if self.rate >= 1 else f"{1 / max(self.rate, 1e-9):.1f} s each"
+
     def update(self, done: int) -> None:
         self._done = done
         now = time.monotonic()
@@ -36,6 +39,6 @@ class Progress:
         self._said = now
         left = round((self.total - done) / max(self.rate, 1e-9))
         logger.info(
-            "%s: %s of %s %s, %.0f a second, %d min %02d s left",
-            self.what, f"{done:,}", f"{self.total:,}", self.unit, self.rate, left // 60, left % 60,
+            "%s: %s of %s %s, %s, %d min %02d s left",
+            self.what, f"{done:,}", f"{self.total:,}", self.unit, self._pace(), left // 60, left % 60,
         )  # fmt: skip

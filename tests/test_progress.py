@@ -1,0 +1,74 @@
+"""Progress lines, and the cost and power that `validate` prints."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from pipeline.adversarial import cost as gan_cost
+from pipeline.config import Experiment, load_experiment
+from pipeline.core import progress
+from pipeline.downstream.power import smallest_difference
+from pipeline.supervised import cost as classifier_cost
+
+
+@pytest.fixture
+def demo() -> Experiment:
+    return load_experiment(Path(__file__).resolve().parents[1] / "configs" / "demo.yaml", ["compute.precision=float32"])
+
+
+def test_progress_says_how_far_how_fast_and_how_long(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    caplog.set_level(logging.INFO, logger="radaug.progress")
+    line = progress.Progress("work", 1000, "images", done=200)
+    for seconds, done in ((1, 210), (4, 300), (5, 400)):
+        now[0] = 100.0 + seconds
+        line.update(done)
+    slow = progress.Progress("fits", 3, "fits")
+    now[0] += 20
+    slow.update(2)
+    assert caplog.messages == [
+        "work: 400 of 1,000 images, 40 a second, 0 min 15 s left",
+        "fits: 2 of 3 fits, 10.0 s each, 0 min 10 s left",
+    ]
+
+
+def test_flops_of_a_gan_step_are_those_counted_by_hand(demo: Experiment) -> None:
+    """One layer at a time, multiply and add counted as two, for a batch of 2 at 8 x 8 with width 4."""
+    small = demo.model_copy(
+        update={
+            "gan": demo.gan.model_copy(
+                update={
+                    "num_images": 2, "batch_size": 2, "generator_width": 4, "discriminator_width": 4,
+                    "latent_dim": 3, "embedding_dim": 1,
+                }
+            ),
+            "data": demo.data.model_copy(update={"spatial_size": 8}),
+        }
+    )  # fmt: skip
+    batch = 2
+    generator = 2 * (4 * (4 * 16) + 4 * 8 + 64 * 9 * 4)  # first grid, the norm's code, one doubling 4 -> 8
+    first = 2 * 16 * 16 * 4  # 8 -> 4; the images need no gradient when the discriminator moves
+    discriminator = first + 2 * (16 * 9 * 4 * 4 + 4)  # a 3 x 3, the score
+    fakes = batch * generator
+    discriminators_move = fakes + 2 * batch * (3 * discriminator - first)
+    generators_move = 3 * fakes + batch * 2 * discriminator
+    counted = gan_cost.estimate(small).flops
+    assert counted == discriminators_move + generators_move
+
+
+def test_the_plan_counts_every_classifier(demo: Experiment) -> None:
+    assert classifier_cost.number_of_fits(demo) == 3 * 4 + 1
+    more = demo.model_copy(update={"gan": demo.gan.model_copy(update={"gan_seeds": 2})})
+    assert classifier_cost.number_of_fits(more) == 3 * (2 + 2 * 2) + 2
+
+
+def test_the_smallest_difference_shrinks_with_the_root_of_the_patients(demo: Experiment) -> None:
+    few, many = smallest_difference(demo, 50, 50), smallest_difference(demo, 200, 200)
+    assert few / many == pytest.approx(2, rel=0.03)
+    assert smallest_difference(demo, 0, 50) == float("inf")
