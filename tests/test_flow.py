@@ -104,11 +104,13 @@ def run_flow(experiment: Experiment, out: Path) -> dict[str, Any]:
 
 
 def read_artifacts() -> dict[str, str]:
-    """Data of Prefect's artifacts by key."""
+    """Data of the latest flow run's artifacts by key."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import ArtifactSort
 
     with get_client(sync_client=True) as client:
-        return {str(artifact.key): str(artifact.data) for artifact in client.read_artifacts()}
+        found = client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
+        return {str(one.key): str(one.data) for one in found if one.flow_run_id == found[0].flow_run_id}
 
 
 def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path) -> None:

@@ -88,7 +88,9 @@ def utility_statement(utility: dict[str, Any]) -> Statement:
     tone, title = _lookup("utility", str(utility["decision"]), _UTILITY)
     evidence = utility["evidence"]
     sentences = (_difference_sentence(evidence), _basis_sentence(evidence))
-    return Statement(tone, title, tuple(s for s in sentences if s), tuple(utility["reasons"]))
+    # the sentences tell the difference in the reader's words; the verdict's own line says it again for terminals
+    reasons = tuple(reason for reason in utility["reasons"] if not reason.startswith("The difference is"))
+    return Statement(tone, title, tuple(s for s in sentences if s), reasons)
 
 
 def release_statement(release: dict[str, Any]) -> Statement:
