@@ -15,8 +15,8 @@ test: environment
 	$(BIN)/pytest $(TESTS)
 
 lint: environment
-	$(BIN)/ruff check pipeline flows tests
-	$(BIN)/ruff format --check pipeline flows tests
+	$(BIN)/ruff check pipeline flows tests benchmarks
+	$(BIN)/ruff format --check pipeline flows tests benchmarks
 
 types: environment
 	$(BIN)/mypy
