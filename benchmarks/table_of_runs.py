@@ -32,7 +32,7 @@ def lines(run: Path) -> list[str]:
     means = means[means["label"] == "+".join(experiment.data.positive)]
     utility = read_json(run / "verdict.json")["utility"]
     minutes = sum(load_record(path).wall_s for path in (run / "stages").iterdir()) / 60
-    patients = means["n_patients"].iloc[0]
+    patients = round(float(means["n_patients"].iloc[0]))
     found = []
     for arm in experiment.arms:
         rows = means[means["arm"] == arm]
