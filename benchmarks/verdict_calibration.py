@@ -1,4 +1,4 @@
-"""How often the verdict says `helps` where nothing helps, and where something does, on simulated predictions.
+"""How often the verdict says `helps` where nothing helps, on simulated predictions.
 
 Patients are clustered (two images each, difficulty shared by all fits), classifier seeds scatter. The last column is
 what an interval over patients alone would have said.
@@ -18,6 +18,8 @@ from pipeline.downstream import VerdictPlan, decide
 from pipeline.downstream.figures import draw_test_sets, figures_of_fits
 
 REFERENCE, AUGMENTED = "real+classical", "real+classical+synthetic@1"
+CASES = [(0.0, 40, 3), (0.0, 40, 6), (0.0, 120, 3)]
+"""Gain, patients, classifier seeds."""
 PLAN = VerdictPlan(positive=("disease",), bootstrap=200)
 
 
@@ -61,10 +63,8 @@ def row(gain: float, patients: int, seeds: int, simulations: int) -> str:
 def main() -> None:
     simulations = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     print(f"{'gain':>6} {'patients':>9} {'seeds':>6} {'helps (95 % interval)':>26} {'patients alone':>15}")
-    for gain in (0.0, 0.5, 1.0):
-        for patients in (40, 120):
-            for seeds in (3, 6):
-                print(row(gain, patients, seeds, simulations), flush=True)
+    for case in CASES:
+        print(row(*case, simulations), flush=True)
 
 
 if __name__ == "__main__":
