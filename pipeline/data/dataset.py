@@ -12,13 +12,12 @@ import torch
 
 from pipeline.core.errors import DataError
 from pipeline.core.files import atomic_path
-from pipeline.core.records import RECORD, load_record
+from pipeline.core.records import load_record
 from pipeline.data.scaling import Scaling
 
 MANIFEST = "manifest.csv"
 IMAGES = "images.npy"
 MASKS = "masks.npy"
-SYNTHETIC_COLUMNS = ("fold", "gan_seed", "sample_seed", "truncation_psi", "weights_digest")
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,3 @@ def open_dataset(root: Path) -> DataSet:
     if len(manifest) != len(images):
         raise DataError(f"{root.name}: {MANIFEST} has {len(manifest)} rows, {IMAGES} has {len(images)}. Make it again.")
     return DataSet(root, manifest, images, scaling)
-
-
-def is_dataset(root: Path) -> bool:
-    return all((root / name).is_file() for name in (MANIFEST, IMAGES, RECORD))
