@@ -9,17 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.adversarial.families import FAMILIES
+from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import Training, train
-from pipeline.adversarial.recipe import ImageShape
-from pipeline.adversarial.stepping import Ema, Stepper
-from pipeline.adversarial.turns import Table
 from pipeline.config.experiment import Experiment, SnganConfig
-from pipeline.core.compute import Hardware, autocast, place, resolve_hardware
+from pipeline.core.compute import Hardware, resolve_hardware
 from pipeline.core.cost import PROCESS_MIB, CostEstimate
-from pipeline.data.augmentation import Augmenter
 from pipeline.data.scaling import Scaling
-from pipeline.data.streams import LabelledStream
 
 _WARM_UP, _TIMED = 3, 4
 _COPIES = 4
@@ -49,18 +44,7 @@ def estimate(experiment: Experiment) -> CostEstimate:
 
 def noise_training(config: SnganConfig, spatial_size: Sequence[int], classes: int, hardware: Hardware) -> Training:
     """A training of the configured family on noise images, to be counted and timed."""
-    shape = ImageShape(tuple(spatial_size), 1, classes)
-    with torch.random.fork_rng(devices=[]):
-        nets, recipe = FAMILIES[config.family].build(config, shape)
-    placed = {name: place(net, hardware) for name, net in nets.items()}
-    stored = torch.randint(0, 255, (2 * classes, 1, *shape.spatial_size), dtype=torch.uint8, device=hardware.device)
+    shape = (2 * classes, 1, *spatial_size)
+    stored = torch.randint(0, 255, shape, dtype=torch.uint8, device=hardware.device)
     label = torch.arange(2 * classes, device=hardware.device) % classes
-    scaling = Scaling(1.0, 0.0, "none", (0.0, 255.0), "uint8")
-    random = torch.Generator(hardware.device).manual_seed(0)
-    return Training(
-        recipe=recipe,
-        table=Table(placed, Augmenter(config.augment), random, autocast(hardware)),
-        stepper=Stepper(placed, recipe),
-        ema=Ema(placed["generator"], config.ema),
-        stream=LabelledStream(stored, label, scaling, config.batch_size, seed=0),
-    )
+    return assemble(config, stored, label, Scaling(1.0, 0.0, "none", (0.0, 255.0), "uint8"), classes, hardware, seed=0)

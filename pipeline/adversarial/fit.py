@@ -30,6 +30,7 @@ from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
 from pipeline.data.augmentation import Augmenter
 from pipeline.data.dataset import DataSet, open_dataset
+from pipeline.data.scaling import Scaling
 from pipeline.data.split import split_ids
 from pipeline.data.streams import LabelledStream
 
@@ -96,18 +97,31 @@ def start(config: FitConfig, dataset: DataSet, rows: np.ndarray) -> Training:
     hardware = Hardware(config.device, config.precision)
     stored = torch.from_numpy(np.ascontiguousarray(dataset.images[rows])).to(hardware.device)
     label = dataset.labels(rows, config.classes).to(hardware.device)
-    shape = ImageShape(tuple(stored.shape[2:]), stored.shape[1], len(config.classes))
+    return assemble(config.gan, stored, label, dataset.scaling, len(config.classes), hardware, config.seed)
+
+
+def assemble(
+    gan: SnganConfig,
+    stored: torch.Tensor,
+    label: torch.Tensor,
+    scaling: Scaling,
+    num_classes: int,
+    hardware: Hardware,
+    seed: int,
+) -> Training:
+    """A training at its first step on images [N, C, *spatial] as stored, with labels [N], both on the device."""
+    shape = ImageShape(tuple(stored.shape[2:]), stored.shape[1], num_classes)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "weights"))
-        nets, recipe = FAMILIES[config.gan.family].build(config.gan, shape)
+        torch.manual_seed(derive_seed(seed, "weights"))
+        nets, recipe = FAMILIES[gan.family].build(gan, shape)
     placed = {name: place(net, hardware) for name, net in nets.items()}
-    random = torch.Generator(hardware.device).manual_seed(derive_seed(config.seed, "noise"))
+    random = torch.Generator(hardware.device).manual_seed(derive_seed(seed, "noise"))
     return Training(
         recipe=recipe,
-        table=Table(placed, Augmenter(config.gan.augment), random, autocast(hardware)),
+        table=Table(placed, Augmenter(gan.augment), random, autocast(hardware)),
         stepper=Stepper(placed, recipe),
-        ema=Ema(placed["generator"], config.gan.ema),
-        stream=LabelledStream(stored, label, dataset.scaling, config.gan.batch_size, derive_seed(config.seed, "order")),
+        ema=Ema(placed["generator"], gan.ema),
+        stream=LabelledStream(stored, label, scaling, gan.batch_size, derive_seed(seed, "order")),
     )
 
 
