@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parametrize
 
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.fit import RESUME, FitConfig, run, save_resume, start
 from pipeline.adversarial.loop import Training, train
 from pipeline.adversarial.weights import load_net
-from pipeline.config.experiment import SnganConfig
+from pipeline.config.families import SnganConfig
 from pipeline.core.cache import TIMED_LOG
 from pipeline.core.errors import DataError, NonFiniteLoss
 from pipeline.data.dataset import DataSet, open_dataset
@@ -29,19 +30,27 @@ def fit_config(**changes: object) -> FitConfig:
         snapshots=2, checkpoints=4,
     ).model_copy(update=changes)  # fmt: skip
     return FitConfig(
-        gan=gan, classes=CLASSES, fold=0, gan_seed=0, seed=3, device="cpu", precision="float32", deterministic=False
+        gan=gan,
+        classes=CLASSES,
+        positive=("disease",),
+        fold=0,
+        gan_seed=0,
+        seed=3,
+        device="cpu",
+        precision="float32",
+        deterministic=False,
     )
 
 
 def training_of(inputs: dict[str, Path], config: FitConfig) -> Training:
     dataset = open_dataset(inputs["prepare"])
-    return start(config, dataset, np.arange(12))
+    return start(config, dataset, np.arange(12))[0]
 
 
 def weights(training: Training) -> dict[str, torch.Tensor]:
     state = training.state_dict()
     nets = {f"{net}.{key}": value for net, values in state["nets"].items() for key, value in values.items()}
-    return {key: value.clone() for key, value in (nets | state["ema"]).items()}
+    return {key: value.clone() for key, value in (nets | state["ema"]["nets"]["generator"]).items()}
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (8, 9, 10)])
@@ -52,28 +61,32 @@ def test_loop_equals_a_plain_hinge_loop(noise_inputs: MakeInputs, shape: tuple[i
     ours, plain = training_of(inputs, config), training_of(inputs, config)
     train(ours, 16, lambda _: None)
 
-    nets, random, augment = plain.table.nets, plain.table.random, plain.table.augment
+    nets, draws, augment, stream = plain.table.nets, plain.table.draws, plain.table.augment, plain.streams["labelled"]
     generator, discriminator = nets["generator"], nets["discriminator"]
     optim_d = torch.optim.Adam(discriminator.parameters(), lr=config.gan.discriminator_lr, betas=(0.0, 0.9))
     optim_g = torch.optim.Adam(generator.parameters(), lr=config.gan.generator_lr, betas=(0.0, 0.9))
     for _ in range(2):
-        batch = plain.stream.next()
-        fake = generator(torch.randn(8, 6, generator=random), condition_of(batch.label)).detach()
-        both = augment(torch.cat([batch.images, fake]), random)
-        logits = discriminator(both, condition_of(batch.label.repeat(2))).logits
-        loss_d = (1 - logits[:8]).clamp(min=0).mean() + (1 + logits[8:]).clamp(min=0).mean()
-        optim_d.zero_grad()
-        loss_d.backward()
+        batch = stream.next()
+        condition = condition_of(batch.label)
+        with parametrize.cached():
+            real = discriminator(augment(batch.images, draws), condition).logits
+            fake = generator(draws.randn((8, 6)), condition).detach()
+            loss_d = (1 - real).clamp(min=0).mean()
+            loss_d = loss_d + (1 + discriminator(augment(fake, draws), condition).logits).clamp(min=0).mean()
+            optim_d.zero_grad()
+            loss_d.backward()
         optim_d.step()
-        batch = plain.stream.next()
-        fake = generator(torch.randn(8, 6, generator=random), condition_of(batch.label))
-        loss_g = -discriminator(augment(fake, random), condition_of(batch.label)).logits.mean()
-        optim_g.zero_grad()
-        loss_g.backward()
+        batch = stream.next()
+        condition = condition_of(batch.label)
+        with parametrize.cached():
+            fake = generator(draws.randn((8, 6)), condition)
+            loss_g = -discriminator(augment(fake, draws), condition).logits.mean()
+            optim_g.zero_grad()
+            loss_g.backward()
         optim_g.step()
 
-    assert float(ours.losses["discriminator"]) == pytest.approx(float(loss_d.detach()), abs=1e-5)
-    assert float(ours.losses["generator"]) == pytest.approx(float(loss_g.detach()), abs=1e-5)
+    assert float(ours.figures["discriminator"]) == pytest.approx(float(loss_d.detach()), abs=1e-5)
+    assert float(ours.figures["generator"]) == pytest.approx(float(loss_g.detach()), abs=1e-5)
     for name in nets:
         for mine, theirs in zip(ours.table.nets[name].parameters(), nets[name].parameters(), strict=True):
             torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4)
@@ -83,7 +96,7 @@ def test_only_the_moving_player_moves_but_frozen_buffers_do(noise_inputs: MakeIn
     training = training_of(noise_inputs(), fit_config())
     before = weights(training)
     player = training.recipe.players[0]
-    training.stepper.move(player, training.recipe.turn(training.table, training.stream.next(), player.trains))
+    training.stepper.move(player, [training.turn(player)], 1, 0)
     after = weights(training)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert any(name.startswith("discriminator.") for name in moved)
@@ -94,18 +107,17 @@ def test_only_the_moving_player_moves_but_frozen_buffers_do(noise_inputs: MakeIn
 def test_a_discriminators_move_gets_fakes_without_a_graph(noise_inputs: MakeInputs) -> None:
     training = training_of(noise_inputs(), fit_config())
     for player, expected in zip(training.recipe.players, (False, True), strict=True):
-        turn = training.recipe.turn(training.table, training.stream.next(), player.trains)
-        assert turn.fake.requires_grad is expected
+        assert training.turn(player).fake.requires_grad is expected
 
 
 def test_ema_follows_its_formula(noise_inputs: MakeInputs) -> None:
     training = training_of(noise_inputs(), fit_config())
-    mean = training.ema.net.start.weight.clone()
+    mean = training.ema.nets["generator"].start.weight.clone()
     for step in range(3):
         train(training, 8 * (step + 1), lambda _: None)
         decay = min(0.998, (1 + step) / (10 + step))
         mean = decay * mean + (1 - decay) * training.table.nets["generator"].start.weight.detach()
-    torch.testing.assert_close(training.ema.net.start.weight, mean)
+    torch.testing.assert_close(training.ema.nets["generator"].start.weight, mean)
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (8, 9, 10)])
@@ -184,7 +196,9 @@ def test_saved_nets_come_back_with_spectral_norm_folded_in(tmp_path: Path, noise
     loaded, description = load_net(out, "discriminator")
     assert description["classes"] == list(CLASSES)
     assert not any("parametrizations" in name for name in loaded.state_dict())
-    spectral = [torch.linalg.matrix_norm(m.weight.detach().flatten(1), 2) for m in loaded.trunk if hasattr(m, "weight")]
+    spectral = [
+        torch.linalg.matrix_norm(m.weight.detach().flatten(1), 2) for m in loaded.trunk.layers if hasattr(m, "weight")
+    ]
     assert all(0.3 < float(norm) < 1.7 for norm in spectral)  # power iteration: near 1, not exact
     (out / "discriminator.safetensors").write_bytes(b"x")
     with pytest.raises(DataError, match="does not match"):

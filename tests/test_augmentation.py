@@ -7,8 +7,9 @@ import pytest
 import torch
 from monai.transforms import Affine
 
-from pipeline.config.experiment import AugmentConfig
+from pipeline.config.augment import AugmentConfig
 from pipeline.data.augmentation import Augmenter, affine_matrices
+from pipeline.data.draws import Draws
 
 NOTHING = {"brightness": 0, "contrast": 0, "shift": 0, "rotate_degrees": 0, "scale": 0, "noise": 0}
 
@@ -25,8 +26,8 @@ def images(dims: int, batch: int = 3, side: int = 12) -> torch.Tensor:
 def test_geometry_equals_monais_per_image_affine(dims: int) -> None:
     strengths = policy(rotate_degrees=20, scale=0.2, shift=0.2)
     batch = images(dims)
-    warped = Augmenter(strengths)(batch, torch.Generator().manual_seed(7))
-    matrices = affine_matrices(batch, strengths, torch.Generator().manual_seed(7))
+    warped = Augmenter(strengths)(batch, Draws(torch.Generator().manual_seed(7)))
+    matrices = affine_matrices(batch, strengths, Draws(torch.Generator().manual_seed(7)))
     for image, matrix, expected in zip(batch, matrices, warped, strict=True):
         single = Affine(affine=matrix.numpy(), padding_mode="reflection", align_corners=False, image_only=True)
         np.testing.assert_allclose(np.asarray(single(image)), expected.numpy(), atol=2e-5)
@@ -35,8 +36,8 @@ def test_geometry_equals_monais_per_image_affine(dims: int) -> None:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_shift_copies_voxels_and_reflects_at_the_border(dims: int) -> None:
     batch = images(dims, batch=1)
-    shifted = Augmenter(policy(shift=0.3))(batch, torch.Generator().manual_seed(3))[0, 0].numpy()
-    matrix = affine_matrices(batch, policy(shift=0.3), torch.Generator().manual_seed(3))[0]
+    shifted = Augmenter(policy(shift=0.3))(batch, Draws(torch.Generator().manual_seed(3)))[0, 0].numpy()
+    matrix = affine_matrices(batch, policy(shift=0.3), Draws(torch.Generator().manual_seed(3)))[0]
     offsets = matrix[:dims, dims].round().int().tolist()
     padded = np.pad(batch[0, 0].numpy(), 12, mode="symmetric")
     window = tuple(slice(12 + offset, 24 + offset) for offset in offsets)
@@ -46,10 +47,10 @@ def test_a_shift_copies_voxels_and_reflects_at_the_border(dims: int) -> None:
 
 def test_intensities_follow_their_definitions() -> None:
     batch = images(2)
-    brighter = Augmenter(policy(brightness=0.4))(batch, torch.Generator().manual_seed(0)) - batch
+    brighter = Augmenter(policy(brightness=0.4))(batch, Draws(torch.Generator().manual_seed(0))) - batch
     draws = torch.rand(3, 1, 1, 1, generator=torch.Generator().manual_seed(0)) * 0.8 - 0.4
     torch.testing.assert_close(brighter, draws.expand_as(batch))
-    contrasted = Augmenter(policy(contrast=0.5))(batch, torch.Generator().manual_seed(0))
+    contrasted = Augmenter(policy(contrast=0.5))(batch, Draws(torch.Generator().manual_seed(0)))
     torch.testing.assert_close(contrasted.mean((1, 2, 3)), batch.mean((1, 2, 3)))
     factor = torch.rand(3, generator=torch.Generator().manual_seed(0)) + 0.5
     torch.testing.assert_close(contrasted.std((1, 2, 3)) / batch.std((1, 2, 3)), factor)
@@ -57,7 +58,7 @@ def test_intensities_follow_their_definitions() -> None:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_cutout_sets_a_square_of_the_asked_side_to_the_lowest_value(dims: int) -> None:
-    cut = Augmenter(policy(cutout=0.5))(images(dims, batch=64) * 0.5, torch.Generator().manual_seed(0))
+    cut = Augmenter(policy(cutout=0.5))(images(dims, batch=64) * 0.5, Draws(torch.Generator().manual_seed(0)))
     covered = (cut == -1).flatten(1).sum(1)
     assert covered.max() == 6**dims
     assert covered.min() >= 3**dims - 1  # never less than the quarter that lies inside at a corner
@@ -65,22 +66,22 @@ def test_cutout_sets_a_square_of_the_asked_side_to_the_lowest_value(dims: int) -
 
 def test_every_image_has_its_own_draw_and_draws_repeat_with_the_seed() -> None:
     same = images(2, batch=1).repeat(4, 1, 1, 1)
-    first = Augmenter(AugmentConfig())(same, torch.Generator().manual_seed(5))
-    again = Augmenter(AugmentConfig())(same, torch.Generator().manual_seed(5))
+    first = Augmenter(AugmentConfig())(same, Draws(torch.Generator().manual_seed(5)))
+    again = Augmenter(AugmentConfig())(same, Draws(torch.Generator().manual_seed(5)))
     assert torch.equal(first, again)
     assert not torch.allclose(first[0], first[1])
 
 
 def test_gradients_reach_the_images() -> None:
     batch = images(3).requires_grad_()
-    Augmenter(AugmentConfig(cutout=0.3))(batch, torch.Generator().manual_seed(0)).square().mean().backward()
+    Augmenter(AugmentConfig(cutout=0.3))(batch, Draws(torch.Generator().manual_seed(0))).square().mean().backward()
     assert batch.grad is not None
     assert torch.isfinite(batch.grad).all() and batch.grad.abs().sum() > 0
 
 
 def test_flips_mirror_only_the_named_axis() -> None:
     batch = images(2, batch=16)
-    flipped = Augmenter(policy(flip=(1,)))(batch, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    flipped = Augmenter(policy(flip=(1,)))(batch, Draws(torch.Generator().manual_seed(0)))  # type: ignore[arg-type]
     as_is = (flipped == batch).flatten(1).all(1)
     mirrored = (flipped == batch.flip(3)).flatten(1).all(1)
     assert (as_is | mirrored).all() and as_is.any() and mirrored.any()

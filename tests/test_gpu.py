@@ -12,7 +12,8 @@ import torch
 from pipeline.adversarial.fit import FitConfig, run, save_resume, start
 from pipeline.adversarial.loop import train
 from pipeline.adversarial.weights import load_net
-from pipeline.config.experiment import ClassifierConfig, SnganConfig
+from pipeline.config.experiment import ClassifierConfig
+from pipeline.config.families import SnganConfig
 from pipeline.core.compute import Hardware
 from pipeline.data.dataset import open_dataset
 from pipeline.supervised.fit import Share, apply_classifier, fit_classifier
@@ -25,7 +26,15 @@ CLASSES = ("normal", "disease")
 def fit_config(precision: str) -> FitConfig:
     gan = SnganConfig(num_images=64, batch_size=8, generator_width=4, discriminator_width=4, snapshots=1, checkpoints=2)
     return FitConfig(
-        gan=gan, classes=CLASSES, fold=0, gan_seed=0, seed=3, device="cuda", precision=precision, deterministic=True
+        gan=gan,
+        classes=CLASSES,
+        positive=("disease",),
+        fold=0,
+        gan_seed=0,
+        seed=3,
+        device="cuda",
+        precision=precision,
+        deterministic=True,
     )
 
 
@@ -49,7 +58,7 @@ def test_training_resumed_on_the_gpu_stays_near_the_uninterrupted_one(noise_inpu
     save_resume(tmp_path / "resume.pt", first)
     second.load_state_dict(torch.load(tmp_path / "resume.pt", map_location="cpu", weights_only=True))
     train(second, 64, lambda _: None)
-    for mine, theirs in zip(whole.ema.net.parameters(), second.ema.net.parameters(), strict=True):
+    for mine, theirs in zip(*(one.ema.nets["generator"].parameters() for one in (whole, second)), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-3)
 
 

@@ -12,7 +12,8 @@ import torch
 
 from pipeline.adversarial import fit
 from pipeline.anomaly import score as anomaly
-from pipeline.config.experiment import ClassifierConfig, SnganConfig
+from pipeline.config.experiment import ClassifierConfig
+from pipeline.config.families import SnganConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import ConfigError
 from pipeline.core.records import Record
@@ -36,7 +37,15 @@ def fitted(inputs: dict[str, Path], root: Path, num_images: int = 64) -> dict[st
         checkpoints=1,
     )  # fmt: skip
     config = fit.FitConfig(
-        gan=gan, classes=CLASSES, fold=0, gan_seed=0, seed=3, device="cpu", precision="float32", deterministic=False
+        gan=gan,
+        classes=CLASSES,
+        positive=("disease",),
+        fold=0,
+        gan_seed=0,
+        seed=3,
+        device="cpu",
+        precision="float32",
+        deterministic=False,
     )
     found = inputs | {"fit-gan": root / "fit-gan", "synthesise": root / "synthesise"}
     for name in ("fit-gan", "synthesise"):
@@ -157,14 +166,15 @@ def test_synthesis_is_balanced_nameless_and_repeatable(noise_inputs: MakeInputs,
     assert set(made.manifest["patient_id"]) == {""}
     assert made.images.dtype == np.uint8 and made.images.shape == (16, 1, 12, 12)
     seed = int(made.manifest["sample_seed"].iloc[3])
-    generator = TrainedGenerator(inputs["fit-gan"])
+    generator = TrainedGenerator(inputs["fit-gan"], inputs)
     again = dict(generator.images("normal", 8, 1))[seed]
     stored = made.scaling.to_stored(made.scaling.to_physical(again))
     np.testing.assert_array_equal(stored, made.images[3])
 
 
 def test_truncation_brings_images_nearer_together(noise_inputs: MakeInputs, tmp_path: Path) -> None:
-    generator = TrainedGenerator(fitted(noise_inputs(), tmp_path)["fit-gan"])
+    inputs = fitted(noise_inputs(), tmp_path)
+    generator = TrainedGenerator(inputs["fit-gan"], inputs)
 
     def spread(psi: float) -> float:
         return float(np.stack([image for _, image in generator.images("normal", 16, 0, psi)]).std(axis=0).mean())

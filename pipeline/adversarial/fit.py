@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.adversarial.donors import Donors
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.loop import Training, sample, train
 from pipeline.adversarial.pictures import save_film_strip, save_grid
@@ -20,19 +21,22 @@ from pipeline.adversarial.recipe import ImageShape
 from pipeline.adversarial.stepping import Ema, Stepper
 from pipeline.adversarial.turns import Table
 from pipeline.adversarial.weights import refresh_batch_norm, save_nets
-from pipeline.config.experiment import Experiment, SnganConfig
+from pipeline.config.experiment import Experiment
+from pipeline.config.families import GanSettings
+from pipeline.config.gan import GanConfig
 from pipeline.config.section import Section
 from pipeline.core.cache import TIMED_LOG
 from pipeline.core.compute import Hardware, autocast, place, resolve_hardware
+from pipeline.core.errors import DataError
 from pipeline.core.files import atomic_path
 from pipeline.core.progress import Progress
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
 from pipeline.data.augmentation import Augmenter
 from pipeline.data.dataset import DataSet, open_dataset
-from pipeline.data.scaling import Scaling
+from pipeline.data.draws import Draws
 from pipeline.data.split import split_ids
-from pipeline.data.streams import LabelledStream
+from pipeline.data.streams import StoredImages, Stream, stored_images
 
 logger = logging.getLogger(__name__)
 RESUME = "resume.pt"
@@ -42,8 +46,9 @@ _GRID_COLUMNS = 12
 class FitConfig(Section):
     """What the training of one generator depends on."""
 
-    gan: SnganConfig
+    gan: GanSettings
     classes: tuple[str, ...]
+    positive: tuple[str, ...]
     fold: int
     gan_seed: int
     seed: int
@@ -58,6 +63,7 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
         # how many generators there are, and how many images are drawn from each, does not change this one
         gan=experiment.gan.model_copy(update={"gan_seeds": 1, "samples_per_class": 200, "truncation_psi": 1.0}),
         classes=experiment.data.classes,
+        positive=experiment.data.positive,
         fold=fold,
         gan_seed=gan_seed,
         seed=derive_seed(experiment.seed, "gan", fold, gan_seed),
@@ -76,60 +82,89 @@ def run(config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
         NonFiniteLoss: a loss became NaN or infinite.
     """
     dataset = open_dataset(inputs["prepare"])
-    rows = dataset.rows(split_ids(inputs["split"], config.fold, "train"))
+    train_rows = dataset.rows(split_ids(inputs["split"], config.fold, "train"))
+    unlabelled = dataset.rows(split_ids(inputs["split"], config.fold, "unlabelled"))
     if config.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
-    training = start(config, dataset, rows)
-    log = Log(out_dir, config)
+    training, donors = start(config, dataset, np.concatenate([train_rows, unlabelled]))
+    log = Log(out_dir, config, donors)
     log.resume(training)
     train(training, config.gan.num_images, log)
     figures = {
         "num_images": training.num_images,
-        "train_images": len(rows),
+        "train_images": len(train_rows),
         "images_per_s": round(log.progress.rate, 1),
     }
-    _finish(config, dataset, training, out_dir)
+    _finish(config, dataset, training, donors, out_dir)
     return Record(stage="fit-gan", figures=figures | last_losses(training))
 
 
-def start(config: FitConfig, dataset: DataSet, rows: np.ndarray) -> Training:
-    """A training at its first step: nets, optimisers, streams and random numbers, all from `config.seed`."""
+def start(config: FitConfig, dataset: DataSet, rows: np.ndarray) -> tuple[Training, Donors]:
+    """A training at its first step, all from `config.seed`, and what its images are asked for with.
+
+    Args:
+        rows: the fold's training images, and its unlabelled ones.
+    """
     hardware = Hardware(config.device, config.precision)
-    stored = torch.from_numpy(np.ascontiguousarray(dataset.images[rows])).to(hardware.device)
-    label = dataset.labels(rows, config.classes).to(hardware.device)
-    return assemble(config.gan, stored, label, dataset.scaling, len(config.classes), hardware, config.seed)
+    images = stored_images(dataset, rows, config.classes, config.gan.attributes, hardware.device)
+    family = FAMILIES[config.gan.family]
+    if "mask" in family.needs and images.masks is None:
+        raise DataError(
+            f"gan.family: {family.name} makes images from masks, and this data set has none. Name their column in "
+            "data.source.columns.mask, or choose another family."
+        )
+    shape = ImageShape(
+        spatial_size=tuple(images.stored.shape[2:]),
+        channels=images.stored.shape[1],
+        num_classes=len(config.classes),
+        num_attributes=len(config.gan.attributes),
+        positive=tuple(config.classes.index(name) for name in config.positive),
+    )
+    donors = Donors(images.of_classes(range(shape.num_classes)), family.needs, shape.positive)
+    return assemble(config.gan, images, shape, hardware, config.seed), donors
 
 
-def assemble(
-    gan: SnganConfig,
-    stored: torch.Tensor,
-    label: torch.Tensor,
-    scaling: Scaling,
-    num_classes: int,
-    hardware: Hardware,
-    seed: int,
-) -> Training:
-    """A training at its first step on images [N, C, *spatial] as stored, with labels [N], both on the device."""
-    shape = ImageShape(tuple(stored.shape[2:]), stored.shape[1], num_classes)
+def assemble(gan: GanConfig, images: StoredImages, shape: ImageShape, hardware: Hardware, seed: int) -> Training:
+    """A training at its first step on images that are on the device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         nets, recipe = FAMILIES[gan.family].build(gan, shape)
     placed = {name: place(net, hardware) for name, net in nets.items()}
-    random = torch.Generator(hardware.device).manual_seed(derive_seed(seed, "noise"))
+    states = {name: state.to(hardware.device) for name, state in recipe.states.items()}
+    ema = Ema({name: placed[name] for name in recipe.averaged}, gan.ema)
+    draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "noise")))
+    for module in (module for net in placed.values() for module in net.modules()):
+        for name, value in (("checkpointing", gan.checkpointing), ("draws", draws)):
+            if hasattr(module, name):
+                setattr(module, name, value)
     return Training(
         recipe=recipe,
-        table=Table(placed, Augmenter(gan.augment), random, autocast(hardware)),
+        table=Table(placed, Augmenter(gan.augment), draws, autocast(hardware), states),
         stepper=Stepper(placed, recipe),
-        ema=Ema(placed["generator"], gan.ema),
-        stream=LabelledStream(stored, label, scaling, gan.batch_size, derive_seed(seed, "order")),
+        ema=ema,
+        streams={name: _stream(name, images, shape, gan, seed) for name in recipe.streams},
+        total_images=gan.num_images,
+        accumulate=gan.accumulate,
     )
+
+
+def _stream(name: str, images: StoredImages, shape: ImageShape, gan: GanConfig, seed: int) -> Stream:
+    classes = range(shape.num_classes)
+    part = {
+        "labelled": lambda: images.of_classes(classes),
+        "unlabelled": images.unlabelled,
+        "domain_a": lambda: images.of_classes([number for number in classes if number not in shape.positive]),
+        "domain_b": lambda: images.of_classes(shape.positive),
+    }[name]()
+    order = derive_seed(seed, "order") if name == "labelled" else derive_seed(seed, "order", name)
+    return Stream(part, gan.batch_size // gan.accumulate, order)
 
 
 class Log:
     """Watches a training: statistics, progress, sample grids, resume files."""
 
-    def __init__(self, out_dir: Path, config: FitConfig) -> None:
-        self.out_dir, self.config = out_dir, config
+    def __init__(self, out_dir: Path, config: FitConfig, donors: Donors) -> None:
+        self.out_dir, self.config, self.donors = out_dir, config, donors
         self.stats = out_dir / TIMED_LOG
         self.grids = out_dir / "grids"
         total = config.gan.num_images
@@ -139,7 +174,7 @@ class Log:
         self._save_every = max(config.gan.batch_size, total // config.gan.checkpoints)
 
     def __call__(self, training: Training) -> None:
-        batch = training.stream.batch_size
+        batch = training.images_per_step
         self.progress.update(training.num_images)
         if _crossed(training.num_images, batch, self._log_every):
             self._write_stats(training)
@@ -171,23 +206,24 @@ class Log:
             handle.write(json.dumps(row) + "\n")
 
     def _draw(self, training: Training) -> None:
-        images = fixed_sample(training.ema.net, len(self.config.classes), self.config.seed, self.config.device)
+        images = fixed_sample(training.ema.nets["generator"], self.donors, len(self.config.classes), self.config.seed)
         save_grid(self.grids / f"{training.num_images:09d}.png", images, _GRID_COLUMNS)
 
 
 def last_losses(training: Training) -> dict[str, float]:
     """The last step's losses and mean logits, as numbers."""
+    players = {player.name for player in training.recipe.players}
     return {
-        name if "logits" in name else f"{name}_loss": round(float(value), 5) for name, value in training.losses.items()
+        f"{name}_loss" if name in players else name: round(float(value), 5) for name, value in training.figures.items()
     }
 
 
-def fixed_sample(generator: Any, num_classes: int, seed: int, device: str) -> np.ndarray:
-    """The same z for every grid: `_GRID_COLUMNS` images a class, a row a class, not picked."""
+def fixed_sample(generator: Any, donors: Donors, num_classes: int, seed: int) -> np.ndarray:
+    """The same z and donors for every grid: `_GRID_COLUMNS` images a class, a row a class, not picked."""
     random = torch.Generator().manual_seed(derive_seed(seed, "grid"))
-    z = torch.randn(num_classes * _GRID_COLUMNS, generator.latent_dim, generator=random).to(device)
-    label = torch.arange(num_classes, device=device).repeat_interleave(_GRID_COLUMNS)
-    return sample(generator, label, z).numpy()
+    label = torch.arange(num_classes).repeat_interleave(_GRID_COLUMNS)
+    z = torch.randn(len(label), generator.latent_dim, generator=random).to(donors.images.stored.device)
+    return sample(generator, z, donors.condition(label, random)).numpy()
 
 
 def save_resume(path: Path, training: Training) -> None:
@@ -195,21 +231,23 @@ def save_resume(path: Path, training: Training) -> None:
         torch.save(training.state_dict(), temporary)
 
 
-def _finish(config: FitConfig, dataset: DataSet, training: Training, out_dir: Path) -> None:
-    generator = training.ema.net
-    refresh_batch_norm(generator, config.gan.latent_dim, len(config.classes), derive_seed(config.seed, "norms"))
+def _finish(config: FitConfig, dataset: DataSet, training: Training, donors: Donors, out_dir: Path) -> None:
+    averaged = training.ema.nets
+    refresh_batch_norm(averaged["generator"], donors, len(config.classes), derive_seed(config.seed, "norms"))
     frames = sorted((out_dir / "grids").glob("*.png"))
     save_film_strip(out_dir / "film_strip.png", frames, [int(frame.stem) for frame in frames])
     description = {
         "gan": config.gan.model_dump(mode="json"),
         "classes": list(config.classes),
+        "positive": list(config.positive),
         "spatial_size": list(dataset.images.shape[2:]),
         "channels": dataset.images.shape[1],
         "scaling": dataset.scaling.as_json(),
         "fold": config.fold,
         "gan_seed": config.gan_seed,
+        "train_images": len(donors.images.label),
     }
-    save_nets(out_dir, {"generator": generator, "discriminator": training.table.nets["discriminator"]}, description)
+    save_nets(out_dir, {**training.table.nets, **averaged}, description)
     (out_dir / RESUME).unlink(missing_ok=True)
 
 

@@ -2,54 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.adversarial.recipe import Recipe
+from pipeline.adversarial.recipe import Player, Recipe
 from pipeline.adversarial.stepping import Ema, Stepper
-from pipeline.adversarial.turns import Table
-from pipeline.data.streams import LabelledStream
-from pipeline.nets.conditions import condition_of
+from pipeline.adversarial.turns import Table, Turn
+from pipeline.data.streams import Stream
+from pipeline.nets.conditions import Condition
 
 Watcher = Callable[["Training"], None]
 
 
 @dataclass
 class Training:
-    """All of a training that moves: what a checkpoint holds is exactly this, but for the last step's `losses`."""
+    """All of a training that moves: what a checkpoint holds is exactly this, but for the last step's `figures`.
+
+    Attributes:
+        total_images: the length that schedules reckon with.
+        accumulate: parts that every batch is computed in; a stream gives one part at a time.
+    """
 
     recipe: Recipe
     table: Table
     stepper: Stepper
     ema: Ema
-    stream: LabelledStream
+    streams: Mapping[str, Stream]
+    total_images: int
+    accumulate: int = 1
     num_images: int = 0
-    losses: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+    figures: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def images_per_step(self) -> int:
+        """Real images that the player who moves most often sees in a step."""
+        batch = next(iter(self.streams.values())).batch_size
+        return batch * self.accumulate * max(player.repeats for player in self.recipe.players)
+
+    def turn(self, player: Player) -> Turn:
+        """The next turn of `player`, on fresh batches."""
+        batches = {name: stream.next() for name, stream in self.streams.items()}
+        return self.recipe.turn(self.table, batches, player.trains)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "nets": {name: net.state_dict() for name, net in self.table.nets.items()},
-            "ema": self.ema.net.state_dict(),
-            "ema_step": self.ema.step,
+            "states": {name: state.state_dict() for name, state in self.table.states.items()},
+            "ema": self.ema.state_dict(),
             "stepper": self.stepper.state_dict(),
-            "stream": self.stream.state_dict(),
-            "random": self.table.random.get_state(),
+            "streams": {name: stream.state_dict() for name, stream in self.streams.items()},
+            "random": self.table.draws.generator.get_state(),
             "num_images": self.num_images,
+            "step": self.step,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, net in self.table.nets.items():
             net.load_state_dict(state["nets"][name])
-        self.ema.net.load_state_dict(state["ema"])
-        self.ema.step = state["ema_step"]
+        for name, remembered in self.table.states.items():
+            remembered.load_state_dict(state["states"][name])
+        self.ema.load_state_dict(state["ema"])
         self.stepper.load_state_dict(state["stepper"])
-        self.stream.load_state_dict(state["stream"])
-        self.table.random.set_state(state["random"].cpu())
-        self.num_images = state["num_images"]
+        for name, stream in self.streams.items():
+            stream.load_state_dict(state["streams"][name])
+        self.table.draws.generator.set_state(state["random"].cpu())
+        self.num_images, self.step = state["num_images"], state["step"]
 
 
 def train(training: Training, num_images: int, watch: Watcher) -> None:
@@ -58,28 +80,32 @@ def train(training: Training, num_images: int, watch: Watcher) -> None:
     Raises:
         NonFiniteLoss: before the optimiser would have moved on it.
     """
-    recipe = training.recipe
+    recipe, parts = training.recipe, training.accumulate
     while training.num_images < num_images:
+        for schedule in recipe.schedules:
+            schedule(training)
         for player in recipe.players:
             for _ in range(player.repeats):
-                turn = recipe.turn(training.table, training.stream.next(), player.trains)
-                training.losses[player.name] = training.stepper.move(player, turn)
-                if "discriminator" in player.trains:
-                    training.losses["real_logits"] = turn.real_logits.detach().mean()
-                    training.losses["fake_logits"] = turn.fake_logits.detach().mean()
-        training.ema.update(training.table.nets["generator"])
-        training.num_images += training.stream.batch_size
+                turns = (training.turn(player) for _ in range(parts))
+                training.figures |= training.stepper.move(player, turns, parts, training.step)
+        training.ema.update(training.table.nets)
+        training.num_images += training.images_per_step
+        training.step += 1
         watch(training)
 
 
 @torch.no_grad()
-def sample(generator: Any, label: torch.Tensor, z: torch.Tensor, batch_size: int = 100) -> torch.Tensor:
-    """Images [N, C, *spatial] in [-1, 1] for given z and classes, in evaluation mode, float32, on the CPU."""
+def sample(generator: Any, z: Tensor, condition: Condition, truncation_psi: float = 1.0) -> Tensor:
+    """Images [N, C, *spatial] in [-1, 1] for given z and condition, in evaluation mode, float32, on the CPU.
+
+    Below 1, `truncation_psi` gives images nearer to the mean and less different from each other: by the generator's
+    own `truncated` if it has one, else by scaling z.
+    """
     training = generator.training
     generator.eval()
-    parts = [
-        generator(z[start : start + batch_size], condition_of(label[start : start + batch_size])).float().cpu()
-        for start in range(0, len(z), batch_size)
-    ]
+    if truncation_psi < 1 and hasattr(generator, "truncated"):
+        images = generator.truncated(z, condition, truncation_psi)
+    else:
+        images = generator(z * truncation_psi, condition)
     generator.train(training)
-    return torch.cat(parts)
+    return images.float().cpu()

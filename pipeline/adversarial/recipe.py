@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch import Tensor, nn
 
-from pipeline.adversarial.turns import NoiseTurn
+from pipeline.adversarial.turns import Turn
+
+if TYPE_CHECKING:
+    from pipeline.adversarial.loop import Training
 
 
 class Term(Protocol):
     """One part of a player's loss: reads a turn, returns a scalar. Pure tensor code; never calls backward or step."""
 
-    def __call__(self, turn: NoiseTurn) -> Tensor: ...
+    def __call__(self, turn: Any) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Weighted:
-    """`term` times `weight`."""
+    """`term` times `weight`, on every `every`-th move only and then times `every` (a lazy regulariser)."""
 
     name: str
     term: Term
     weight: float = 1.0
+    every: int = 1
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Adam; betas as is usual for GANs."""
+    """Adam with betas as is usual for GANs, or RMSprop.
+
+    Attributes:
+        clip: every weight is cut to [-clip, clip] after a step (Wasserstein GAN).
+    """
 
     lr: float
     betas: tuple[float, float] = (0.0, 0.9)
+    kind: Literal["adam", "rmsprop"] = "adam"
+    clip: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,21 +60,51 @@ class Player:
     repeats: int = 1
 
 
+Schedule = Callable[["Training"], None]
+"""Acts before every step: growth, the strength of augmentation. What it remembers is in `Recipe.states`."""
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """The players in the order of their moves; `turn` makes what their terms read."""
+    """How a family trains.
+
+    Attributes:
+        players: in the order of their moves.
+        turn: makes what their terms read.
+        streams: names of the batches that a turn reads, of `STREAMS`.
+        states: what terms and schedules remember, as modules with buffers; terms find them in `turn.table.states`.
+        averaged: nets that make images; their running means do so in the end.
+    """
 
     players: tuple[Player, ...]
-    turn: type[NoiseTurn]
+    turn: type[Turn]
+    streams: tuple[str, ...] = ("labelled",)
+    states: Mapping[str, nn.Module] = field(default_factory=dict)
+    schedules: tuple[Schedule, ...] = ()
+    averaged: tuple[str, ...] = ("generator",)
+
+
+STREAMS = ("labelled", "unlabelled", "domain_a", "domain_b")
+"""`labelled`: all classes in turn. `unlabelled`: labels are -1. `domain_a`: classes that are not positive, `domain_b`:
+the positive ones."""
 
 
 @dataclass(frozen=True)
 class ImageShape:
-    """What the nets must fit: *spatial, channels and classes of a data set."""
+    """What the nets must fit.
+
+    Attributes:
+        positive: numbers of the classes on the disease side; translators call them domain b.
+    """
 
     spatial_size: tuple[int, ...]
     channels: int
     num_classes: int
+    num_attributes: int = 0
+    positive: tuple[int, ...] = (1,)
+
+
+Need = Literal["mask", "source"]
 
 
 @dataclass(frozen=True)
@@ -72,16 +112,21 @@ class Family:
     """An entry of the table of families.
 
     Attributes:
+        conditions: what an image can be asked by: class, attributes, mask, source image.
         nets: (config, shape) -> nets by name; "generator" and, where there is one, "discriminator".
         recipe: config -> Recipe.
+        needs: what every image is made from beside z: the training images' masks, or training images.
+        note: what the family cannot do, in a sentence.
     """
 
     name: str
     dimensions: tuple[int, ...]
     conditions: tuple[str, ...]
     source: str
-    nets: Any
-    recipe: Any
+    nets: Callable[[Any, ImageShape], dict[str, nn.Module]]
+    recipe: Callable[[Any], Recipe]
+    needs: tuple[Need, ...] = ()
+    note: str = ""
 
-    def build(self, config: Any, shape: ImageShape) -> tuple[Mapping[str, nn.Module], Recipe]:
+    def build(self, config: Any, shape: ImageShape) -> tuple[dict[str, nn.Module], Recipe]:
         return self.nets(config, shape), self.recipe(config)

@@ -4,69 +4,105 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.data.augmentation import Augmenter
+from pipeline.data.draws import Draws
 from pipeline.data.streams import Batch
-from pipeline.nets.conditions import Condition, Judgement, condition_of
+from pipeline.nets.conditions import Condition, Judgement
 
 
 @dataclass(frozen=True)
 class Table:
-    """What all turns of a training share: nets, augmentation, random numbers and the precision to compute in."""
+    """What all turns of a training share: nets, augmentation, random numbers, precision, and what is remembered."""
 
     nets: Mapping[str, nn.Module]
     augment: Augmenter
-    random: torch.Generator
+    draws: Draws
     autocast: AbstractContextManager[None]
+    states: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
-class NoiseTurn:
-    """A turn of a noise-to-image GAN. Nothing in it outlives the move: the next optimiser step makes it stale.
+class Turn:
+    """Batches, nets and random numbers of a move. Nothing in it outlives the move: the next step makes it stale."""
 
-    Fakes get a graph only when the generator moves. Real and fake images are augmented by the same policy, each on
-    its own draw, in float32 outside autocast.
-    """
+    def __init__(self, table: Table, batches: Mapping[str, Batch], trains: tuple[str, ...]) -> None:
+        self.table, self.batches, self.trains = table, batches, trains
 
-    def __init__(self, table: Table, batch: Batch, trains: tuple[str, ...]) -> None:
-        self.table, self.batch, self.trains = table, batch, trains
-        self.condition: Condition = condition_of(batch.label)
+    @property
+    def batch(self) -> Batch:
+        """The first stream's batch."""
+        return next(iter(self.batches.values()))
+
+    def augmented(self, images: Tensor) -> Tensor:
+        """Real or fake images as the discriminator sees them: one policy for both, each on its own draw, float32."""
+        return self.table.augment(images.float(), self.table.draws)
+
+    def judge(self, images: Tensor, condition: Condition, discriminator: str = "discriminator") -> Judgement:
+        """A discriminator's float32 judgement of images that are already augmented."""
+        with self.table.autocast:
+            judgement: Judgement = self.table.nets[discriminator](images, condition)
+        return judgement.float()
+
+    def figures(self) -> dict[str, Tensor]:
+        """Scalars to log, beside the terms; called after the move."""
+        return {}
+
+
+class NoiseTurn(Turn):
+    """A turn of a noise-to-image GAN. Fakes get a graph only when the generator moves."""
+
+    @cached_property
+    def condition(self) -> Condition:
+        batch = self.batch
+        return Condition(label=batch.label, mask=batch.mask, attributes=batch.attributes)
+
+    @cached_property
+    def z(self) -> Tensor:
+        """Standard normal [B, latent_dim]."""
+        return self.table.draws.randn((len(self.batch.label), int(self.table.nets["generator"].latent_dim)))  # type: ignore[arg-type]
 
     @cached_property
     def fake(self) -> Tensor:
         """Generated images [B, C, *spatial], float32, of the batch's classes."""
-        generator = self.table.nets["generator"]
-        shape = (len(self.batch.label), int(generator.latent_dim))  # type: ignore[arg-type]
-        z = torch.randn(shape, generator=self.table.random, device=self.batch.label.device)
         with torch.set_grad_enabled("generator" in self.trains), self.table.autocast:
-            images: Tensor = generator(z, self.condition)
+            images: Tensor = self.table.nets["generator"](self.z, self.condition)
         return images.float()
 
     @cached_property
-    def _both_logits(self) -> tuple[Tensor, Tensor]:
-        images = torch.cat([self.batch.images, self.fake])
-        label = torch.cat([self.batch.label, self.batch.label])
-        real, fake = self._judge(images, condition_of(label)).logits.chunk(2)
-        return real, fake
+    def real_seen(self) -> Tensor:
+        """The batch's images, augmented."""
+        return self.augmented(self.batch.images)
+
+    @cached_property
+    def fake_seen(self) -> Tensor:
+        """The fakes, augmented."""
+        return self.augmented(self.fake)
+
+    @cached_property
+    def real_judgement(self) -> Judgement:
+        with torch.set_grad_enabled("discriminator" in self.trains):
+            return self.judge(self.real_seen, self.condition)
+
+    @cached_property
+    def fake_judgement(self) -> Judgement:
+        return self.judge(self.fake_seen, self.condition)
 
     @property
     def real_logits(self) -> Tensor:
-        """[B], from one pass over real and fake together."""
-        return self._both_logits[0]
+        return self.real_judgement.logits
 
-    @cached_property
+    @property
     def fake_logits(self) -> Tensor:
-        """[B]; without the real images when the generator moves."""
-        if "discriminator" in self.trains:
-            return self._both_logits[1]
-        return self._judge(self.fake, self.condition).logits
+        return self.fake_judgement.logits
 
-    def _judge(self, images: Tensor, condition: Condition) -> Judgement:
-        augmented = self.table.augment(images, self.table.random)
-        with self.table.autocast:
-            judgement = self.table.nets["discriminator"](augmented, condition)
-        return Judgement(logits=judgement.logits.float())
+    def figures(self) -> dict[str, Tensor]:
+        """Mean logits, and the mean sign of the real ones, when the discriminator moved."""
+        if "discriminator" not in self.trains:
+            return {}
+        real, fake = self.real_logits.detach(), self.fake_logits.detach()
+        return {"real_logits": real.mean(), "fake_logits": fake.mean(), "real_sign": real.sign().mean()}

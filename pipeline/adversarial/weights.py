@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import parametrize
 
+from pipeline.adversarial.donors import Donors
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.recipe import ImageShape
-from pipeline.config.experiment import SnganConfig
+from pipeline.config.families import validate_gan
 from pipeline.core.errors import DataError
 from pipeline.core.files import atomic_path, digest_file, read_json, write_json
-from pipeline.nets.conditions import condition_of
 
 MODEL = "model.json"
 Net = TypeVar("Net", bound=nn.Module)
@@ -54,15 +54,22 @@ def load_net(directory: Path, name: str) -> tuple[nn.Module, dict[str, Any]]:
     path = directory / f"{name}.safetensors"
     if digest_file(path) != description["weights"][name]:
         raise DataError(f"{path.name}: does not match {MODEL} beside it; train this generator again.")
-    shape = ImageShape(tuple(description["spatial_size"]), int(description["channels"]), len(description["classes"]))
-    nets, _ = FAMILIES[description["gan"]["family"]].build(SnganConfig(**description["gan"]), shape)
+    gan = validate_gan(description["gan"])
+    shape = ImageShape(
+        spatial_size=tuple(description["spatial_size"]),
+        channels=int(description["channels"]),
+        num_classes=len(description["classes"]),
+        num_attributes=len(gan.attributes),
+        positive=tuple(description["classes"].index(name) for name in description["positive"]),
+    )
+    nets, _ = FAMILIES[gan.family].build(gan, shape)
     net = folded(nets[name])
     net.load_state_dict(load_file(path))
     return net, description
 
 
 @torch.no_grad()
-def refresh_batch_norm(generator: nn.Module, latent_dim: int, num_classes: int, seed: int, batches: int = 32) -> None:
+def refresh_batch_norm(generator: Any, donors: Donors, num_classes: int, seed: int, batches: int = 32) -> None:
     """Give an averaged generator batch-norm statistics of its own ("standing statistics", Brock et al. 2019).
 
     Averaged weights with the statistics of the last, unaveraged ones make images too flat or too bright.
@@ -70,7 +77,7 @@ def refresh_batch_norm(generator: nn.Module, latent_dim: int, num_classes: int, 
     norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
-    device = next(generator.parameters()).device
+    device = donors.images.stored.device
     random = torch.Generator().manual_seed(seed)
     kept = [norm.momentum for norm in norms]
     for norm in norms:
@@ -78,9 +85,8 @@ def refresh_batch_norm(generator: nn.Module, latent_dim: int, num_classes: int, 
         norm.momentum = None  # a plain mean over the batches
     generator.train()
     for _ in range(batches):
-        z = torch.randn(64, latent_dim, generator=random).to(device)
-        label = torch.arange(64, device=device) % num_classes
-        generator(z, condition_of(label))
+        z = torch.randn(64, generator.latent_dim, generator=random).to(device)
+        generator(z, donors.condition(torch.arange(64) % num_classes, random))
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
     generator.eval()

@@ -98,12 +98,24 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _explain(item: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in item["loc"])
+    key = ".".join(_path(item["loc"]))
+    if item["type"] == "union_tag_invalid":
+        tag = item["ctx"]["discriminator"].strip("'")
+        return f"{key}.{tag}: must be one of {item['ctx']['expected_tags']} (found {item['ctx']['tag']!r})"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         return f"{key}: there is no such key.{_nearest(str(item['loc'][-1]))}"
     found = "" if item["type"] in ("missing", "value_error") else f" (found {item['input']!r})"
     return f"{key or 'the experiment'}: {message}{found}"
+
+
+def _path(loc: tuple[int | str, ...]) -> list[str]:
+    """The keys as the user wrote them: below a section that is told apart by a tag, pydantic adds the tag."""
+    parts = [str(part) for part in loc]
+    for place, tagged in ((1, ["gan"]), (2, ["data", "source"])):
+        if parts[:place] == tagged and len(parts) > place + 1:
+            del parts[place]
+    return parts
 
 
 def _nearest(name: str) -> str:

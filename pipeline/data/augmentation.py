@@ -12,8 +12,10 @@ import math
 
 import torch
 from monai.networks.layers import AffineTransform
+from torch import Tensor
 
-from pipeline.config.experiment import AugmentConfig
+from pipeline.config.augment import AugmentConfig
+from pipeline.data.draws import Draws
 
 LOWEST = -1.0
 
@@ -23,43 +25,55 @@ class Augmenter:
 
     Args:
         policy: strengths; a zero switches its transform off at no cost.
+        probability: scalar in [0, 1] that may change between calls: each transform acts on each image with this
+            probability (adaptive augmentation). None = always.
     """
 
-    def __init__(self, policy: AugmentConfig) -> None:
-        self.policy = policy
+    def __init__(self, policy: AugmentConfig, probability: Tensor | None = None) -> None:
+        self.policy, self.probability = policy, probability
         self._warp = AffineTransform(normalized=True, mode="bilinear", padding_mode="reflection", align_corners=False)
 
-    def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Transform each image on its own draw.
 
         Args:
             images: [B, C, *spatial] in [-1, 1], 2D or 3D, float32.
-            generator: on the images' device.
+            draws: on the images' device.
 
         Returns:
             [B, C, *spatial]; intensities may leave [-1, 1], as they do for real and fake images alike.
         """
         policy = self.policy
-        images = _flip(images, policy.flip, generator)
+        for axis in policy.flip:
+            mirrored = torch.where(_uniform(images, 0, 1, draws) < 0.5, images.flip(axis + 2), images)
+            images = self._sometimes(mirrored, images, draws)
         if policy.shift or policy.rotate_degrees or policy.scale:
-            matrices = normalised(affine_matrices(images, policy, generator), images)
-            images = self._warp(images, matrices)
+            matrices = affine_matrices(images, policy, draws)
+            still = torch.eye(images.ndim - 1, device=images.device).expand_as(matrices)
+            images = self._warp(images, normalised(self._sometimes(matrices, still, draws), images))
         if policy.gamma:
-            exponent = torch.exp(_uniform(images, -policy.gamma, policy.gamma, generator))
-            images = ((images + 1).clamp(1e-6, 2) / 2) ** exponent * 2 - 1
+            exponent = torch.exp(_uniform(images, -policy.gamma, policy.gamma, draws))
+            images = self._sometimes(((images + 1).clamp(1e-6, 2) / 2) ** exponent * 2 - 1, images, draws)
         if policy.contrast:
             mean = images.mean(dim=tuple(range(1, images.ndim)), keepdim=True)
-            images = (images - mean) * _uniform(images, 1 - policy.contrast, 1 + policy.contrast, generator) + mean
+            factor = _uniform(images, 1 - policy.contrast, 1 + policy.contrast, draws)
+            images = self._sometimes((images - mean) * factor + mean, images, draws)
         if policy.brightness:
-            images = images + _uniform(images, -policy.brightness, policy.brightness, generator)
+            change = _uniform(images, -policy.brightness, policy.brightness, draws)
+            images = self._sometimes(images + change, images, draws)
         if policy.noise:
-            sigma = _uniform(images, 0, policy.noise, generator)
-            noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-            images = images + sigma * noise
-        return _cutout(images, policy.cutout, generator) if policy.cutout else images
+            noise = _uniform(images, 0, policy.noise, draws) * draws.randn(images.shape)
+            images = self._sometimes(images + noise, images, draws)
+        return self._sometimes(_cutout(images, policy.cutout, draws), images, draws) if policy.cutout else images
+
+    def _sometimes(self, changed: Tensor, unchanged: Tensor, draws: Draws) -> Tensor:
+        if self.probability is None:
+            return changed
+        chosen = draws.rand((len(changed), *[1] * (changed.ndim - 1))) < self.probability
+        return torch.where(chosen, changed, unchanged)
 
 
-def affine_matrices(images: torch.Tensor, policy: AugmentConfig, generator: torch.Generator) -> torch.Tensor:
+def affine_matrices(images: Tensor, policy: AugmentConfig, draws: Draws) -> Tensor:
     """Random matrices [B, d+1, d+1] from output to input, in voxels about the image's centre, axes in array order.
 
     Shifts are whole voxels, so that a policy without rotation and scale copies voxels and blurs nothing.
@@ -70,23 +84,23 @@ def affine_matrices(images: torch.Tensor, policy: AugmentConfig, generator: torc
     if policy.rotate_degrees:
         limit = math.radians(policy.rotate_degrees)
         for first, second in [(0, 1)] if dims == 2 else [(0, 1), (0, 2), (1, 2)]:
-            linear = linear @ _rotation(_draw((batch,), -limit, limit, generator), first, second, dims)
+            linear = linear @ _rotation(_draw((batch,), -limit, limit, draws), first, second, dims)
     if policy.scale:
-        linear = linear / _draw((batch, 1, 1), 1 - policy.scale, 1 + policy.scale, generator)
+        linear = linear / _draw((batch, 1, 1), 1 - policy.scale, 1 + policy.scale, draws)
     theta[:, :dims, :dims] = linear
     if policy.shift:
         sides = torch.tensor(images.shape[2:], device=device)
-        theta[:, :dims, dims] = (_draw((batch, dims), -policy.shift, policy.shift, generator) * sides).round()
+        theta[:, :dims, dims] = (_draw((batch, dims), -policy.shift, policy.shift, draws) * sides).round()
     return theta
 
 
-def normalised(matrices: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+def normalised(matrices: Tensor, images: Tensor) -> Tensor:
     """Matrices in voxels about the centre, as matrices in the [-1, 1] of `affine_grid` (sides are the borders)."""
     half = torch.tensor([*images.shape[2:], 2], device=images.device) / 2
     return matrices * half / half[:, None]
 
 
-def _rotation(angle: torch.Tensor, first: int, second: int, dims: int) -> torch.Tensor:
+def _rotation(angle: Tensor, first: int, second: int, dims: int) -> Tensor:
     matrix = torch.eye(dims, device=angle.device).repeat(len(angle), 1, 1)
     matrix[:, first, first] = matrix[:, second, second] = angle.cos()
     matrix[:, first, second] = -angle.sin()
@@ -94,27 +108,21 @@ def _rotation(angle: torch.Tensor, first: int, second: int, dims: int) -> torch.
     return matrix
 
 
-def _draw(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> torch.Tensor:
-    return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
+def _draw(shape: tuple[int, ...], low: float, high: float, draws: Draws) -> Tensor:
+    return draws.rand(shape) * (high - low) + low
 
 
-def _uniform(images: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+def _uniform(images: Tensor, low: float, high: float, draws: Draws) -> Tensor:
     """One number an image, shaped to broadcast over it."""
-    return _draw((images.shape[0], *([1] * (images.ndim - 1))), low, high, generator)
+    return _draw((images.shape[0], *([1] * (images.ndim - 1))), low, high, draws)
 
 
-def _flip(images: torch.Tensor, axes: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    for axis in axes:
-        images = torch.where(_uniform(images, 0, 1, generator) < 0.5, images.flip(axis + 2), images)
-    return images
-
-
-def _cutout(images: torch.Tensor, fraction: float, generator: torch.Generator) -> torch.Tensor:
+def _cutout(images: Tensor, fraction: float, draws: Draws) -> Tensor:
     """Set a square (cube) of side `fraction` to the lowest value; it may reach over the border."""
     inside = torch.ones((images.shape[0], 1, *([1] * (images.ndim - 2))), dtype=torch.bool, device=images.device)
     for axis, side in enumerate(images.shape[2:]):
         length = max(1, round(side * fraction))
-        centre = torch.randint(0, side + 1 - length % 2, (images.shape[0],), generator=generator, device=images.device)
+        centre = draws.randint(side + 1 - length % 2, (images.shape[0],))
         position = torch.arange(side, device=images.device)
         within = (position - centre[:, None] + length // 2 >= 0) & (position - centre[:, None] + length // 2 < length)
         inside = inside & within.view(images.shape[0], 1, *([1] * axis), side, *([1] * (images.ndim - 3 - axis)))

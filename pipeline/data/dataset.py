@@ -28,12 +28,14 @@ class DataSet:
         manifest: all text; at least image_id, label ("" = unlabelled) and patient_id ("" = none).
         images: memory-mapped [N, C, *spatial] in stored numbers.
         scaling: how stored numbers are to be read.
+        masks: memory-mapped [N, 1, *spatial] uint8 of 0 and 1, or None.
     """
 
     root: Path
     manifest: pd.DataFrame
     images: np.ndarray
     scaling: Scaling
+    masks: np.ndarray | None = None
 
     def rows(self, image_ids: Sequence[str]) -> np.ndarray:
         """Positions of `image_ids`, in their order.
@@ -63,6 +65,20 @@ class DataSet:
             raise DataError(f"{self.root.name}: labels outside {list(classes)}: {sorted(set(names[numbers < 0]))}")
         return torch.from_numpy(np.asarray(numbers, dtype=np.int64))
 
+    def numbers(self, rows: np.ndarray, columns: Sequence[str]) -> np.ndarray:
+        """Values [B, len(columns)] of numeric columns at `rows`; NaN where a cell is not a number.
+
+        Raises:
+            DataError: there is no such column.
+        """
+        absent = [name for name in columns if name not in self.manifest]
+        if absent:
+            raise DataError(
+                f"the manifest has no column {', '.join(absent)}; it has {', '.join(self.manifest.columns)}."
+            )
+        cells = self.manifest[list(columns)].iloc[rows]
+        return cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a CSV as text: ids such as 007 keep their zeros, and empty cells are empty strings."""
@@ -85,4 +101,5 @@ def open_dataset(root: Path) -> DataSet:
     images = np.load(root / IMAGES, mmap_mode="r", allow_pickle=False)
     if len(manifest) != len(images):
         raise DataError(f"{root.name}: {MANIFEST} has {len(manifest)} rows, {IMAGES} has {len(images)}. Make it again.")
-    return DataSet(root, manifest, images, scaling)
+    masks = np.load(root / MASKS, mmap_mode="r", allow_pickle=False) if (root / MASKS).is_file() else None
+    return DataSet(root, manifest, images, scaling, masks)

@@ -2,46 +2,139 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.core.errors import DataError
+from pipeline.data.dataset import DataSet
 from pipeline.data.scaling import Scaling
+
+UNLABELLED = -1
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images [B, C, *spatial] in [-1, 1] with their labels [B]."""
+    """Images [B, C, *spatial] in [-1, 1] with what is known of them.
+
+    Attributes:
+        label: [B] int64, -1 where unknown.
+        mask: [B, 1, *spatial] of 0 and 1.
+        attributes: [B, A], standardised.
+    """
 
     images: Tensor
     label: Tensor
+    mask: Tensor | None = None
+    attributes: Tensor | None = None
 
 
-class LabelledStream:
-    """Class-balanced batches, without replacement within a class until the class is used up.
+@dataclass(frozen=True)
+class StoredImages:
+    """Images on the device as they are stored; they are mapped to [-1, 1] batch by batch.
 
-    Images stay on the device as they are stored and are mapped to [-1, 1] batch by batch.
-
-    Args:
+    Attributes:
         stored: [N, C, *spatial] in stored numbers.
-        label: [N] int64.
-        seed: of the order in which images come.
+        label: [N] int64, -1 where unknown.
+        masks: [N, 1, *spatial] uint8.
+        attributes: [N, A] float32, standardised.
     """
 
-    def __init__(self, stored: Tensor, label: Tensor, scaling: Scaling, batch_size: int, seed: int) -> None:
-        self.stored, self.label, self.scaling, self.batch_size = stored, label, scaling, batch_size
+    stored: Tensor
+    label: Tensor
+    scaling: Scaling
+    masks: Tensor | None = None
+    attributes: Tensor | None = None
+
+    def batch(self, rows: Tensor) -> Batch:
+        return Batch(
+            images=self.scaling.to_model(self.stored[rows]),
+            label=self.label[rows],
+            mask=None if self.masks is None else self.masks[rows].float(),
+            attributes=None if self.attributes is None else self.attributes[rows],
+        )
+
+    def of_classes(self, numbers: Sequence[int]) -> StoredImages:
+        """Only the images whose label is among `numbers`."""
+        keep = torch.isin(self.label, torch.tensor(list(numbers), device=self.label.device))
+        return StoredImages(
+            stored=self.stored[keep],
+            label=self.label[keep],
+            scaling=self.scaling,
+            masks=None if self.masks is None else self.masks[keep],
+            attributes=None if self.attributes is None else self.attributes[keep],
+        )
+
+    def unlabelled(self) -> StoredImages:
+        """The images without a label; where there is none, all images with their labels hidden."""
+        without = self.of_classes([UNLABELLED])
+        if len(without.label):
+            return without
+        return replace(self, label=torch.full_like(self.label, UNLABELLED))
+
+
+def stored_images(
+    dataset: DataSet, rows: np.ndarray, classes: Sequence[str], attributes: Sequence[str], device: str
+) -> StoredImages:
+    """The images at `rows` on the device; the attributes are standardised over the labelled ones.
+
+    Raises:
+        DataError: a label is not among `classes`, or an attribute is not a number for every labelled image.
+    """
+    labelled = (dataset.manifest["label"].iloc[rows] != "").to_numpy(copy=True)
+    label = torch.full((len(rows),), UNLABELLED)
+    label[torch.from_numpy(labelled)] = dataset.labels(rows[labelled], classes)
+    masks = dataset.masks
+    return StoredImages(
+        stored=torch.from_numpy(np.ascontiguousarray(dataset.images[rows])).to(device),
+        label=label.to(device),
+        scaling=dataset.scaling,
+        masks=None if masks is None else torch.from_numpy(np.ascontiguousarray(masks[rows])).to(device),
+        attributes=_attributes(dataset, rows, labelled, attributes, device),
+    )
+
+
+def _attributes(
+    dataset: DataSet, rows: np.ndarray, labelled: np.ndarray, names: Sequence[str], device: str
+) -> Tensor | None:
+    if not names:
+        return None
+    values = dataset.numbers(rows, names)
+    if not np.isfinite(values[labelled]).all():
+        raise DataError(f"gan.attributes: {', '.join(names)} must be a number for every labelled training image.")
+    centre, spread = values[labelled].mean(axis=0), values[labelled].std(axis=0)
+    standard = (values - centre) / np.maximum(spread, 1e-6)
+    return torch.from_numpy(np.nan_to_num(standard).astype(np.float32)).to(device)
+
+
+class Stream:
+    """Class-balanced batches, without replacement within a class until the class is used up.
+
+    Args:
+        images: the classes are those that occur in their labels.
+        batch_size: images a batch, over all processes.
+        seed: of the order in which images come.
+        rank, world: this process's number, and how many there are; each gets its part of every batch.
+    """
+
+    def __init__(self, images: StoredImages, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.images, self.batch_size = images, batch_size
+        self._own = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self._random = torch.Generator().manual_seed(seed)
-        self._members = [torch.nonzero(label.cpu() == number).squeeze(1) for number in label.unique().tolist()]
+        label = images.label.cpu()
+        self._members = [torch.nonzero(label == number).squeeze(1) for number in label.unique().tolist()]
         self._order = [self._shuffled(members) for members in self._members]
         self._position = [0] * len(self._members)
         self._turn = 0
 
     def next(self) -> Batch:
         """The next batch; classes come in turn, so their numbers differ by at most one."""
-        rows = torch.tensor([self._next_row() for _ in range(self.batch_size)], device=self.stored.device)
-        return Batch(images=self.scaling.to_model(self.stored[rows]), label=self.label[rows])
+        rows = [self._next_row() for _ in range(self.batch_size)][self._own]
+        return self.images.batch(torch.tensor(rows, device=self.images.label.device))
 
     def _next_row(self) -> int:
         which = self._turn

@@ -2,34 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What an image shall be, or is. `label` is [B] int64."""
+    """What an image shall be, or is.
+
+    Attributes:
+        label: [B] int64.
+        mask: [B, 1, *spatial] of 0 and 1.
+        attributes: [B, A], standardised.
+        source: [B, C, *spatial] in [-1, 1], the image that a translator starts from.
+    """
 
     label: Tensor | None = None
+    mask: Tensor | None = None
+    attributes: Tensor | None = None
+    source: Tensor | None = None
 
     def required_label(self) -> Tensor:
-        if self.label is None:
-            raise ValueError("this network is conditional on the class; its Condition needs a label [B]")
-        return self.label
+        return _required(self.label, "a label [B]")
+
+    def required_mask(self) -> Tensor:
+        return _required(self.mask, "a mask [B, 1, *spatial]")
+
+    def required_source(self) -> Tensor:
+        return _required(self.source, "a source image [B, C, *spatial]")
+
+
+def _required(part: Tensor | None, what: str) -> Tensor:
+    if part is None:
+        raise ValueError(f"this network's Condition needs {what}")
+    return part
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A discriminator's output: `logits` [B], large for real; never squashed by a sigmoid."""
+    """A discriminator's output.
+
+    Attributes:
+        logits: [B], or [B, patches] of a discriminator that judges patches; large for real, never squashed.
+        class_logits: [B, num_classes], from an auxiliary classifier.
+        features: inner activations, each [B, ...], for feature matching.
+    """
 
     logits: Tensor
+    class_logits: Tensor | None = None
+    features: tuple[Tensor, ...] = ()
+
+    def float(self) -> Judgement:
+        """The same in float32."""
+        return Judgement(
+            self.logits.float(),
+            None if self.class_logits is None else self.class_logits.float(),
+            tuple(feature.float() for feature in self.features),
+        )
 
 
 class Generator(Protocol):
-    """(z [B, latent_dim], condition) -> images [B, C, *spatial] in [-1, 1]."""
+    """(z [B, latent_dim], condition) -> images [B, C, *spatial] in [-1, 1].
+
+    A generator with a truncation of its own has `truncated(z, condition, psi)`; others get `psi * z`.
+    """
 
     latent_dim: int
 
@@ -44,3 +85,30 @@ class Discriminator(Protocol):
 
 def condition_of(label: Tensor) -> Condition:
     return Condition(label=label.to(torch.int64))
+
+
+class ConditionCode(nn.Module):
+    """Class and attributes as one vector: the class's embedding beside the attributes, [B, size].
+
+    Args:
+        num_classes: 0 = the class is not used.
+    """
+
+    def __init__(self, num_classes: int, embedding_dim: int, num_attributes: int = 0) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_classes, embedding_dim) if num_classes else None
+        self.size = embedding_dim * bool(num_classes) + num_attributes
+        self.num_attributes = num_attributes
+
+    def forward(self, condition: Condition) -> Tensor:
+        parts = [] if self.embedding is None else [self.embedding(condition.required_label())]
+        if self.num_attributes:
+            parts.append(_required(condition.attributes, f"{self.num_attributes} attributes [B, A]"))
+        return torch.cat(parts, dim=1)
+
+
+def recompute(wanted: bool, block: Callable[..., Any], *inputs: Any) -> Any:
+    """`block(*inputs)`; if `wanted`, its activations are not kept but computed again on the way back."""
+    if not wanted or not torch.is_grad_enabled():
+        return block(*inputs)
+    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -8,10 +8,59 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from pipeline.nets.conditions import Condition, Judgement
+from pipeline.nets.conditions import Condition, Judgement, recompute
 from pipeline.nets.sizes import doublings
 
 _SLOPE = 0.1
+
+
+class StridedTrunk(nn.Module):
+    """Spectrally normalised strided convolutions: [B, C, *spatial] -> [B, features, *grid].
+
+    Args:
+        width: channels of the first layer; they double with each halving of the grid.
+    """
+
+    def __init__(self, *, spatial_size: Sequence[int], channels: int, width: int) -> None:
+        super().__init__()
+        dims, levels = len(spatial_size), doublings(spatial_size)
+        conv = Conv[Conv.CONV, dims]
+        widths = [width * 2**level for level in range(levels)]
+        layers = [
+            spectral_norm(conv(before, after, 4, stride=2, padding=1))
+            for before, after in zip([channels, *widths], widths, strict=False)
+        ]
+        self.layers = nn.ModuleList([*layers, spectral_norm(conv(widths[-1], widths[-1], 3, padding=1))])
+        self.features = widths[-1]
+        self.checkpointing = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        for layer in self.layers:
+            images = recompute(self.checkpointing, _activated, layer, images)
+        return images
+
+
+def _activated(layer: nn.Module, images: Tensor) -> Tensor:
+    return nn.functional.leaky_relu(layer(images), _SLOPE)
+
+
+class Projection(nn.Module):
+    """Inner product of pooled features [B, features] with the condition's embedding, [B].
+
+    Miyato & Koyama, "cGANs with Projection Discriminator", ICLR 2018; attributes enter by a linear embedding, as in
+    Ding et al., "CcGAN: Continuous Conditional Generative Adversarial Networks", ICLR 2021.
+    """
+
+    def __init__(self, features: int, num_classes: int, num_attributes: int = 0) -> None:
+        super().__init__()
+        self.embedding = spectral_norm(nn.Embedding(num_classes, features))
+        self.attributes = spectral_norm(nn.Linear(num_attributes, features)) if num_attributes else None
+
+    def forward(self, pooled: Tensor, condition: Condition) -> Tensor:
+        embedded = self.embedding(condition.required_label())
+        if self.attributes is not None:
+            embedded = embedded + self.attributes(condition.attributes)
+        return (embedded * pooled).sum(dim=1)
 
 
 class ProjectionDiscriminator(nn.Module):
@@ -24,20 +73,14 @@ class ProjectionDiscriminator(nn.Module):
         width: channels of the first layer; they double with each halving of the grid.
     """
 
-    def __init__(self, *, spatial_size: Sequence[int], channels: int, num_classes: int, width: int) -> None:
+    def __init__(
+        self, *, spatial_size: Sequence[int], channels: int, num_classes: int, width: int, num_attributes: int = 0
+    ) -> None:
         super().__init__()
-        dims, levels = len(spatial_size), doublings(spatial_size)
-        conv = Conv[Conv.CONV, dims]
-        widths = [width * 2**level for level in range(levels)]
-        layers: list[nn.Module] = []
-        for before, after in zip([channels, *widths], widths, strict=False):
-            layers += [spectral_norm(conv(before, after, 4, stride=2, padding=1)), nn.LeakyReLU(_SLOPE)]
-        layers += [spectral_norm(conv(widths[-1], widths[-1], 3, padding=1)), nn.LeakyReLU(_SLOPE)]
-        self.trunk = nn.Sequential(*layers)
-        self.score = spectral_norm(nn.Linear(widths[-1], 1))
-        self.embedding = spectral_norm(nn.Embedding(num_classes, widths[-1]))
+        self.trunk = StridedTrunk(spatial_size=spatial_size, channels=channels, width=width)
+        self.score = spectral_norm(nn.Linear(self.trunk.features, 1))
+        self.projection = Projection(self.trunk.features, num_classes, num_attributes)
 
     def forward(self, images: Tensor, condition: Condition) -> Judgement:
         pooled = self.trunk(images).flatten(2).sum(dim=2)
-        logits = self.score(pooled).squeeze(1) + (self.embedding(condition.required_label()) * pooled).sum(dim=1)
-        return Judgement(logits=logits)
+        return Judgement(logits=self.score(pooled).squeeze(1) + self.projection(pooled, condition))

@@ -10,7 +10,7 @@ from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from pipeline.nets.conditions import Condition
+from pipeline.nets.conditions import Condition, ConditionCode, recompute
 from pipeline.nets.sizes import doublings, first_grid
 
 
@@ -36,7 +36,7 @@ class ConditionalBatchNorm(nn.Module):
 class ConvGenerator(nn.Module):
     """Class-conditional generator of nearest-neighbour doublings and 3 x 3 convolutions, in 2D or 3D.
 
-    The class embedding beside z makes the code that feeds the first grid and every norm. Channels halve with each
+    Class and attributes beside z make the code that feeds the first grid and every norm. Channels halve with each
     doubling of the grid. Sides that are not a power of two times the first grid are cropped at the centre. (Transposed
     convolutions would be cheaper, but leave a lattice in small images.)
 
@@ -54,6 +54,7 @@ class ConvGenerator(nn.Module):
         latent_dim: int,
         embedding_dim: int,
         width: int,
+        num_attributes: int = 0,
     ) -> None:
         super().__init__()
         dims, levels = len(spatial_size), doublings(spatial_size)
@@ -61,8 +62,9 @@ class ConvGenerator(nn.Module):
         self.spatial_size = tuple(spatial_size)
         self.grid = first_grid(spatial_size)
         widths = [width * 2 ** (levels - 1 - level) for level in range(levels)]
-        code_dim = latent_dim + embedding_dim
-        self.embedding = nn.Embedding(num_classes, embedding_dim)
+        self.code = ConditionCode(num_classes, embedding_dim, num_attributes)
+        code_dim = latent_dim + self.code.size
+        self.checkpointing = False
         self.start = nn.Linear(code_dim, widths[0] * math.prod(self.grid))
         self.norms = nn.ModuleList([ConditionalBatchNorm(dims, features, code_dim) for features in widths])
         conv = Conv[Conv.CONV, dims]
@@ -71,11 +73,15 @@ class ConvGenerator(nn.Module):
         )
 
     def forward(self, z: Tensor, condition: Condition) -> Tensor:
-        code = torch.cat([z, self.embedding(condition.required_label())], dim=1)
+        code = torch.cat([z, self.code(condition)], dim=1)
         features = self.start(code).view(len(z), -1, *self.grid)
         for norm, layer in zip(self.norms, self.layers, strict=True):
-            features = layer(interpolate(torch.relu(norm(features, code)), scale_factor=2.0, mode="nearest"))
+            features = recompute(self.checkpointing, _doubled, norm, layer, features, code)
         return torch.tanh(centre_crop(features, self.spatial_size))
+
+
+def _doubled(norm: nn.Module, layer: nn.Module, features: Tensor, code: Tensor) -> Tensor:
+    return layer(interpolate(torch.relu(norm(features, code)), scale_factor=2.0, mode="nearest"))
 
 
 def centre_crop(images: Tensor, spatial_size: Sequence[int]) -> Tensor:

@@ -15,7 +15,8 @@ from pipeline.core.errors import NonFiniteLoss
 from pipeline.core.seeds import derive_seed
 from pipeline.data.augmentation import Augmenter
 from pipeline.data.dataset import DataSet
-from pipeline.data.streams import LabelledStream
+from pipeline.data.draws import Draws
+from pipeline.data.streams import StoredImages, Stream
 from pipeline.nets.classifiers import make_classifier
 
 _APPLY_BATCH = 256
@@ -58,7 +59,7 @@ def fit_classifier(
     """
     streams = _streams(config, shares, classes, hardware, seed)
     augment = Augmenter(config.augment)
-    random = torch.Generator(hardware.device).manual_seed(derive_seed(seed, "augment"))
+    draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "augment")))
     images = shares[0].dataset.images
     with torch.random.fork_rng(devices=[hardware.device] if hardware.device == "cuda" else []):
         torch.manual_seed(derive_seed(seed, "weights"))
@@ -74,7 +75,7 @@ def fit_classifier(
             batches = [stream.next() for stream in streams]
             seen = torch.cat([batch.images for batch in batches])
             label = torch.cat([batch.label for batch in batches])
-            seen = augment(seen, random) if classical else seen
+            seen = augment(seen, draws) if classical else seen
             with autocast(hardware):
                 logits = net(seen)
             loss = nn.functional.cross_entropy(logits.float(), label)
@@ -101,13 +102,13 @@ def apply_classifier(net: nn.Module, dataset: DataSet, rows: np.ndarray, hardwar
 
 def _streams(
     config: ClassifierConfig, shares: Sequence[Share], classes: Sequence[str], hardware: Hardware, seed: int
-) -> list[LabelledStream]:
+) -> list[Stream]:
     streams = []
     for number, (share, size) in enumerate(zip(shares, batch_sizes(config.batch_size, shares), strict=True)):
         stored = torch.from_numpy(np.ascontiguousarray(share.dataset.images[share.rows])).to(hardware.device)
         label = share.dataset.labels(share.rows, classes).to(hardware.device)
         order = derive_seed(seed, "order", number)
-        streams.append(LabelledStream(stored, label, share.dataset.scaling, size, order))
+        streams.append(Stream(StoredImages(stored, label, share.dataset.scaling), size, order))
     return streams
 
 

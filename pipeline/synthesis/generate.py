@@ -9,9 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.adversarial.donors import Donors
+from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.loop import sample
 from pipeline.adversarial.weights import load_net
 from pipeline.core.seeds import derive_seed
+from pipeline.data.dataset import open_dataset
+from pipeline.data.split import split_ids
+from pipeline.data.streams import stored_images
+from pipeline.nets.conditions import Condition, condition_of
 
 _BATCH = 64
 
@@ -19,14 +25,28 @@ _BATCH = 64
 class TrainedGenerator:
     """A generator with what is known of it.
 
+    Args:
+        directory: of its fit-gan stage.
+        inputs: the run's `prepare` and `split` directories; the training images of the generator's fold lend masks,
+            source images and attributes to new ones where the family needs them.
+
     Attributes:
         description: `model.json`: classes, scaling, fold, gan_seed, digests of the weights.
     """
 
-    def __init__(self, directory: Path, device: str = "cpu") -> None:
+    def __init__(self, directory: Path, inputs: dict[str, Path], device: str = "cpu") -> None:
         net, self.description = load_net(directory, "generator")
         self.net: Any = net.to(device)
         self.device = device
+        family = FAMILIES[self.description["gan"]["family"]]
+        attributes = tuple(self.description["gan"]["attributes"])
+        self._donors: Donors | None = None
+        if family.needs or attributes:
+            dataset = open_dataset(inputs["prepare"])
+            rows = dataset.rows(split_ids(inputs["split"], int(self.description["fold"]), "train"))
+            images = stored_images(dataset, rows, self.classes, attributes, device)
+            positive = [self.classes.index(name) for name in self.description["positive"]]
+            self._donors = Donors(images, family.needs, positive)
 
     @property
     def classes(self) -> list[str]:
@@ -35,15 +55,27 @@ class TrainedGenerator:
     def images(self, label: str, num: int, seed: int, truncation_psi: float = 1.0) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (sample_seed, image [C, *spatial] in [-1, 1]) for `num` images of class `label`.
 
-        Every image has a seed of its own, so that any one of them can be made again. `truncation_psi` scales z:
-        below 1 images are nearer to the class's mean, and less different from each other.
+        Every image has a seed of its own, so that any one of them can be made again. Below 1, `truncation_psi` gives
+        images nearer to the mean, and less different from each other.
         """
-        number = self.classes.index(label)
         for start in range(0, num, _BATCH):
             seeds = [derive_seed(seed, label, index) for index in range(start, min(start + _BATCH, num))]
-            z = torch.stack([self._noise(one) for one in seeds]) * truncation_psi
-            batch = sample(self.net, torch.full((len(seeds),), number, device=self.device), z.to(self.device))
+            z, conditions = zip(*(self._asked(label, one) for one in seeds), strict=True)
+            batch = sample(self.net, torch.cat(z).to(self.device), _stacked(conditions), truncation_psi)
             yield from zip(seeds, batch.numpy(), strict=True)
 
-    def _noise(self, seed: int) -> torch.Tensor:
-        return torch.randn(self.net.latent_dim, generator=torch.Generator().manual_seed(seed))
+    def _asked(self, label: str, seed: int) -> tuple[torch.Tensor, Condition]:
+        random = torch.Generator().manual_seed(seed)
+        z = torch.randn(1, self.net.latent_dim, generator=random)
+        number = torch.tensor([self.classes.index(label)])
+        if self._donors is None:
+            return z, condition_of(number.to(self.device))
+        return z, self._donors.condition(number, random)
+
+
+def _stacked(conditions: tuple[Condition, ...]) -> Condition:
+    def part(name: str) -> torch.Tensor | None:
+        values = [getattr(condition, name) for condition in conditions]
+        return None if values[0] is None else torch.cat(values)
+
+    return Condition(label=part("label"), mask=part("mask"), attributes=part("attributes"), source=part("source"))

@@ -34,7 +34,7 @@ def sample_run(
     checkpoint = run_dir / "checkpoints" / "fold-0-gan-0"
     if not (checkpoint / "model.json").is_file():
         raise UserError(f"{run_dir}: holds no trained generator. Let `radaug run` finish first.")
-    generator = TrainedGenerator(checkpoint)
+    generator = TrainedGenerator(checkpoint, {name: run_dir / "stages" / name for name in ("prepare", "split")})
     if label not in generator.classes:
         raise UserError(f"--label {label}: the generator's classes are {generator.classes}.")
     if num < 1 or not 0 < truncation_psi <= 1:

@@ -47,7 +47,7 @@ def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     Raises:
         DataError: the generator gives the same flat image for everything, or values that are not numbers.
     """
-    generator = TrainedGenerator(inputs["fit-gan"], config.device)
+    generator = TrainedGenerator(inputs["fit-gan"], dict(inputs), config.device)
     scaling = Scaling.from_json(generator.description["scaling"])
     images, rows = [], []
     for label in generator.classes:

@@ -7,7 +7,7 @@ from torch import nn
 from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
 from pipeline.adversarial.terms import hinge_discriminator, hinge_generator
 from pipeline.adversarial.turns import NoiseTurn
-from pipeline.config.experiment import SnganConfig
+from pipeline.config.families import SnganConfig
 from pipeline.nets.discriminators import ProjectionDiscriminator
 from pipeline.nets.generators import ConvGenerator
 
@@ -17,6 +17,7 @@ def nets(config: SnganConfig, shape: ImageShape) -> dict[str, nn.Module]:
         spatial_size=shape.spatial_size,
         channels=shape.channels,
         num_classes=shape.num_classes,
+        num_attributes=shape.num_attributes,
         latent_dim=config.latent_dim,
         embedding_dim=config.embedding_dim,
         width=config.generator_width,
@@ -25,6 +26,7 @@ def nets(config: SnganConfig, shape: ImageShape) -> dict[str, nn.Module]:
         spatial_size=shape.spatial_size,
         channels=shape.channels,
         num_classes=shape.num_classes,
+        num_attributes=shape.num_attributes,
         width=config.discriminator_width,
     )
     return {"generator": generator, "discriminator": discriminator}
@@ -49,7 +51,7 @@ def recipe(config: SnganConfig) -> Recipe:
 FAMILY = Family(
     name="sngan",
     dimensions=(2, 3),
-    conditions=("class",),
+    conditions=("class", "attributes"),
     source="Miyato et al., Spectral Normalization for GANs, ICLR 2018; Miyato & Koyama, ICLR 2018",
     nets=nets,
     recipe=recipe,

@@ -1,0 +1,98 @@
+"""`gan:` — what all families share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config.augment import DISCRIMINATOR_AUGMENT, AugmentConfig
+from pipeline.config.section import Section
+
+Rate = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class AdaConfig(Section):
+    """Adaptive augmentation (Karras et al., "Training GANs with limited data", NeurIPS 2020).
+
+    Attributes:
+        target: of the overfitting estimate E[sign D(real)]; above it, augmentation becomes more likely.
+        num_images: in how many images the probability can go from 0 to 1.
+    """
+
+    target: float = Field(0.6, gt=-1, lt=1)
+    num_images: int = Field(50_000, ge=1)
+
+
+class WatchConfig(Section):
+    """The collapse watch: what is looked at while training, and when it speaks.
+
+    Attributes:
+        checks: looks over the training; 0 switches the watch off.
+        images: probe images a class.
+        similarity: excess of intra-class MS-SSIM over that of real images.
+        coverage: share of real probe images that have a sample in their neighbourhood, at least.
+        duplicates: share of samples that nearly equal another one, at most.
+        overfitting: the discriminator's (train - val) / (train - fake) logit gap, at most.
+        rollbacks: how often a training may go back to its last good checkpoint.
+    """
+
+    checks: int = Field(10, ge=0)
+    images: int = Field(32, ge=8)
+    similarity: float = Field(0.3, gt=0)
+    coverage: float = Field(0.1, ge=0, le=1)
+    duplicates: float = Field(0.2, gt=0, le=1)
+    overfitting: float = Field(0.9, gt=0)
+    rollbacks: int = Field(2, ge=0)
+
+
+class GanConfig(Section):
+    """What every family has.
+
+    Attributes:
+        num_images: length of training, in real images shown to the discriminator.
+        batch_size: images a move, over all devices and all parts of an accumulated batch.
+        accumulate: parts that a batch is computed in, to save memory.
+        checkpointing: compute activations again on the way back instead of keeping them: less memory, more time.
+        attributes: numeric columns of the manifest (diameter_mm, age) that images are conditioned on beside the class.
+        generator_width, discriminator_width: channels at full image size; they double with each halving of the grid.
+        generator_lr, discriminator_lr: far apart where a normalised discriminator sees augmented images: it learns
+            slowly, and at equal rates the generator outruns it.
+        ema: decay of the averaged generator a step; it is the averaged one that makes the samples.
+        augment: differentiable augmentation of real and fake images (Zhao et al. 2020), of the same transforms that
+            the classifiers use.
+        ada: adapts the probability of `augment`; null = every image is augmented.
+        snapshots: sample grids over the training.
+        checkpoints: checkpoints over the training; a killed run goes on from the last one.
+    """
+
+    family: str
+    num_images: int = Field(100_000, ge=1)
+    batch_size: int = Field(32, ge=2)
+    accumulate: int = Field(1, ge=1)
+    checkpointing: bool = False
+    gan_seeds: int = Field(1, ge=1)
+    latent_dim: int = Field(64, ge=1)
+    embedding_dim: int = Field(32, ge=1)
+    attributes: tuple[str, ...] = ()
+    generator_width: int = Field(32, ge=4)
+    discriminator_width: int = Field(32, ge=4)
+    generator_lr: Rate = 5e-5
+    discriminator_lr: Rate = 8e-4
+    ema: float = Field(0.998, ge=0, lt=1)
+    augment: AugmentConfig = DISCRIMINATOR_AUGMENT
+    ada: AdaConfig | None = None
+    watch: WatchConfig = WatchConfig()
+    snapshots: int = Field(8, ge=1)
+    checkpoints: int = Field(10, ge=1)
+    samples_per_class: int = Field(200, ge=8)
+    truncation_psi: float = Field(1.0, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size}), as 4 divides 32"
+            )
+        return self
