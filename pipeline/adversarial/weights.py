@@ -27,9 +27,17 @@ def folded(net: Net) -> Net:
     net = copy.deepcopy(net).eval()
     for module in net.modules():
         if parametrize.is_parametrized(module):
+            _own_class(module)
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
     return net
+
+
+def _own_class(module: nn.Module) -> None:
+    """A copied module shares its parametrised class with the original, whose weights removal would take away too."""
+    shared = type(module)
+    body = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, body)
 
 
 def save_nets(out_dir: Path, nets: dict[str, nn.Module], description: dict[str, Any]) -> None:
