@@ -52,13 +52,24 @@ def save_nets(out_dir: Path, nets: dict[str, nn.Module], description: dict[str, 
     write_json(out_dir / MODEL, description | {"weights": digests})
 
 
+def read_description(directory: Path) -> dict[str, Any]:
+    """What `save_nets` was told of the nets in `directory`."""
+    description: dict[str, Any] = read_json(directory / MODEL)
+    return description
+
+
+def has_net(directory: Path, name: str) -> bool:
+    """Whether the family of the nets in `directory` has a net of this name."""
+    return name in read_description(directory)["weights"]
+
+
 def load_net(directory: Path, name: str) -> tuple[nn.Module, dict[str, Any]]:
     """Build net `name` from a fit-gan directory, in evaluation mode on the CPU, with its description.
 
     Raises:
         DataError: the weights are not the ones that the description was written with.
     """
-    description = read_json(directory / MODEL)
+    description = read_description(directory)
     path = directory / f"{name}.safetensors"
     if digest_file(path) != description["weights"][name]:
         raise DataError(f"{path.name}: does not match {MODEL} beside it; train this generator again.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.adversarial.weights import load_net
+from pipeline.adversarial.weights import has_net, load_net, read_description
 from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.core.compute import resolve_hardware
@@ -20,9 +21,13 @@ from pipeline.data.dataset import DataSet, open_dataset, write_table
 from pipeline.data.split import split_ids
 from pipeline.measures.classification import weighted_auroc
 from pipeline.measures.resampling import MIN_PATIENTS, Spread, interval, patient_weights
-from pipeline.nets.conditions import condition_of
+from pipeline.nets.conditions import Condition
 
 NOTE = "this discriminator saw abnormal patients in training: its score is a by-product, not an anomaly detector's"
+METRICS = [
+    "stage", "arm", "fold", "seed", "gan_seed", "split", "label", "subgroup", "metric", "value", "ci_low", "ci_high",
+    "n_patients", "n_images", "detail",
+]  # fmt: skip
 _BATCH = 128
 
 
@@ -51,12 +56,18 @@ def anomaly_config(experiment: Experiment, fold: int, gan_seed: int) -> AnomalyC
 
 
 def run(config: AnomalyConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
-    """Score the fold's test images; write anomaly.csv and the AUROC of abnormal against normal."""
+    """Score the fold's test images; write anomaly.csv and the AUROC of abnormal against normal.
+
+    A family without a discriminator gives no scores: the tables stay empty, and the record says so.
+    """
+    if not has_net(inputs["fit-gan"], "discriminator"):
+        return _skipped(inputs["fit-gan"], out_dir)
     dataset = open_dataset(inputs["prepare"])
     rows = dataset.rows(split_ids(inputs["split"], config.fold, "test"))
-    net, _ = load_net(inputs["fit-gan"], "discriminator")
+    net, description = load_net(inputs["fit-gan"], "discriminator")
     normal = [number for number, name in enumerate(config.classes) if name not in config.positive]
-    scores = anomaly_scores(net.to(config.device), dataset, rows, normal, config.device)
+    attributes = len(description["gan"]["attributes"])
+    scores = anomaly_scores(net.to(config.device), dataset, rows, normal, attributes, config.device)
     table = dataset.manifest.iloc[rows][["image_id", "patient_id", "label"]].reset_index(drop=True)
     table.insert(0, "split", "test")
     table.insert(0, "gan_seed", str(config.gan_seed))
@@ -70,19 +81,35 @@ def run(config: AnomalyConfig, inputs: Mapping[str, Path], out_dir: Path) -> Rec
 
 @torch.no_grad()
 def anomaly_scores(
-    net: nn.Module, dataset: DataSet, rows: np.ndarray, normal: Sequence[int], device: str
+    net: nn.Module, dataset: DataSet, rows: np.ndarray, normal: Sequence[int], attributes: int, device: str
 ) -> np.ndarray:
     """Minus the discriminator's logit under the normal class, [len(rows)]; large = unlike a normal image.
 
-    Every image is judged under the same condition: under its own label the score would know the answer. With several
-    normal classes the one that fits best counts.
+    Every image is judged under the same condition, and with mean attributes: under its own label the score would know
+    the answer. With several normal classes the one that fits best counts. A discriminator that judges an image beside
+    its mask is shown the image's own; one that judges patches gives their mean.
     """
     found = []
     for start in range(0, len(rows), _BATCH):
-        images = dataset.tensor(rows[start : start + _BATCH]).to(device)
-        logits = [net(images, condition_of(torch.full((len(images),), one, device=device))).logits for one in normal]
-        found.append(-torch.stack(logits).amax(dim=0).float().cpu())
+        part = rows[start : start + _BATCH]
+        images = dataset.tensor(part).to(device)
+        shared = Condition(
+            mask=None if dataset.masks is None else torch.from_numpy(dataset.masks[part].astype(np.float32)).to(device),
+            attributes=torch.zeros(len(part), attributes, device=device) if attributes else None,
+        )
+        conditions = [replace(shared, label=torch.full((len(part),), one, device=device)) for one in normal]
+        logits = [net(images, condition).logits.reshape(len(part), -1) for condition in conditions]
+        found.append(-torch.stack([one.mean(dim=1) for one in logits]).amax(dim=0).float().cpu())
     return torch.cat(found).numpy()
+
+
+def _skipped(fitted: Path, out_dir: Path) -> Record:
+    columns = ["fold", "gan_seed", "split", "image_id", "patient_id", "label", "anomaly_score"]
+    write_table(out_dir / "anomaly.csv", pd.DataFrame(columns=columns))
+    write_table(out_dir / "metrics.csv", pd.DataFrame(columns=METRICS))
+    family = read_description(fitted)["gan"]["family"]
+    note = f"Skipped: the family {family} has no discriminator, so there is nothing to score anomalies by."
+    return Record(stage="anomaly", figures={"auroc": "skipped"}, notes=(note,))
 
 
 def _metrics(config: AnomalyConfig, table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
@@ -101,4 +128,4 @@ def _metrics(config: AnomalyConfig, table: pd.DataFrame, scores: np.ndarray) -> 
         "label": "+".join(config.positive), "subgroup": "", "metric": "auroc", "value": f"{value:.6g}",
         "ci_low": low, "ci_high": high, "n_patients": patients, "n_images": len(scores), "detail": NOTE,
     }  # fmt: skip
-    return pd.DataFrame([row])
+    return pd.DataFrame([row], columns=METRICS)
