@@ -117,17 +117,17 @@ def report(
 
 @app.command
 def families(*, as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False) -> None:
-    """List the GAN families: name, dimensions, conditions, source."""
+    """List the GAN families: name, dimensions, conditions, source, and what each cannot do."""
     from pipeline.adversarial.families import FAMILIES
 
     if as_json:
-        facts = ("name", "dimensions", "conditions", "source")
+        facts = ("name", "dimensions", "conditions", "source", "note")
         print(json.dumps([{fact: getattr(family, fact) for fact in facts} for family in FAMILIES.values()], indent=2))
         return
-    table = Table("family", "dimensions", "conditions", "source")
+    table = Table("family", "dimensions", "conditions", "source", "note")
     for family in FAMILIES.values():
         dimensions = ", ".join(f"{number}D" for number in family.dimensions)
-        table.add_row(family.name, dimensions, ", ".join(family.conditions), family.source)
+        table.add_row(family.name, dimensions, ", ".join(family.conditions), family.source, family.note)
     Console().print(table)
 
 

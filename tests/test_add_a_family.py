@@ -24,7 +24,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "add-a-family.md"
 def test_the_pages_family_trains(monkeypatch: pytest.MonkeyPatch, size: tuple[int, ...]) -> None:
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL))
     names: dict[str, Any] = {"__name__": "lsgan"}
-    exec(compile(code, str(PAGE), "exec"), names)
+    exec(compile(code, str(PAGE), "exec", dont_inherit=True), names)
     config = names["LsganConfig"](batch_size=4, generator_width=4, discriminator_width=4, latent_dim=6)
     monkeypatch.setitem(FAMILIES, "lsgan", names["FAMILY"])
     images = StoredImages(
