@@ -130,25 +130,30 @@ class VaeConfig(GanConfig):
 
 
 class VaeGanConfig(GanConfig):
+    """`reconstruction`: weight of the likeness of features beside the adversarial loss, of the generator."""
+
     family: Literal["vae-gan"] = "vae-gan"
-    generator_lr: Rate = 2e-4
-    discriminator_lr: Rate = 2e-4
+    generator_lr: Rate = 1e-4
+    encoder_lr: Rate = 5e-4
     kl: Weight = 1.0
     reconstruction: Weight = 1.0
 
 
 class SsganConfig(GanConfig):
+    """Weights of the generator's terms beside the adversarial one; `asked_class`: its fakes' cross-entropy."""
+
     family: Literal["ssgan"] = "ssgan"
-    generator_lr: Rate = 2e-4
-    discriminator_lr: Rate = 2e-4
     feature_matching: Weight = 1.0
+    asked_class: Weight = 0.1
 
 
 class S3ganConfig(GanConfig):
-    """`rotation`: weight of the self-supervised task; `labelling`: of the head that gives pseudo-labels."""
+    """`rotation`, `generator_rotation`: weight of the self-supervised task on real images and on fakes; `labelling`: of
+    the head that gives pseudo-labels."""
 
     family: Literal["s3gan"] = "s3gan"
     rotation: Weight = 0.5
+    generator_rotation: Weight = 0.2
     labelling: Weight = 0.2
 
 

@@ -2,7 +2,48 @@
 
 from __future__ import annotations
 
-from pipeline.adversarial.families import sngan
+from pipeline.adversarial.families import (
+    biggan,
+    cgan,
+    cogan,
+    cyclegan,
+    dcgan,
+    gan,
+    pix2pix,
+    progan,
+    s3gan,
+    sagan,
+    sngan,
+    spade,
+    ssgan,
+    stylegan2,
+    vae,
+    vae_gan,
+    wgan,
+    wgan_gp,
+)
 from pipeline.adversarial.recipe import Family
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (sngan.FAMILY,)}
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        gan.FAMILY,
+        dcgan.FAMILY,
+        cgan.FAMILY,
+        wgan.FAMILY,
+        wgan_gp.FAMILY,
+        sngan.FAMILY,
+        sagan.FAMILY,
+        biggan.FAMILY,
+        progan.FAMILY,
+        stylegan2.FAMILY,
+        cyclegan.FAMILY,
+        cogan.FAMILY,
+        pix2pix.FAMILY,
+        spade.FAMILY,
+        vae.FAMILY,
+        vae_gan.FAMILY,
+        ssgan.FAMILY,
+        s3gan.FAMILY,
+    )
+}

@@ -1,0 +1,60 @@
+"""SAGAN: self-attention with a learned gate, and spectral norm in both nets (Zhang et al., ICML 2019)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
+from pipeline.adversarial.terms import hinge_discriminator, hinge_generator
+from pipeline.adversarial.turns import NoiseTurn
+from pipeline.config.families import SaganConfig
+from pipeline.nets.residual import ResidualDiscriminator, ResidualGenerator, residual_width
+
+
+def nets(config: SaganConfig, shape: ImageShape) -> dict[str, nn.Module]:
+    generator = ResidualGenerator(
+        spatial_size=shape.spatial_size,
+        channels=shape.channels,
+        num_classes=shape.num_classes,
+        num_attributes=shape.num_attributes,
+        latent_dim=config.latent_dim,
+        embedding_dim=config.embedding_dim,
+        width=residual_width(config.generator_width),
+        attention_side=config.attention_side,
+        skip_z=False,
+    )
+    discriminator = ResidualDiscriminator(
+        spatial_size=shape.spatial_size,
+        channels=shape.channels,
+        num_classes=shape.num_classes,
+        num_attributes=shape.num_attributes,
+        width=residual_width(config.discriminator_width),
+        attention_side=config.attention_side,
+    )
+    return {"generator": generator, "discriminator": discriminator}
+
+
+def recipe(config: SaganConfig) -> Recipe:
+    discriminator = Player(
+        "discriminator",
+        trains=("discriminator",),
+        terms=(Weighted("hinge", hinge_discriminator),),
+        optimizer=OptimizerSettings(config.discriminator_lr),
+    )
+    generator = Player(
+        "generator",
+        trains=("generator",),
+        terms=(Weighted("hinge", hinge_generator),),
+        optimizer=OptimizerSettings(config.generator_lr),
+    )
+    return Recipe(players=(discriminator, generator), turn=NoiseTurn)
+
+
+FAMILY = Family(
+    name="sagan",
+    dimensions=(2, 3),
+    conditions=("class", "attributes"),
+    source="Zhang et al., Self-Attention Generative Adversarial Networks, ICML 2019",
+    nets=nets,
+    recipe=recipe,
+)

@@ -1,0 +1,270 @@
+"""Image-to-image nets: the residual translator (CycleGAN), the U-Net (pix2pix), and discriminators of patches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from monai.networks.layers.factories import Conv, Norm
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, leaky_relu
+from torch.nn.utils.parametrizations import spectral_norm
+
+from pipeline.nets.conditions import Condition, ConditionCode, Judgement, recompute
+from pipeline.nets.coupled import DomainOf, by_domain, rows_of
+from pipeline.nets.generators import centre_crop
+from pipeline.nets.sizes import doublings
+
+_SLOPE = 0.2
+_BLOCKS = 3
+_LARGE_SIDE = 64
+
+
+class NormedConv(nn.Module):
+    """A 3 x 3 convolution and an instance norm whose scale and shift are a linear function of the condition's code.
+
+    [B, before, *spatial], code [B, code_dim] -> [B, after, *spatial / stride, rounded up].
+    """
+
+    def __init__(self, dims: int, before: int, after: int, code_dim: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = Conv[Conv.CONV, dims](before, after, 3, stride=stride, padding=1)
+        self.norm = Norm[Norm.INSTANCE, dims](after, affine=False)
+        self.affine = nn.Linear(code_dim, 2 * after)
+        nn.init.normal_(self.affine.weight, std=0.02)
+        nn.init.zeros_(self.affine.bias)
+
+    def forward(self, features: Tensor, code: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(self.conv(features))
+        scale, shift = as_map(self.affine(code), features).chunk(2, dim=1)
+        return torch.addcmul(shift, normalised, 1 + scale)
+
+
+def as_map(code: Tensor, images: Tensor) -> Tensor:
+    """[B, size] as [B, size, 1, ...], to be added to `images`."""
+    return code.view(*code.shape, *[1] * (images.ndim - 2))
+
+
+class ResidualTranslator(nn.Module):
+    """(source [B, C, *spatial] in [-1, 1], condition) -> the same as an image of the condition's class.
+
+    The translator of Zhu et al. 2017 (Johnson et al. 2016): halvings, residual blocks, doublings, with instance norms
+    that know the class. It differs from theirs in three ways that small CT images ask for: images below 64 voxels are
+    halved once, not twice; doublings are nearest neighbours, which leave no lattice; and the net draws the *change* of
+    the source, cut to [-1, 1], since instance norm forgets how bright the source was.
+
+    Args:
+        width: channels at full size; they double with each halving.
+    """
+
+    def __init__(
+        self, *, spatial_size: Sequence[int], channels: int, num_classes: int, embedding_dim: int, width: int
+    ) -> None:
+        super().__init__()
+        dims, halvings = len(spatial_size), 2 if min(spatial_size) >= _LARGE_SIDE else 1
+        kernel = 7 if dims == 2 else 3  # 7 x 7 x 7 would cost more than all else
+        conv = Conv[Conv.CONV, dims]
+        self.checkpointing = False
+        self.code = ConditionCode(num_classes, embedding_dim)
+        widths = [width * 2**level for level in range(halvings + 1)]
+        steps, size = list(pairwise(widths)), self.code.size
+        self.first = conv(channels, width, kernel, padding=kernel // 2)
+        self.down = nn.ModuleList([NormedConv(dims, before, after, size, stride=2) for before, after in steps])
+        self.blocks = nn.ModuleList([ResidualBlock(dims, widths[-1], size) for _ in range(_BLOCKS)])
+        self.up = nn.ModuleList([NormedConv(dims, after, before, size) for before, after in reversed(steps)])
+        self.last = conv(width, channels, kernel, padding=kernel // 2)
+        nn.init.normal_(self.last.weight, std=0.01)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, source: Tensor, condition: Condition) -> Tensor:
+        code = self.code(condition)
+        features, sizes = torch.relu(self.first(source)), []
+        for layer in self.down:
+            sizes.append(features.shape[2:])
+            features = recompute(self.checkpointing, _activated, layer, features, code)
+        for block in self.blocks:
+            features = recompute(self.checkpointing, block, features, code)
+        for layer, size in zip(self.up, reversed(sizes), strict=True):
+            features = recompute(self.checkpointing, _doubled, layer, features, size, code)
+        return (source + self.last(features)).clamp(-1, 1)
+
+
+class ResidualBlock(nn.Module):
+    """Two normed convolutions around which the input is carried."""
+
+    def __init__(self, dims: int, features: int, code_dim: int) -> None:
+        super().__init__()
+        self.first = NormedConv(dims, features, features, code_dim)
+        self.second = NormedConv(dims, features, features, code_dim)
+
+    def forward(self, features: Tensor, code: Tensor) -> Tensor:
+        change: Tensor = self.second(torch.relu(self.first(features, code)), code)
+        return features + change
+
+
+def _activated(layer: nn.Module, features: Tensor, code: Tensor) -> Tensor:
+    return torch.relu(layer(features, code))
+
+
+def _doubled(layer: nn.Module, features: Tensor, size: Sequence[int], code: Tensor) -> Tensor:
+    doubled = interpolate(features, scale_factor=2.0, mode="nearest")
+    return torch.relu(layer(centre_crop(doubled, size), code))
+
+
+class DomainTranslators(nn.Module):
+    """Both translators of a CycleGAN: `to_b` makes images of domain b, `to_a` of domain a.
+
+    Called as a generator it translates `condition.source` to the class of `condition.label`; z is not used: a source
+    has one translation.
+
+    Args:
+        positive: class numbers of domain b.
+        latent_dim: size of the z that callers give; nothing depends on it.
+    """
+
+    def __init__(
+        self, to_a: ResidualTranslator, to_b: ResidualTranslator, positive: Sequence[int], latent_dim: int
+    ) -> None:
+        super().__init__()
+        self.to_a, self.to_b, self.latent_dim = to_a, to_b, latent_dim
+        self.domain_of = DomainOf(positive)
+
+    def forward(self, z: Tensor, condition: Condition) -> Tensor:
+        source = condition.required_source()
+
+        def translated(translator: nn.Module) -> Callable[[Tensor], Tensor]:
+            return lambda rows: translator(source[rows], rows_of(condition, rows))
+
+        return by_domain(self.domain_of(condition.required_label()), translated(self.to_a), translated(self.to_b))
+
+
+class UNetGenerator(nn.Module):
+    """(z, condition) -> image [B, C, *spatial] in [-1, 1] drawn on the condition's mask, in 2D or 3D.
+
+    The U-Net of Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017. Where they
+    keep dropout as noise, z is added to the smallest grid. Class and attributes enter as maps beside the mask and
+    through every norm.
+
+    Args:
+        width: channels at full size; they double with each halving.
+    """
+
+    def __init__(
+        self,
+        *,
+        spatial_size: Sequence[int],
+        channels: int,
+        num_classes: int,
+        latent_dim: int,
+        embedding_dim: int,
+        width: int,
+        num_attributes: int = 0,
+    ) -> None:
+        super().__init__()
+        dims, levels = len(spatial_size), doublings(spatial_size)
+        conv = Conv[Conv.CONV, dims]
+        self.checkpointing = False
+        self.latent_dim = latent_dim
+        self.code = ConditionCode(num_classes, embedding_dim, num_attributes)
+        widths = [width * 2**level for level in range(levels + 1)]
+        steps, size = list(pairwise(widths)), self.code.size
+        grid = [-(-side // 2**levels) for side in spatial_size]
+        self.first, self.label = conv(1, width, 3, padding=1), nn.Linear(size, width)
+        self.down = nn.ModuleList([NormedConv(dims, before, after, size, stride=2) for before, after in steps])
+        self.noise = nn.Linear(latent_dim, widths[-1] * math.prod(grid))
+        self.up = nn.ModuleList([NormedConv(dims, after + before, before, size) for before, after in reversed(steps)])
+        self.last = conv(width, channels, 3, padding=1)
+
+    def forward(self, z: Tensor, condition: Condition) -> Tensor:
+        mask, code = condition.required_mask(), self.code(condition)
+        features = self.first(2 * mask - 1) + as_map(self.label(code), mask)
+        skips = []
+        for layer in self.down:
+            skips.append(features)
+            features = recompute(self.checkpointing, layer, leaky_relu(features, _SLOPE), code)
+        features = features + self.noise(z).view_as(features)
+        for layer, skip in zip(self.up, reversed(skips), strict=True):
+            features = recompute(self.checkpointing, _joined, layer, features, skip, code)
+        return torch.tanh(self.last(torch.relu(features)))
+
+
+def _joined(layer: nn.Module, features: Tensor, skip: Tensor, code: Tensor) -> Tensor:
+    doubled = centre_crop(interpolate(features, scale_factor=2.0, mode="nearest"), skip.shape[2:])
+    return layer(torch.relu(torch.cat([doubled, skip], dim=1)), code)
+
+
+class PatchDiscriminator(nn.Module):
+    """One logit a patch [B, patches], from spectrally normalised convolutions (Isola et al. 2017), in 2D or 3D.
+
+    Each patch's features meet a vector that depends on class and attributes: projection (Miyato & Koyama 2018) on
+    patches. Spectral norm stands where Isola et al. have batch norm and Zhu et al. instance norm, which both hide from
+    the discriminator how bright an image is. The features of all layers are part of the judgement.
+
+    Args:
+        width: channels of the first layer; they double with each halving of the grid.
+        masked: the condition's mask is seen beside the image.
+    """
+
+    def __init__(
+        self,
+        *,
+        spatial_size: Sequence[int],
+        channels: int,
+        num_classes: int,
+        width: int,
+        num_attributes: int = 0,
+        masked: bool = False,
+    ) -> None:
+        super().__init__()
+        dims, halvings = len(spatial_size), min(max(doublings(spatial_size) - 1, 1), 3)
+        conv = Conv[Conv.CONV, dims]
+        self.masked, self.checkpointing = masked, False
+        widths = [width * 2**level for level in range(halvings)]
+        layers = [
+            conv(before, after, 4, stride=2, padding=1)
+            for before, after in zip([channels + masked, *widths], widths, strict=False)
+        ]
+        layers.append(conv(widths[-1], widths[-1], 3, padding=1))
+        self.layers = nn.ModuleList([spectral_norm(layer) for layer in layers])
+        self.score = nn.Linear(widths[-1], 1)
+        self.embedding = nn.Embedding(num_classes, widths[-1])
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.attributes = nn.Linear(num_attributes, widths[-1]) if num_attributes else None
+
+    def forward(self, images: Tensor, condition: Condition) -> Judgement:
+        seen = torch.cat([images, 2 * condition.required_mask() - 1], dim=1) if self.masked else images
+        features = []
+        for layer in self.layers:
+            seen = recompute(self.checkpointing, _leaky, layer, seen)
+            features.append(seen)
+        direction = self.embedding(condition.required_label())
+        if self.attributes is not None:
+            direction = direction + self.attributes(condition.attributes)
+        patches = seen.flatten(2).transpose(1, 2)
+        logits = self.score(patches).squeeze(2) + (patches * direction[:, None]).sum(dim=2)
+        return Judgement(logits=logits, features=tuple(features))
+
+
+def _leaky(layer: nn.Module, images: Tensor) -> Tensor:
+    return leaky_relu(layer(images), _SLOPE)
+
+
+class DomainDiscriminators(nn.Module):
+    """A discriminator a domain: `of_a`, `of_b`. Called as one, it judges each image by that of its class's domain.
+
+    Args:
+        positive: class numbers of domain b.
+    """
+
+    def __init__(self, of_a: PatchDiscriminator, of_b: PatchDiscriminator, positive: Sequence[int]) -> None:
+        super().__init__()
+        self.of_a, self.of_b = of_a, of_b
+        self.domain_of = DomainOf(positive)
+
+    def forward(self, images: Tensor, condition: Condition) -> Judgement:
+        def logits(judge: nn.Module) -> Callable[[Tensor], Tensor]:
+            return lambda rows: judge(images[rows], rows_of(condition, rows)).logits
+
+        return Judgement(by_domain(self.domain_of(condition.required_label()), logits(self.of_a), logits(self.of_b)))
