@@ -20,11 +20,12 @@ Watcher = Callable[["Training"], None]
 
 @dataclass
 class Training:
-    """All of a training that moves: what a checkpoint holds is exactly this, but for the last step's `figures`.
+    """All of a training that moves: what a checkpoint holds is exactly this.
 
     Attributes:
         total_images: the length that schedules reckon with.
         accumulate: parts that every batch is computed in; a stream gives one part at a time.
+        figures: of the last step; schedules read them.
     """
 
     recipe: Recipe
@@ -59,6 +60,7 @@ class Training:
             "random": self.table.draws.generator.get_state(),
             "num_images": self.num_images,
             "step": self.step,
+            "figures": dict(self.figures),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -71,7 +73,7 @@ class Training:
         for name, stream in self.streams.items():
             stream.load_state_dict(state["streams"][name])
         self.table.draws.generator.set_state(state["random"].cpu())
-        self.num_images, self.step = state["num_images"], state["step"]
+        self.num_images, self.step, self.figures = state["num_images"], state["step"], dict(state["figures"])
 
 
 def train(training: Training, num_images: int, watch: Watcher) -> None:

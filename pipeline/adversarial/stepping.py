@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -20,12 +21,28 @@ class Stepper:
 
     Args:
         share: averages a tensor over all processes, in place; None = there is one process.
+
+    With several processes, gradients, figures and the numbers in the recipe's states are averaged before the
+    optimiser moves: where loss terms are means over images, that is what one process would have computed.
     """
 
     def __init__(
         self, nets: Mapping[str, nn.Module], recipe: Recipe, share: Callable[[Tensor], None] | None = None
     ) -> None:
         self.nets, self.share = nets, share
+        self._numbers = [
+            value
+            for state in recipe.states.values()
+            for value in state.buffers()
+            if value.ndim == 0 and value.is_floating_point()
+        ]
+        self._normalised = [
+            (module, name)
+            for net in nets.values()
+            for module in net.modules()
+            if parametrize.is_parametrized(module)
+            for name in module.parametrizations  # type: ignore[union-attr]
+        ]
         self.optimizers = {player.name: self._optimizer(player.trains, player.optimizer) for player in recipe.players}
 
     def _weights(self, trains: tuple[str, ...]) -> list[nn.Parameter]:
@@ -40,10 +57,10 @@ class Stepper:
         """One move of `player` on a batch that comes in `parts` turns.
 
         Returns:
-            Its loss, its terms and the last turn's figures, detached.
+            Its loss, its terms and its turns' figures, each the mean over all parts, detached.
 
         Raises:
-            NonFiniteLoss: a term is NaN or infinite; no weight has been touched.
+            NonFiniteLoss: a term is NaN or infinite, in any process; no weight has been touched.
         """
         for name, net in self.nets.items():
             net.requires_grad_(name in player.trains)
@@ -51,37 +68,43 @@ class Stepper:
         optimizer.zero_grad(set_to_none=True)
         figures: dict[str, Tensor] = {}
         for turn in turns:
-            with parametrize.cached():  # spectral norms move once a turn, and are the same when recomputed
+            with parametrize.cached():  # spectral norms move once a turn, in float32, outside recomputed blocks
+                for module, name in self._normalised:
+                    getattr(module, name)
                 terms = self._terms(player, turn, step)
                 total = torch.stack(list(terms.values())).sum()
                 (total / parts).backward()
-            figures = {player.name: total.detach()} | turn.figures()
+            seen = {player.name: total.detach()} | turn.figures()
             if len(player.terms) > 1:
-                figures |= {name: value.detach() for name, value in terms.items()}
-        self._share_gradients(player)
+                seen |= {name: value.detach() for name, value in terms.items()}
+            figures = {name: figures.get(name, 0) + value / parts for name, value in seen.items()}
+        if self.share is not None:
+            gradients = [weight.grad for weight in self._weights(player.trains) if weight.grad is not None]
+            self._average(self.share, [*gradients, *self._numbers, *figures.values()])
         optimizer.step()
         self._clip(player)
         return figures
 
     def _terms(self, player: Player, turn: Turn, step: int) -> dict[str, Tensor]:
-        values = {}
-        for weighted in player.terms:
-            if step % weighted.every:
-                continue
-            value = weighted.term(turn) * (weighted.weight * weighted.every)
-            if not torch.isfinite(value):
-                raise NonFiniteLoss(
-                    f"the {player.name}'s term '{weighted.name}' became {value.item()}; no weight was changed by it. "
-                    "Lower gan.generator_lr and gan.discriminator_lr, or set compute.precision: float32."
-                )
-            values[f"{player.name}.{weighted.name}"] = value
-        return values
-
-    def _share_gradients(self, player: Player) -> None:
+        due = [weighted for weighted in player.terms if step % weighted.every == 0]
+        values = {weighted.name: weighted.term(turn) * (weighted.weight * weighted.every) for weighted in due}
+        checked = torch.stack(list(values.values())).detach()
         if self.share is not None:
-            for weight in self._weights(player.trains):
-                if weight.grad is not None:
-                    self.share(weight.grad)
+            self.share(checked)  # all processes stop, or none
+        if not torch.isfinite(checked).all():
+            name, value = next(pair for pair in zip(values, checked.tolist(), strict=True) if not isfinite(pair[1]))
+            raise NonFiniteLoss(
+                f"the {player.name}'s term '{name}' became {value}; no weight was changed by it. "
+                "Lower gan.generator_lr and gan.discriminator_lr, or set compute.precision: float32."
+            )
+        return {f"{player.name}.{name}": value for name, value in values.items()}
+
+    def _average(self, share: Callable[[Tensor], None], tensors: Sequence[Tensor]) -> None:
+        """Average all of `tensors` over the processes, in place, as one message."""
+        message = torch.cat([tensor.flatten() for tensor in tensors])
+        share(message)
+        for tensor, mean in zip(tensors, message.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(mean.view(tensor.shape))
 
     def _clip(self, player: Player) -> None:
         if player.optimizer.clip is not None:

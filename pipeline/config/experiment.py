@@ -46,11 +46,17 @@ class ReleaseConfig(Section):
 
 
 class ComputeConfig(Section):
-    """Where and how to compute. `deterministic` makes CUDA runs repeatable at some cost; CPU runs always are."""
+    """Where and how to compute.
+
+    Attributes:
+        deterministic: makes CUDA runs repeatable at some cost; CPU runs always are.
+        devices: processes that train one GAN together, each on a device of its own.
+    """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bf16"] = "auto"
     deterministic: bool = False
+    devices: int = Field(1, ge=1)
 
 
 class Experiment(Section):
@@ -92,6 +98,15 @@ class Experiment(Section):
             raise ValueError("release.fold and release.gan_seed must name a generator of this run (they count from 0)")
         if isinstance(self.data.source, PhantomSource) and self.data.split.kind == "column":
             raise ValueError("data.split.kind: column needs a source with a split column; phantoms have none")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_divide_among_devices(self) -> Self:
+        parts = self.gan.accumulate * self.compute.devices
+        if self.gan.batch_size % parts:
+            raise ValueError(
+                f"gan.accumulate times compute.devices ({parts}) must divide gan.batch_size ({self.gan.batch_size})"
+            )
         return self
 
 

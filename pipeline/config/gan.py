@@ -26,23 +26,23 @@ class AdaConfig(Section):
 
 
 class WatchConfig(Section):
-    """The collapse watch: what is looked at while training, and when it speaks.
+    """The collapse watch: what is looked at while training, and when it speaks. docs/collapse-watch.md says more.
 
     Attributes:
         checks: looks over the training; 0 switches the watch off.
         images: probe images a class.
-        similarity: excess of intra-class MS-SSIM over that of real images.
+        similarity: intra-class MS-SSIM of samples between that of real images (0) and that of one image (1), at most.
         coverage: share of real probe images that have a sample in their neighbourhood, at least.
         duplicates: share of samples that nearly equal another one, at most.
         overfitting: the discriminator's (train - val) / (train - fake) logit gap, at most.
-        rollbacks: how often a training may go back to its last good checkpoint.
+        rollbacks: how often a training may go back to its last good checkpoint and on.
     """
 
     checks: int = Field(10, ge=0)
     images: int = Field(32, ge=8)
-    similarity: float = Field(0.3, gt=0)
-    coverage: float = Field(0.1, ge=0, le=1)
-    duplicates: float = Field(0.2, gt=0, le=1)
+    similarity: float = Field(0.9, gt=0)
+    coverage: float = Field(0.05, ge=0, le=1)
+    duplicates: float = Field(0.5, gt=0, le=1)
     overfitting: float = Field(0.9, gt=0)
     rollbacks: int = Field(2, ge=0)
 

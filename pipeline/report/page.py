@@ -91,6 +91,8 @@ def _tables(run: Run, redact: Redaction) -> Tables:
         "data": tables.data_table(run),
         "fates": tables.fate_table(run),
         "rejected": tables.rejected_table(run),
+        "watch": tables.watch_table(run),
+        "checks": tables.checks_table(run),
         "arms": tables.arms_table(run),
         "classes": tables.classes_table(run),
         "reverse": tables.reverse_table(run),

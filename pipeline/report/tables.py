@@ -74,6 +74,40 @@ def rejected_table(run: Run) -> Table:
     return Table("Images that could not be used, by reason.", ("Reason", "Images"), rows)
 
 
+_MEASURES = ("similarity", "coverage", "duplicates", "overfitting")
+
+
+def watch_table(run: Run) -> Table | None:
+    """What the collapse watch saw of each generator as it was delivered; None where no GAN was watched."""
+    rows, tones = [], []
+    for stage in run.of_kind("fit-gan"):
+        watch = stage.record.figures.get("watch", {"checks": []})
+        last = [c for c in watch["checks"] if c["num_images"] == stage.record.figures["num_images"]][-1:]
+        for check in last:
+            bad = sum(other["finding"] != "good" for other in watch["checks"])
+            back = f"{watch['rollbacks']}{', then ended early' if watch['ended_early'] else ''}"
+            numbers = (number(check[name], 2) for name in _MEASURES)
+            rows.append((stage.title, f"{len(watch['checks'])} ({bad})", *numbers, back))
+            tones.append("" if check["finding"] == "good" and not watch["rollbacks"] else "caution")
+    header = ("GAN", "Checks (not good)", *(metric_name(name) for name in _MEASURES), "Went back")
+    caption = "The collapse watch: its last check of each generator."
+    return Table(caption, header, tuple(rows), tuple(tones)) if rows else None
+
+
+def checks_table(run: Run) -> Table | None:
+    """Every check of the generator named for release, or else of the first one."""
+    stage = run.released("fit-gan") or next(iter(run.of_kind("fit-gan")), None)
+    checks = stage.record.figures.get("watch", {"checks": []})["checks"] if stage else []
+    if stage is None or not checks:
+        return None
+    rows = tuple(
+        (str(c["attempt"] + 1), f"{c['num_images']:,}", *(number(c[name], 2) for name in _MEASURES), c["finding"])
+        for c in checks
+    )
+    header = ("Attempt", "Real images shown", *(metric_name(name) for name in _MEASURES), "Finding")
+    return Table(f"Every check, {stage.title}.", header, rows)
+
+
 def arms_table(run: Run) -> Table:
     """Arms by metrics on the test patients, disease against the rest, mean over fits with interval."""
     rows = mean_rows(run.metrics, "test")
