@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from flows.plan import Step, plan_experiment
 from pipeline.adversarial.cost import noise_training
@@ -29,6 +28,7 @@ from pipeline.adversarial.pictures import save_grid
 from pipeline.config import Experiment, load_experiment
 from pipeline.core.cache import Execution, execute
 from pipeline.core.compute import Hardware
+from pipeline.core.cost import FlopCount
 from pipeline.data.dataset import DataSet, open_dataset
 from pipeline.data.split import split_ids
 from pipeline.measures.coverage import prdc
@@ -42,14 +42,14 @@ TABLE = ROOT / "benchmarks" / "results" / "families.csv"
 PICTURES = ROOT / "docs" / "figures" / "families"
 XRAY_64 = ["gan.generator_width=16", "gan.discriminator_width=16", "gan.num_images=40000"]
 LIVER = [f"data.source.{name}=300" for name in ("cysts", "metastases", "haemangiomas")]
-LIVER_3D = [*LIVER, "gan.batch_size=16", "gan.generator_width=8", "gan.discriminator_width=8"]
+LIVER_3D = [*LIVER, "gan.batch_size=8", "gan.generator_width=8", "gan.discriminator_width=8"]
 SETTINGS: dict[str, tuple[str, list[str]]] = {
     "xray-32": ("pneumoniamnist.yaml", ["data.train_per_class=null", "gan.num_images=60000"]),
     "xray-64": ("nih-cxr.yaml", XRAY_64),
     "xray-64-100": ("nih-cxr.yaml", [*XRAY_64, "data.train_per_class=50"]),
     "liver-32": ("demo.yaml", [*LIVER, "gan.num_images=60000"]),
-    "liver-3d-32": ("demo-3d.yaml", [*LIVER_3D, "gan.num_images=16000"]),
-    "liver-3d-64": ("demo-3d.yaml", [*LIVER_3D, "data.spatial_size=64", "gan.batch_size=8", "gan.num_images=2000"]),
+    "liver-3d-32": ("demo-3d.yaml", [*LIVER_3D, "gan.num_images=2000"]),
+    "liver-3d-64": ("demo-3d.yaml", [*LIVER_3D, "data.spatial_size=64", "gan.num_images=800"]),
     "liver-3d-128": ("demo-3d.yaml", [*LIVER_3D, "data.spatial_size=128", "gan.batch_size=4", "gan.num_images=16"]),
 }
 COLUMNS = [
@@ -107,9 +107,9 @@ def gflop(experiment: Experiment) -> float:
     training = noise_training(
         experiment.gan, experiment.data.shape, len(experiment.data.classes), Hardware("cpu", "float32")
     )
-    with FlopCounterMode(display=False) as counter:
+    with FlopCount() as counter:
         train(training, training.images_per_step, lambda _: None)
-    return counter.get_total_flops() / training.images_per_step / 1e9
+    return counter.total / training.images_per_step / 1e9
 
 
 def fitted(experiment: Experiment, directories: dict[str, Path], steps: tuple[Step, ...], cache: Path) -> Execution:

@@ -10,7 +10,7 @@ import time
 
 from pipeline.adversarial.cost import noise_training
 from pipeline.adversarial.loop import train
-from pipeline.config.experiment import SnganConfig
+from pipeline.config.families import SnganConfig
 from pipeline.core.compute import Hardware, resolve_hardware
 
 ROUNDS, STEPS = 5, 10

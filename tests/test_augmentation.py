@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -85,3 +87,34 @@ def test_flips_mirror_only_the_named_axis() -> None:
     as_is = (flipped == batch).flatten(1).all(1)
     mirrored = (flipped == batch.flip(3)).flatten(1).all(1)
     assert (as_is | mirrored).all() and as_is.any() and mirrored.any()
+
+
+@pytest.mark.parametrize(
+    "strength",
+    [{"brightness": 0.4}, {"contrast": 0.4}, {"shift": 0.3}, {"rotate_degrees": 30.0}, {"gamma": 0.5}, {"noise": 0.5},
+     {"cutout": 0.4}, {"flip": (1,)}],
+)  # fmt: skip
+def test_a_transform_acts_never_or_always_at_probability_0_or_1(strength: dict[str, Any]) -> None:
+    batch = images(2, batch=16)
+
+    def augmented(probability: torch.Tensor | None) -> torch.Tensor:
+        return Augmenter(policy(**strength), probability)(batch, Draws(torch.Generator().manual_seed(5)))
+
+    torch.testing.assert_close(augmented(torch.tensor(0.0)), batch, atol=1e-5, rtol=0)
+    torch.testing.assert_close(augmented(torch.tensor(1.0)), augmented(None), atol=0, rtol=0)
+    assert not torch.allclose(augmented(None), batch, atol=1e-2)
+
+
+def test_transforms_act_as_often_as_asked_and_independently() -> None:
+    num, probability = 20_000, torch.tensor(0.3)
+    augment = Augmenter(policy(brightness=0.5, cutout=0.5), probability)
+    draws = Draws(torch.Generator().manual_seed(0))
+    seen = augment(torch.zeros(num, 1, 4, 4), draws)
+    cut = (seen == -1).flatten(1).any(1)
+    brighter = (seen != -1).logical_and(seen != 0).flatten(1).any(1)
+    tolerance = 4 * (0.3 * 0.7 / num) ** 0.5
+    assert float(cut.float().mean()) == pytest.approx(0.3, abs=tolerance)
+    assert float(brighter.float().mean()) == pytest.approx(0.3, abs=tolerance)
+    assert float((cut & brighter).float().mean()) == pytest.approx(0.09, abs=tolerance)
+    probability.fill_(0)  # it may change between calls
+    assert torch.equal(augment(torch.zeros(8, 1, 4, 4), draws), torch.zeros(8, 1, 4, 4))

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from flows.cli import launch
+from pipeline.adversarial.families import FAMILIES
 from pipeline.core.records import load_record
 
 TINY = [
@@ -115,3 +116,27 @@ def test_a_planted_leak_is_refused_before_anything_is_trained(
     assert "SECRET" not in shown.out + shown.err and "patient" in shown.err
     assert not list((tmp_path / "runs").rglob("*.safetensors")) and not list((tmp_path / "runs").rglob("*.pt"))
     assert not (out / "verdict.json").exists() and not (out / "report.html").exists()
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("families") / "cache"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("config", ["demo", "demo-3d"])
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_every_family_goes_through_the_whole_flow(
+    tmp_path: Path, server: None, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, family: str, config: str
+) -> None:
+    monkeypatch.setenv("RADAUG_CACHE", str(shared_cache))
+    place = Path(__file__).parents[1] / "configs" / f"{config}.yaml"
+    changes = [f"gan.family={family}", "gan.num_images=64", "classifier.steps=2", "verdict.bootstrap=100"]
+    settings = [token for change in changes for token in ("--set", change)]
+    assert launch(["run", str(place), "--out", str(tmp_path / "run"), *settings]) == 0
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    skipped = "Skipped: the family" in report
+    assert skipped == (family == "vae")
+    images = pd.read_csv(tmp_path / "run" / "synthetic" / "fold-0-gan-0" / "manifest.csv")
+    assert set(images["label"]) == {"cyst", "metastasis", "haemangioma"}

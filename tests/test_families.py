@@ -18,6 +18,7 @@ from pipeline.adversarial.weights import load_net, save_nets
 from pipeline.config.families import validate_gan
 from pipeline.config.gan import GanConfig
 from pipeline.core.compute import Hardware
+from pipeline.core.cost import FlopCount
 from pipeline.data.scaling import Scaling
 from pipeline.data.streams import StoredImages
 from pipeline.nets.conditions import Condition
@@ -255,19 +256,37 @@ def test_networks_are_within_twice_each_others_flops(name: str) -> None:
     assert 2**-0.5 <= forward_flops(name, 2) / forward_flops("sngan", 2) <= 2**0.5
 
 
-def forward_flops(name: str, dims: int) -> float:
+@grid
+@pytest.mark.parametrize("name", ["wgan-gp", "stylegan2", "progan", "cyclegan"])
+def test_the_cost_of_families_with_penalties_can_be_counted(name: str, dims: int) -> None:
+    training = training_of(name, SIZES[dims])
+    with FlopCount() as counter:
+        steps(training, 1)
+    assert counter.total > 0
+
+
+def test_flops_are_those_that_torch_counts() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
+    net, image = torch.nn.Conv3d(2, 3, 3), torch.randn(2, 2, 6, 6, 6)
+    with FlopCounterMode(display=False) as reference:
+        net(image).sum().backward()
+    with FlopCount() as counter:
+        net(image).sum().backward()
+    assert counter.total == reference.get_total_flops() > 0
+
+
+def forward_flops(name: str, dims: int) -> float:
     width, size = {2: (32, (32, 32)), 3: (16, (32, 32, 32))}[dims]
     config = validate_gan({"family": name, "generator_width": width, "discriminator_width": width})
     nets, _ = FAMILIES[name].build(config, ImageShape(size, 1, CLASSES, positive=(2,)))
     random = torch.Generator().manual_seed(5)
     donors = Donors(stored(size), FAMILIES[name].needs, positive=(2,))
     condition = donors.condition(torch.tensor([0]), random)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCount() as counter, torch.no_grad():
         image = nets["generator"].eval()(torch.randn(1, 64, generator=random), condition)
         if "encoder" in nets:
             nets["encoder"].eval()(image, condition)
         if "discriminator" in nets:
             nets["discriminator"].eval()(image, condition)
-    return float(counter.get_total_flops())
+    return float(counter.total)

@@ -25,13 +25,11 @@ from pipeline.adversarial.penalties import r1_penalty
 from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
 from pipeline.adversarial.terms import logistic_discriminator, non_saturating_generator
 from pipeline.adversarial.turns import NoiseTurn
-from pipeline.config.augment import AugmentConfig
 from pipeline.config.experiment import Experiment
 from pipeline.config.families import validate_gan
 from pipeline.config.gan import GanConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import ConfigError, NonFiniteLoss
-from pipeline.data.augmentation import Augmenter
 from pipeline.data.draws import Draws
 from pipeline.data.scaling import Scaling
 from pipeline.data.streams import StoredImages, Stream
@@ -157,38 +155,6 @@ def in_place_of_sngan(spectral: bool) -> Any:
 
 
 # --- adaptive augmentation
-
-
-@pytest.mark.parametrize(
-    "strength",
-    [{"brightness": 0.4}, {"contrast": 0.4}, {"shift": 0.3}, {"rotate_degrees": 30.0}, {"gamma": 0.5}, {"noise": 0.5},
-     {"cutout": 0.4}, {"flip": (1,)}],
-)  # fmt: skip
-def test_a_transform_acts_never_or_always_at_probability_0_or_1(strength: dict[str, Any]) -> None:
-    policy = AugmentConfig(**{**NO_AUGMENT, **strength})
-    images = torch.rand(16, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
-
-    def augmented(probability: Tensor | None) -> Tensor:
-        return Augmenter(policy, probability)(images, Draws(torch.Generator().manual_seed(5)))
-
-    torch.testing.assert_close(augmented(torch.tensor(0.0)), images, atol=1e-5, rtol=0)
-    torch.testing.assert_close(augmented(torch.tensor(1.0)), augmented(None), atol=0, rtol=0)
-    assert not torch.allclose(augmented(None), images, atol=1e-2)
-
-
-def test_transforms_act_as_often_as_asked_and_independently() -> None:
-    num, probability = 20_000, torch.tensor(0.3)
-    augment = Augmenter(AugmentConfig(**{**NO_AUGMENT, "brightness": 0.5, "cutout": 0.5}), probability)
-    draws = Draws(torch.Generator().manual_seed(0))
-    seen = augment(torch.zeros(num, 1, 4, 4), draws)
-    cut = (seen == -1).flatten(1).any(1)
-    brighter = (seen != -1).logical_and(seen != 0).flatten(1).any(1)
-    tolerance = 4 * (0.3 * 0.7 / num) ** 0.5
-    assert float(cut.float().mean()) == pytest.approx(0.3, abs=tolerance)
-    assert float(brighter.float().mean()) == pytest.approx(0.3, abs=tolerance)
-    assert float((cut & brighter).float().mean()) == pytest.approx(0.09, abs=tolerance)
-    probability.fill_(0)  # it may change between calls
-    assert torch.equal(augment(torch.zeros(8, 1, 4, 4), draws), torch.zeros(8, 1, 4, 4))
 
 
 def test_the_probability_follows_the_sign_of_real_logits_by_worked_numbers() -> None:

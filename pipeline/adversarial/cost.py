@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import Training, train
@@ -15,7 +14,7 @@ from pipeline.adversarial.recipe import ImageShape
 from pipeline.config.experiment import Experiment
 from pipeline.config.gan import GanConfig
 from pipeline.core.compute import Hardware, resolve_hardware
-from pipeline.core.cost import PROCESS_MIB, CostEstimate
+from pipeline.core.cost import PROCESS_MIB, CostEstimate, FlopCount
 from pipeline.data.scaling import Scaling
 from pipeline.data.streams import StoredImages
 
@@ -29,7 +28,7 @@ def estimate(experiment: Experiment) -> CostEstimate:
     config, hardware = experiment.gan, resolve_hardware(experiment.compute.device, experiment.compute.precision)
     training = noise_training(config, experiment.data.shape, len(experiment.data.classes), hardware)
     images = training.images_per_step
-    with FlopCounterMode(display=False) as counter:
+    with FlopCount() as counter:
         train(training, images, lambda _: None)
     train(training, images * _WARM_UP, lambda _: None)
     started = time.perf_counter()
@@ -40,7 +39,7 @@ def estimate(experiment: Experiment) -> CostEstimate:
     weights = sum(p.numel() for net in training.table.nets.values() for p in net.parameters()) * 4 * _COPIES
     activations = config.batch_size * math.prod(experiment.data.shape) * 4 * config.discriminator_width * 4
     return CostEstimate(
-        flops=float(counter.get_total_flops()) * steps,
+        flops=float(counter.total) * steps,
         minutes=seconds * steps / 60,
         mib=PROCESS_MIB + (weights + activations) / 2**20,
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Term(Protocol):
     """One part of a player's loss: reads a turn, returns a scalar. Pure tensor code; never calls backward or step."""
 
-    def __call__(self, turn: Any) -> Tensor: ...
+    def __call__(self, turn: Any, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Recipe:
 
 
 STREAMS = ("labelled", "unlabelled", "domain_a", "domain_b")
-"""`labelled`: all classes in turn. `unlabelled`: labels are -1. `domain_a`: classes that are not positive, `domain_b`:
-the positive ones."""
+"""`labelled`: all classes in turn. `unlabelled`: all images, with labels -1. `domain_a`: classes that are not positive,
+`domain_b`: the positive ones."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from pipeline.config.augment import AugmentConfig
 from pipeline.config.gan import GanConfig, Rate, Weight
 
 
@@ -14,15 +15,15 @@ class MlpGanConfig(GanConfig):
 
     family: Literal["gan"] = "gan"
     generator_lr: Rate = 2e-4
-    discriminator_lr: Rate = 2e-4
+    discriminator_lr: Rate = 4e-4
 
 
 class DcganConfig(GanConfig):
     """`real_target`: one-sided label smoothing (Salimans et al. 2016)."""
 
     family: Literal["dcgan"] = "dcgan"
-    generator_lr: Rate = 2e-4
-    discriminator_lr: Rate = 2e-4
+    generator_lr: Rate = 1e-4
+    discriminator_lr: Rate = 1e-4
     real_target: float = Field(0.9, gt=0, le=1)
 
 
@@ -30,8 +31,6 @@ class CganConfig(GanConfig):
     """`conditioning`: how the discriminator learns what the image shall be."""
 
     family: Literal["cgan"] = "cgan"
-    generator_lr: Rate = 2e-4
-    discriminator_lr: Rate = 2e-4
     conditioning: Literal["concat", "projection", "auxiliary"] = "concat"
 
 
@@ -40,17 +39,19 @@ class WganConfig(GanConfig):
 
     family: Literal["wgan"] = "wgan"
     generator_lr: Rate = 2e-4
-    discriminator_lr: Rate = 2e-4
+    discriminator_lr: Rate = 4e-4
+    ema: float = Field(0.995, ge=0, lt=1)
     clip: float = Field(0.01, gt=0)
-    discriminator_steps: int = Field(3, ge=1)
+    discriminator_steps: int = Field(2, ge=1)
 
 
 class WganGpConfig(GanConfig):
     family: Literal["wgan-gp"] = "wgan-gp"
     generator_lr: Rate = 2e-4
-    discriminator_lr: Rate = 2e-4
+    discriminator_lr: Rate = 8e-4
+    ema: float = Field(0.995, ge=0, lt=1)
     gradient_penalty: Weight = 10.0
-    discriminator_steps: int = Field(3, ge=1)
+    discriminator_steps: int = Field(2, ge=1)
 
 
 class SnganConfig(GanConfig):
@@ -63,11 +64,17 @@ class SaganConfig(GanConfig):
     """`attention_side`: self-attention acts where the grid's longest side is at most this."""
 
     family: Literal["sagan"] = "sagan"
+    generator_lr: Rate = 1e-4
+    discriminator_lr: Rate = 4e-4
     attention_side: int = Field(16, ge=4)
 
 
 class BigganConfig(GanConfig):
+    """`attention_side`: as sagan's; `orthogonal`: weight of the generator's orthogonality."""
+
     family: Literal["biggan"] = "biggan"
+    generator_lr: Rate = 2e-4
+    discriminator_lr: Rate = 4e-4
     attention_side: int = Field(16, ge=4)
     orthogonal: Weight = 1e-4
 
@@ -77,29 +84,38 @@ class ProganConfig(GanConfig):
 
     family: Literal["progan"] = "progan"
     generator_lr: Rate = 1e-3
-    discriminator_lr: Rate = 1e-3
+    discriminator_lr: Rate = 4e-3
     gradient_penalty: Weight = 10.0
     growing: float = Field(0.5, ge=0, lt=1)
 
 
 class Stylegan2Config(GanConfig):
+    """`r1_every`, `path_every`: moves from one lazy regulariser to the next; a weight of 0 leaves it out.
+
+    At equal learning rates the generator outruns a discriminator that sees augmented images.
+    """
+
     family: Literal["stylegan2"] = "stylegan2"
-    generator_lr: Rate = 2e-3
-    discriminator_lr: Rate = 2e-3
+    generator_lr: Rate = 1e-3
+    discriminator_lr: Rate = 4e-3
     mapping_layers: int = Field(4, ge=1)
     style_mixing: float = Field(0.9, ge=0, le=1)
-    r1_gamma: Weight = 1.0
+    r1_gamma: Weight = 0.01
     r1_every: int = Field(16, ge=1)
     path_weight: Weight = 2.0
     path_every: int = Field(4, ge=1)
 
 
 class CycleganConfig(GanConfig):
-    """`buffer`: how many older translations the discriminators are shown again."""
+    """`buffer`: how many older translations the discriminators are shown again.
+
+    `augment` moves images and leaves their intensities alone, which a translation must get right.
+    """
 
     family: Literal["cyclegan"] = "cyclegan"
-    generator_lr: Rate = 2e-4
-    discriminator_lr: Rate = 2e-4
+    generator_lr: Rate = 1e-3
+    discriminator_lr: Rate = 1e-3
+    augment: AugmentConfig = AugmentConfig(brightness=0, contrast=0, shift=0.125, rotate_degrees=0, scale=0, noise=0)
     cycle: Weight = 10.0
     identity: Weight = 5.0
     buffer: int = Field(50, ge=0)
@@ -133,7 +149,7 @@ class VaeGanConfig(GanConfig):
     """`reconstruction`: weight of the likeness of features beside the adversarial loss, of the generator."""
 
     family: Literal["vae-gan"] = "vae-gan"
-    generator_lr: Rate = 1e-4
+    generator_lr: Rate = 2e-4
     encoder_lr: Rate = 5e-4
     kl: Weight = 1.0
     reconstruction: Weight = 1.0

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu, one_hot
 
-from pipeline.data.draws import Draws
 from pipeline.nets.conditions import Condition, Judgement, recompute
 from pipeline.nets.equalised import EqualConv, EqualLinear, MinibatchDeviation, PixelNorm
 from pipeline.nets.generators import centre_crop
@@ -23,6 +23,12 @@ from pipeline.nets.sizes import doublings, first_grid
 _SLOPE = 0.2
 _MAPPING_RATE = 0.01
 _MEAN_OF = 512
+
+
+class Normal(Protocol):
+    """Where noise comes from: standard normal numbers of a shape whose first axis is the batch."""
+
+    def randn(self, shape: Sequence[int]) -> Tensor: ...
 
 
 def resized(features: Tensor, factor: float) -> Tensor:
@@ -186,7 +192,7 @@ class StyleGenerator(nn.Module):
         self.latent_dim, self.spatial_size = latent_dim, tuple(spatial_size)
         self.num_styles = 2 * levels + 2
         self.checkpointing = False
-        self.draws: Draws | None = None
+        self.draws: Normal | None = None
         grid = first_grid(spatial_size)
         widths = [width * 2 ** min(levels - level, levels - 1) for level in range(levels + 1)]
         self.mapping = Mapping(latent_dim, num_classes, num_attributes, embedding_dim, num_layers)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config.experiment import Experiment, uses_synthetic
 from pipeline.core.compute import resolve_hardware
-from pipeline.core.cost import PROCESS_MIB, CostEstimate
+from pipeline.core.cost import PROCESS_MIB, CostEstimate, FlopCount
 from pipeline.data.dataset import DataSet
 from pipeline.data.scaling import Scaling
 from pipeline.supervised.fit import Share, fit_classifier
@@ -42,7 +41,7 @@ def estimate(experiment: Experiment) -> CostEstimate:
         config = experiment.classifier.model_copy(update={"steps": steps})
         fit_classifier(config, shares, classes, hardware, classical=True, seed=0)
 
-    with FlopCounterMode(display=False) as counter:
+    with FlopCount() as counter:
         fit(1)
     started = time.perf_counter()
     fit(1)
@@ -53,5 +52,5 @@ def estimate(experiment: Experiment) -> CostEstimate:
     steps = number_of_fits(experiment) * experiment.classifier.steps
     kept = experiment.classifier.batch_size * math.prod(shape) * 4 * _CHANNELS[experiment.classifier.network] * 3
     return CostEstimate(
-        flops=float(counter.get_total_flops()) * steps, minutes=seconds * steps / 60, mib=PROCESS_MIB + kept / 2**20
+        flops=float(counter.total) * steps, minutes=seconds * steps / 60, mib=PROCESS_MIB + kept / 2**20
     )

@@ -11,7 +11,7 @@ from pipeline.config.families import CganConfig
 from pipeline.nets.classic import StridedDiscriminator
 from pipeline.nets.generators import ConvGenerator
 
-_BETAS = (0.5, 0.999)
+_BETAS = (0.0, 0.9)
 
 
 def nets(config: CganConfig, shape: ImageShape) -> dict[str, nn.Module]:

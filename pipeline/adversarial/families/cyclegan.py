@@ -23,7 +23,7 @@ def nets(config: CycleganConfig, shape: ImageShape) -> dict[str, nn.Module]:
     }
 
     def translator() -> ResidualTranslator:
-        width = max(4, config.generator_width // 3)
+        width = max(4, config.generator_width // 4)
         return ResidualTranslator(**size, embedding_dim=config.embedding_dim, width=width)
 
     def discriminator() -> PatchDiscriminator:
