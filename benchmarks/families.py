@@ -42,13 +42,13 @@ TABLE = ROOT / "benchmarks" / "results" / "families.csv"
 PICTURES = ROOT / "docs" / "figures" / "families"
 XRAY_64 = ["gan.generator_width=16", "gan.discriminator_width=16", "gan.num_images=40000"]
 LIVER = [f"data.source.{name}=300" for name in ("cysts", "metastases", "haemangiomas")]
-LIVER_3D = [*LIVER, "gan.batch_size=8", "gan.generator_width=8", "gan.discriminator_width=8"]
+LIVER_3D = [*LIVER, "gan.watch.checks=4", "gan.batch_size=8", "gan.generator_width=8", "gan.discriminator_width=8"]
 SETTINGS: dict[str, tuple[str, list[str]]] = {
     "xray-32": ("pneumoniamnist.yaml", ["data.train_per_class=null", "gan.num_images=60000"]),
     "xray-64": ("nih-cxr.yaml", XRAY_64),
     "xray-64-100": ("nih-cxr.yaml", [*XRAY_64, "data.train_per_class=50"]),
     "liver-32": ("demo.yaml", [*LIVER, "gan.num_images=60000"]),
-    "liver-3d-32": ("demo-3d.yaml", [*LIVER_3D, "gan.num_images=2000"]),
+    "liver-3d-32": ("demo-3d.yaml", [*LIVER_3D, "gan.num_images=6000"]),
     "liver-3d-64": ("demo-3d.yaml", [*LIVER_3D, "data.spatial_size=64", "gan.num_images=800"]),
     "liver-3d-128": ("demo-3d.yaml", [*LIVER_3D, "data.spatial_size=128", "gan.batch_size=4", "gan.num_images=16"]),
 }
