@@ -256,6 +256,16 @@ def test_networks_are_within_twice_each_others_flops(name: str) -> None:
     assert 2**-0.5 <= forward_flops(name, 2) / forward_flops("sngan", 2) <= 2**0.5
 
 
+@every_family
+def test_a_move_in_bf16_leaves_no_autocast_behind(name: str) -> None:
+    config = tiny(name)
+    training = assemble(config, stored((12, 12)), ImageShape((12, 12), 1, CLASSES, 0, (2,)), Hardware("cpu", "bf16"), 3)
+    steps(training, 2)
+    assert not torch.is_autocast_enabled("cpu")
+    assert all(value.dtype == torch.float32 for value in parameters(training).values())
+    assert all(torch.isfinite(value).all() for value in parameters(training).values())
+
+
 @grid
 @pytest.mark.parametrize("name", ["wgan-gp", "stylegan2", "progan", "cyclegan"])
 def test_the_cost_of_families_with_penalties_can_be_counted(name: str, dims: int) -> None:

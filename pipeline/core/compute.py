@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -54,8 +54,22 @@ def place(net: Net, hardware: Hardware) -> Net:
     return net
 
 
+class _Autocast(AbstractContextManager[None]):
+    """bf16 autocast that may be entered within itself; torch's own object would then stay switched on for ever."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._entered: list[torch.autocast] = []
+
+    def __enter__(self) -> None:
+        context = torch.autocast(self.device, dtype=torch.bfloat16, cache_enabled=False)
+        context.__enter__()
+        self._entered.append(context)
+
+    def __exit__(self, *error: Any) -> None:
+        self._entered.pop().__exit__(*error)
+
+
 def autocast(hardware: Hardware) -> AbstractContextManager[None]:
-    """bf16 autocast, re-enterable, or nothing. Weights and losses stay float32."""
-    if hardware.precision == "float32":
-        return nullcontext()
-    return torch.autocast(hardware.device, dtype=torch.bfloat16, cache_enabled=False)
+    """bf16 autocast, to be entered as often as wished, or nothing. Weights and losses stay float32."""
+    return nullcontext() if hardware.precision == "float32" else _Autocast(hardware.device)
