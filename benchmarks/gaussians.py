@@ -3,9 +3,11 @@
 Twenty-five Gaussians of standard deviation 0.05 stand on a 5 x 5 grid of spacing 2. Of 2,500 samples, one is of high
 quality within 3 standard deviations of its nearest centre, and a mode is found if it gets at least 20 of those (as
 in VEEGAN, Srivastava et al. 2017, and PacGAN, Lin et al. 2018, who count a mode from its first). Every row has the
-same nets, rates, batches and steps; spectral norm lies on all layers of its discriminator.
+same nets, rates, batches and steps. Spectral norm lies on all layers of its discriminator, whose logits are scaled:
+the factor is to it what their weights are to the penalties. Without a regulariser, Wasserstein clips its weights.
 
-Run: .venv/bin/python benchmarks/gaussians.py [STEPS]
+Run: .venv/bin/python benchmarks/gaussians.py [OBJECTIVE ...]
+Rows are added to benchmarks/results/gaussians.csv; the table is of all of them, the picture of this run.
 """
 
 from __future__ import annotations
@@ -46,11 +48,11 @@ OBJECTIVES: dict[str, tuple[Any, Any]] = {
 REGULARISERS: dict[str, tuple[Weighted, ...]] = {
     "none": (),
     "gradient penalty": (Weighted("gradient_penalty", penalties.gradient_penalty, 0.1),),
-    "R1": (Weighted("r1", penalties.r1_penalty, 0.1),),
+    "R1": (Weighted("r1", penalties.r1_penalty, 0.02),),
     "spectral norm": (),
 }
 SEEDS, STEPS, BATCH, HIDDEN, RATE, LATENT, EMA = 3, 10_000, 256, 64, 1e-3, 2, 0.99
-CLIP, STEEP, REACH = 0.1, 1.0, 4.0
+CLIP, REACH, SPECTRAL_SCALE = 0.1, 4.0, 30.0
 SAMPLES, PER_MODE, SPREAD = 2500, 20, 0.05
 CENTRES = torch.tensor(list(product((-4.0, -2.0, 0.0, 2.0, 4.0), repeat=2)))
 NO_AUGMENT = AugmentConfig(brightness=0, contrast=0, shift=0, rotate_degrees=0, scale=0, noise=0)
@@ -85,9 +87,10 @@ class PointDiscriminator(nn.Module):
     def __init__(self, spectral: bool) -> None:
         super().__init__()
         self.layers = perceptron(2, 1, spectral)
+        self.scale = SPECTRAL_SCALE if spectral else 1.0
 
     def forward(self, points: Tensor, condition: Condition) -> Judgement:
-        return Judgement(STEEP * self.layers(points / REACH).squeeze(1))
+        return Judgement(self.scale * self.layers(points / REACH).squeeze(1))
 
 
 class Points:
@@ -113,7 +116,7 @@ def recipe(objective: str, regulariser: str) -> Recipe:
     return Recipe((discriminator, generator), NoiseTurn)
 
 
-def fitted(objective: str, regulariser: str, seed: int, steps: int) -> np.ndarray:
+def fitted(objective: str, regulariser: str, seed: int) -> np.ndarray:
     """2,500 points of a generator trained so."""
     torch.manual_seed(seed)
     nets = {"generator": PointGenerator(), "discriminator": PointDiscriminator(regulariser == "spectral norm")}
@@ -126,7 +129,7 @@ def fitted(objective: str, regulariser: str, seed: int, steps: int) -> np.ndarra
         stepper=Stepper(nets, rules),
         ema=Ema({"generator": nets["generator"]}, EMA),
         streams=streams,
-        total_images=steps * BATCH,
+        total_images=STEPS * BATCH,
     )
     train(training, training.total_images, lambda _: None)
     z = torch.randn(SAMPLES, LATENT, generator=torch.Generator().manual_seed(2000 + seed))
@@ -144,7 +147,7 @@ def judged(points: np.ndarray) -> tuple[int, float]:
 def table(rows: pd.DataFrame) -> str:
     """Markdown: modes of each seed, and the mean share of high quality."""
     lines = ["| objective | " + " | ".join(REGULARISERS) + " |", "|---" * (len(REGULARISERS) + 1) + "|"]
-    for objective in OBJECTIVES:
+    for objective in rows["objective"].unique():
         cells = []
         for regulariser in REGULARISERS:
             mine = rows[(rows["objective"] == objective) & (rows["regulariser"] == regulariser)]
@@ -154,42 +157,48 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def draw(points: dict[tuple[str, str], np.ndarray], found: dict[tuple[str, str], int]) -> None:
-    figure, axes = plt.subplots(len(OBJECTIVES), len(REGULARISERS), figsize=(7.2, 9.2), sharex=True, sharey=True)
-    for axis, case in zip(axes.flat, product(OBJECTIVES, REGULARISERS), strict=True):
+def draw(points: dict[tuple[str, str], np.ndarray]) -> None:
+    """Samples of the first seed, a row an objective."""
+    objectives = list(dict.fromkeys(objective for objective, _ in points))
+    size = (8, 2.2 * len(objectives))
+    figure, axes = plt.subplots(len(objectives), len(REGULARISERS), figsize=size, squeeze=False)
+    for axis, (case, made) in zip(axes.flat, points.items(), strict=True):
         axis.scatter(CENTRES[:, 0], CENTRES[:, 1], s=28, facecolors="none", edgecolors="0.75", linewidths=0.8)
-        axis.scatter(points[case][:, 0], points[case][:, 1], s=0.6, color="tab:blue", linewidths=0)
-        name = case[0] + (" (clipped)" if case == ("wasserstein", "none") else "")
-        axis.set_title(f"{name}, {case[1]}: {found[case]}", fontsize=7)
+        axis.scatter(made[:, 0], made[:, 1], s=0.6, color="tab:blue", linewidths=0)
+        axis.set_title(f"{case[0]}, {case[1]}: {judged(made)[0]} of 25", fontsize=7)
         axis.set(xlim=(-5, 5), ylim=(-5, 5), xticks=[], yticks=[], aspect="equal")
     figure.tight_layout(pad=0.4)
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PICTURE, dpi=90)
+    figure.savefig(PICTURE, dpi=100)
+
+
+def add(row: dict[str, Any]) -> None:
+    """One more line of the results, kept even if the next run is killed."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    new = not RESULTS.is_file()
+    with RESULTS.open("a", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else STEPS
-    rows: list[dict[str, Any]] = []
+    objectives = sys.argv[1:] or list(OBJECTIVES)
     points: dict[tuple[str, str], np.ndarray] = {}
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, FIELDS)
-        writer.writeheader()
-        for seed, (objective, regulariser) in product(range(SEEDS), product(OBJECTIVES, REGULARISERS)):
-            started = time.perf_counter()
-            made = fitted(objective, regulariser, seed, steps)
-            modes, high_quality = judged(made)
-            values = (seed, objective, regulariser, modes, round(high_quality, 4))
-            rows.append(dict(zip(FIELDS, (*values, round(time.perf_counter() - started, 1)), strict=True)))
-            writer.writerow(rows[-1])
-            handle.flush()
-            if seed == 0:
-                points[objective, regulariser] = made
-    frame = pd.DataFrame(rows)
-    print(table(frame))
-    first = frame[frame["seed"] == 0]
-    draw(points, {(row.objective, row.regulariser): int(row.modes) for row in first.itertuples()})
+    for seed, objective, regulariser in product(range(SEEDS), objectives, REGULARISERS):
+        started = time.perf_counter()
+        made = fitted(objective, regulariser, seed)
+        seconds = round(time.perf_counter() - started, 1)
+        modes, high_quality = judged(made)
+        values = (seed, objective, regulariser, modes, round(high_quality, 4), seconds)
+        add(dict(zip(FIELDS, values, strict=True)))
+        if seed == 0:
+            points[objective, regulariser] = made
+    draw(points)
+    rows = pd.read_csv(RESULTS, keep_default_na=False)
+    print(table(rows.drop_duplicates(["seed", "objective", "regulariser"], keep="last")))
 
 
 if __name__ == "__main__":

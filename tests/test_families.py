@@ -256,10 +256,12 @@ def test_networks_are_within_twice_each_others_flops(name: str) -> None:
     assert 2**-0.5 <= forward_flops(name, 2) / forward_flops("sngan", 2) <= 2**0.5
 
 
+@grid
 @every_family
-def test_a_move_in_bf16_leaves_no_autocast_behind(name: str) -> None:
-    config = tiny(name)
-    training = assemble(config, stored((12, 12)), ImageShape((12, 12), 1, CLASSES, 0, (2,)), Hardware("cpu", "bf16"), 3)
+def test_moves_in_bf16_leave_no_autocast_behind(name: str, dims: int) -> None:
+    size = SIZES[dims]
+    shape = ImageShape(size, 1, CLASSES, positive=(2,))
+    training = assemble(tiny(name), stored(size), shape, Hardware("cpu", "bf16"), seed=3)
     steps(training, 2)
     assert not torch.is_autocast_enabled("cpu")
     assert all(value.dtype == torch.float32 for value in parameters(training).values())

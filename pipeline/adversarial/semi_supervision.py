@@ -66,7 +66,8 @@ def class_of_labelled(turn: SemiSupervisedTurn) -> Tensor:
 
 
 def feature_matching(turn: SemiSupervisedTurn) -> Tensor:
-    """Squared distance of the mean features of real images and fakes, class by class, mean over both.
+    """Squared distance of the mean features of real images and fakes, class by class, mean over both, in units of the
+    real features' variance (a discriminator is free in how large it makes them).
 
     Salimans et al. (NeurIPS 2016) match one mean over all images. Here a fake counts for the class it was asked for, a
     real image for each class by its probability: unlabelled images of unlike frequencies would else pull every class.
@@ -76,8 +77,9 @@ def feature_matching(turn: SemiSupervisedTurn) -> Tensor:
     assert real.class_logits is not None and turn.condition.label is not None
     shares = one_hot(turn.condition.label, real.class_logits.shape[1]).to(fake.logits.dtype)
     distance = _class_means(real.features[0], real.class_logits.softmax(dim=1)) - _class_means(fake.features[0], shares)
+    variance = real.features[0].detach().var().clamp(min=1e-12)
     asked = (shares.sum(dim=0) > 0).to(shares.dtype)
-    return (distance.square().mean(dim=1) * asked).sum() / asked.sum()
+    return (distance.square().mean(dim=1) * asked).sum() / asked.sum() / variance
 
 
 def _class_means(features: Tensor, shares: Tensor) -> Tensor:

@@ -70,10 +70,7 @@ class StoredImages:
         )
 
     def unlabelled(self) -> StoredImages:
-        """The images without a label; where there is none, all images with their labels hidden."""
-        without = self.of_classes([UNLABELLED])
-        if len(without.label):
-            return without
+        """All images, their labels hidden: what has a label is an image like the others."""
         return replace(self, label=torch.full_like(self.label, UNLABELLED))
 
 

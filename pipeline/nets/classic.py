@@ -82,8 +82,9 @@ class StridedDiscriminator(nn.Module):
     Args:
         spatial_size: *spatial of the images.
         width: channels of the first layer; they double with each halving of the grid.
-        norm: after every convolution but the first; "layer" is over channels and grid together, and keeps each
-            image's judgement its own, as a gradient penalty demands.
+        norm: after every convolution but the first; "layer" is over channels and grid together, has no
+            weights of its own that clipping could stifle, and keeps each image's judgement its own, as a gradient
+            penalty demands.
         conditioning: how the class is learnt of. "concat": as planes beside the image (Mirza & Osindero 2014);
             "projection": by an inner product with the features summed over the grid (Miyato & Koyama 2018; its
             embedding is spectrally normalised); "auxiliary": not at all, a second head names the class (AC-GAN,
@@ -145,7 +146,7 @@ def _convolution(dims: int, before: int, after: int, strided: bool, norm: NormKi
     if norm == "batch":
         return nn.Sequential(conv, Norm[Norm.BATCH, dims](after))
     if norm == "layer":
-        return nn.Sequential(conv, Norm[Norm.GROUP, dims](num_groups=1, num_channels=after))
+        return nn.Sequential(conv, Norm[Norm.GROUP, dims](num_groups=1, num_channels=after, affine=False))
     return conv
 
 

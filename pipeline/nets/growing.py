@@ -127,7 +127,7 @@ class GrowingDiscriminator(Growing):
             images = self.halve(images)
             halved = recompute(self.checkpointing, self.blocks[level - 1], features)
             entered = self._entered(images, level - 1)
-            features = torch.lerp(entered, halved, self.share(level).to(halved.dtype))
+            features = torch.lerp(entered.to(halved.dtype), halved, self.share(level).to(halved.dtype))
         features = leaky_relu(self.last(self.deviation(features)), _SLOPE)
         dense = leaky_relu(self.dense(features.flatten(1)), _SLOPE)
         projected = (self.embedding(self._asked(condition)) * dense).sum(dim=1) / math.sqrt(dense.shape[1])
