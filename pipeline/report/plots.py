@@ -146,7 +146,7 @@ _CURVES: tuple[tuple[str, str, dict[str, str]], ...] = (
     ),
     ("Speed", "images / s", {"images_per_s": ""}),
 )
-_NOT_CURVES = {"num_images", "step", "seconds", "time"}
+_NOT_CURVES = {"num_images", "step", "seconds", "time", "real_sign"}
 
 
 def training_plot(histories: Mapping[str, pd.DataFrame], released: str) -> bytes:
@@ -158,7 +158,7 @@ def training_plot(histories: Mapping[str, pd.DataFrame], released: str) -> bytes
     known = {column for _, _, columns in _CURVES for column in columns} | _NOT_CURVES
     present = {column for history in histories.values() for column in history.columns}
     wanted = [curve for curve in _CURVES if present & set(curve[2])]
-    wanted += [(metric_name(column), column, {column: ""}) for column in sorted(present - known)]
+    wanted += [(_curve_name(column), column, {column: ""}) for column in sorted(present - known)]
     longest = max(history["num_images"].max() for history in histories.values())
     unit, name = (1000, "thousands of ") if longest >= 10_000 else (1, "")
     with house_style():
@@ -178,6 +178,11 @@ def training_plot(histories: Mapping[str, pd.DataFrame], released: str) -> bytes
             if any(columns.values()):
                 axis.legend(fontsize=8)
         return png(figure)
+
+
+def _curve_name(column: str) -> str:
+    """`discriminator.gradient_penalty`, a term of a player's loss, as `Discriminator: gradient penalty`."""
+    return metric_name(column.replace(".", ": "))
 
 
 def _thinned(history: pd.DataFrame) -> pd.DataFrame:
