@@ -36,6 +36,14 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_PREFECT_HOME, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """Nets that a test builds begin with the same weights, whatever ran before."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """One local Prefect server with a temporary database for the whole session."""
