@@ -5,8 +5,10 @@ Run: .venv/bin/python benchmarks/continuous_condition.py [FAMILY ...] [--num-ima
 A lesion is measured without its mask: voxels that differ from the liver by more than 16 HU after slight smoothing,
 holes filled, the component nearest to the centre, as the diameter of a disc of its area. The liver's level is the
 median near the image's border, of what is between 60 and 140 HU. What this measure is worth is the table's first
-part, the same figures for held-out phantoms, whose diameters are known; a generator cannot be seen to do better. All
-sizes are asked for with the same z; the intervals (95 %) come from drawing z, or phantom lesions, anew.
+part, the same figures for held-out phantoms, whose diameters are known. Two cautions: all sizes are asked for with the
+same z, so the phantoms' nuisances are partly held still and the correlations are not on one scale; and a lesion that
+turns darker without growing is measured as larger, so look at the picture and the slope too. The intervals (95 %) come
+from drawing z, or phantom lesions, anew.
 """
 
 from __future__ import annotations

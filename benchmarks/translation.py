@@ -67,7 +67,7 @@ class Case:
 
 CASES = {
     "cyclegan-2d": Case("cyclegan", 2, 400, 200, 9_600, {"batch_size": 4}),
-    "cogan-2d": Case("cogan", 2, 400, 200, 60_000, {}),
+    "cogan-2d": Case("cogan", 2, 400, 200, 40_000, {}),
     "cyclegan-3d": Case(
         "cyclegan", 3, 60, 30, 800, {"batch_size": 2, "generator_width": 16, "discriminator_width": 16}
     ),
