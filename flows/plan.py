@@ -11,7 +11,7 @@ from pipeline.adversarial.fit import run as run_fit
 from pipeline.anomaly.score import anomaly_config
 from pipeline.anomaly.score import run as run_anomaly
 from pipeline.config import Experiment
-from pipeline.config.experiment import uses_synthetic
+from pipeline.config.arms import uses_synthetic
 from pipeline.config.section import Section
 from pipeline.core.cache import Stage, StageFunction
 from pipeline.core.compute import resolve_hardware

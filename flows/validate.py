@@ -11,7 +11,7 @@ from rich.table import Table
 from flows.plan import MANIFEST_STEPS, Step, plan_experiment
 from pipeline.adversarial import cost as gan_cost
 from pipeline.config import Experiment
-from pipeline.config.experiment import uses_synthetic
+from pipeline.config.arms import uses_synthetic
 from pipeline.core.cache import execute
 from pipeline.core.errors import RefusedError
 from pipeline.downstream.power import smallest_difference

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.config.arms import ARMS, REFERENCE_ARM, arm_facts
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.data import DataConfig, PhantomSource, Positive
 from pipeline.config.families import GanSettings, SnganConfig
 from pipeline.config.section import Section
 
-ARM_PATTERN = re.compile(r"real(\+classical(\+synthetic@(?P<ratio>\d+(\.\d+)?))?)?|synthetic\+classical")
-REFERENCE_ARM = "real+classical"
 DEFAULT_FAMILY = "sngan"
 
 
@@ -80,12 +78,10 @@ class Experiment(Section):
     @field_validator("arms")
     @classmethod
     def _arms_are_known(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [arm for arm in arms if not ARM_PATTERN.fullmatch(arm)]
+        unknown = [arm for arm in arms if arm_facts(arm) is None]
         if unknown:
-            raise ValueError(
-                f"unknown arms {unknown}; known: real, {REFERENCE_ARM}, {REFERENCE_ARM}+synthetic@RATIO, "
-                "synthetic+classical"
-            )
+            known = ", ".join(f"{name}@RATIO" if facts.ratio else name for name, facts in ARMS.items())
+            raise ValueError(f"unknown arms {unknown}; known: {known}")
         if len(set(arms)) != len(arms):
             raise ValueError("an arm is named twice")
         if REFERENCE_ARM not in arms:
@@ -108,7 +104,3 @@ class Experiment(Section):
                 f"gan.accumulate times compute.devices ({parts}) must divide gan.batch_size ({self.gan.batch_size})"
             )
         return self
-
-
-def uses_synthetic(arm: str) -> bool:
-    return "synthetic" in arm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.config.experiment import ARM_PATTERN, REFERENCE_ARM
+from pipeline.config.arms import REFERENCE_ARM, arm_facts, arm_ratio
 from pipeline.core.errors import ConfigError
 
 
@@ -25,12 +25,11 @@ class Arm:
 
 def parse_arm(name: str) -> Arm:
     """Read an arm's name, such as `real+classical+synthetic@1` (ratio synthetic : real in a batch)."""
-    match = ARM_PATTERN.fullmatch(name)
-    if match is None:
+    if arm_facts(name) is None:
         raise ConfigError(f"arms: there is no arm {name}.")
     if name == "synthetic+classical":
         return Arm(name, real=0.0, synthetic=1.0, classical=True)
-    return Arm(name, real=1.0, synthetic=float(match["ratio"] or 0), classical="classical" in name)
+    return Arm(name, real=1.0, synthetic=arm_ratio(name), classical="classical" in name)
 
 
 def is_augmented(name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.config.experiment import REFERENCE_ARM
+from pipeline.config.arms import REFERENCE_ARM
 from pipeline.core.errors import DataError
 from pipeline.downstream.arms import is_augmented
 from pipeline.downstream.figures import (

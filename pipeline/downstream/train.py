@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.config.experiment import REFERENCE_ARM, ClassifierConfig, Experiment, uses_synthetic
+from pipeline.config.arms import REFERENCE_ARM, uses_synthetic
+from pipeline.config.experiment import ClassifierConfig, Experiment
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, resolve_hardware
 from pipeline.core.progress import Progress

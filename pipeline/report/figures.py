@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.config.experiment import REFERENCE_ARM
+from pipeline.config.arms import REFERENCE_ARM
 from pipeline.core.errors import UserError
 from pipeline.report.plots import (
     FOREST_METRICS,

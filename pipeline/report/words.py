@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config.experiment import ARM_PATTERN
+from pipeline.config.arms import arm_facts, arm_ratio
 from pipeline.core.errors import UserError
 
 METRIC_NAMES = {
@@ -125,12 +125,14 @@ def metric_name(metric: str) -> str:
 
 def arm_words(arm: str) -> str:
     """What an arm trains on, for instance `real+classical+synthetic@1`."""
-    match = ARM_PATTERN.fullmatch(arm)
-    if arm == "synthetic+classical":
-        return "synthetic images only, with classical augmentation; tested on real ones"
-    if match and match["ratio"]:
-        return f"real images, classical augmentation and {count(match['ratio'], 'synthetic image')} for each real one"
-    return {"real": "real images as they are", "real+classical": "real images with classical augmentation"}.get(arm, "")
+    facts = arm_facts(arm)
+    if facts is None:
+        return ""
+    return (
+        f"{facts.words}, {count(f'{arm_ratio(arm):g}', 'synthetic one')} for each real one"
+        if facts.ratio
+        else facts.words
+    )
 
 
 def arm_lines(arm: str) -> str:

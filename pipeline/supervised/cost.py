@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.config.experiment import Experiment, uses_synthetic
+from pipeline.config.arms import uses_synthetic
+from pipeline.config.experiment import Experiment
 from pipeline.core.compute import resolve_hardware
 from pipeline.core.cost import PROCESS_MIB, CostEstimate, FlopCount
 from pipeline.data.dataset import DataSet
