@@ -6,8 +6,9 @@ in VEEGAN, Srivastava et al. 2017, and PacGAN, Lin et al. 2018, who count a mode
 same nets, rates, batches and steps. Spectral norm lies on all layers of its discriminator, whose logits are scaled:
 the factor is to it what their weights are to the penalties. Without a regulariser, Wasserstein clips its weights.
 
-Run: .venv/bin/python benchmarks/gaussians.py [OBJECTIVE ...]
-Rows are added to benchmarks/results/gaussians.csv; the table is of all of them, the picture of this run.
+Run: .venv/bin/python benchmarks/gaussians.py SEED [OBJECTIVE ...]
+Rows are added to benchmarks/results/gaussians.csv, and those that are there are not made again. The table is of all of
+them, the picture of the points of seed 0, which are kept in runs/gaussians.
 """
 
 from __future__ import annotations
@@ -51,12 +52,13 @@ REGULARISERS: dict[str, tuple[Weighted, ...]] = {
     "R1": (Weighted("r1", penalties.r1_penalty, 0.02),),
     "spectral norm": (),
 }
-SEEDS, STEPS, BATCH, HIDDEN, RATE, LATENT, EMA = 3, 10_000, 256, 64, 1e-3, 2, 0.99
+STEPS, BATCH, HIDDEN, RATE, LATENT, EMA = 20_000, 256, 128, 3e-4, 2, 0.9995
 CLIP, REACH, SPECTRAL_SCALE = 0.1, 4.0, 30.0
 SAMPLES, PER_MODE, SPREAD = 2500, 20, 0.05
 CENTRES = torch.tensor(list(product((-4.0, -2.0, 0.0, 2.0, 4.0), repeat=2)))
 NO_AUGMENT = AugmentConfig(brightness=0, contrast=0, shift=0, rotate_degrees=0, scale=0, noise=0)
 RESULTS = Path(__file__).parent / "results" / "gaussians.csv"
+POINTS = Path(__file__).parents[1] / "runs" / "gaussians"
 PICTURE = Path(__file__).parents[1] / "docs" / "figures" / "gaussians.png"
 FIELDS = ("seed", "objective", "regulariser", "modes", "high_quality", "seconds")
 
@@ -172,6 +174,13 @@ def draw(points: dict[tuple[str, str], np.ndarray]) -> None:
     figure.savefig(PICTURE, dpi=100)
 
 
+def existing() -> set[tuple[int, str, str]]:
+    if not RESULTS.is_file():
+        return set()
+    rows = pd.read_csv(RESULTS, keep_default_na=False)
+    return set(zip(rows["seed"], rows["objective"], rows["regulariser"], strict=True))
+
+
 def add(row: dict[str, Any]) -> None:
     """One more line of the results, kept even if the next run is killed."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
@@ -185,20 +194,22 @@ def add(row: dict[str, Any]) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    objectives = sys.argv[1:] or list(OBJECTIVES)
-    points: dict[tuple[str, str], np.ndarray] = {}
-    for seed, objective, regulariser in product(range(SEEDS), objectives, REGULARISERS):
+    seed, objectives = int(sys.argv[1]), sys.argv[2:] or list(OBJECTIVES)
+    for objective, regulariser in product(objectives, REGULARISERS):
+        if (seed, objective, regulariser) in existing():
+            continue
         started = time.perf_counter()
         made = fitted(objective, regulariser, seed)
         seconds = round(time.perf_counter() - started, 1)
         modes, high_quality = judged(made)
         values = (seed, objective, regulariser, modes, round(high_quality, 4), seconds)
+        POINTS.mkdir(parents=True, exist_ok=True)
+        np.save(POINTS / f"{seed}-{objective}-{regulariser}.npy", made)
         add(dict(zip(FIELDS, values, strict=True)))
-        if seed == 0:
-            points[objective, regulariser] = made
-    draw(points)
-    rows = pd.read_csv(RESULTS, keep_default_na=False)
-    print(table(rows.drop_duplicates(["seed", "objective", "regulariser"], keep="last")))
+    cases = {case: POINTS / f"0-{case[0]}-{case[1]}.npy" for case in product(OBJECTIVES, REGULARISERS)}
+    if all(path.is_file() for path in cases.values()):
+        draw({case: np.load(path) for case, path in cases.items()})
+    print(table(pd.read_csv(RESULTS, keep_default_na=False)))
 
 
 if __name__ == "__main__":

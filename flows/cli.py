@@ -116,6 +116,43 @@ def report(
 
 
 @app.command
+def verdict(
+    predictions: Path,
+    *,
+    plan: Annotated[
+        Path | None, Parameter(help="A configuration whose verdict section and disease side apply.")
+    ] = None,
+) -> None:
+    """Print the utility verdict on PREDICTIONS, anyone's table in the form of predictions.csv, as JSON."""
+    from pipeline.downstream.decide import decide, read_predictions
+    from pipeline.downstream.verdict import plan_of
+
+    experiment = load_experiment(plan) if plan else None
+    rule = plan_of(experiment.verdict, experiment.data.positive, 0) if experiment else None
+    print(json.dumps(decide(read_predictions(predictions), rule).as_json(), indent=2))
+
+
+@app.command
+def compare(
+    *runs: Path, as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False
+) -> None:
+    """Print the arms of finished RUNS side by side, paired where they tested the same patients."""
+    from pipeline.downstream.compare import compare_runs
+    from pipeline.report.words import with_interval
+
+    found = compare_runs(runs)
+    if as_json:
+        print(found.to_json(orient="records", indent=2))
+        return
+    table = Table("arm", "run", "value (interval)", "against", "difference (interval)", "")
+    for row in found.to_dict("records"):
+        own, gap = ((row["value"], row["ci_low"], row["ci_high"]), (row["difference"], row["low"], row["high"]))
+        shown = with_interval(*gap) if row["against"] else ""
+        table.add_row(row["arm"], row["run"], with_interval(*own), row["against"], shown, row["pairing"])
+    Console().print(table)
+
+
+@app.command
 def families(*, as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False) -> None:
     """List the GAN families: name, dimensions, conditions, source, and what each cannot do."""
     from pipeline.adversarial.families import FAMILIES

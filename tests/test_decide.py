@@ -79,13 +79,13 @@ def test_one_generator_is_named_as_such() -> None:
 
 @pytest.mark.parametrize("endpoint", ["auroc", "sensitivity"])
 def test_false_helps_are_rare_over_simulated_nulls(endpoint: str) -> None:
-    """The worst bug: over 100 nulls whose seeds scatter, `helps` may come in the expected 2.5 % and a margin of chance.
+    """The worst bug: over 80 nulls whose seeds scatter, `helps` may come in the expected 2.5 % and a margin of chance.
 
     An interval over patients alone says `helps` here in about one null of six.
     """
     plan = VerdictPlan(positive=("disease",), endpoint=endpoint, bootstrap=60)
-    found = [decide(simulate(seed, folds=1 + seed % 2), plan).decision for seed in range(100)]
-    assert found.count("helps") <= 7  # binomial(100, 0.025): P(more than 7) < 0.01
+    found = [decide(simulate(seed, folds=1 + seed % 2), plan).decision for seed in range(80)]
+    assert found.count("helps") <= 6  # binomial(80, 0.025): P(more than 6) < 0.01
 
 
 def test_the_arm_is_chosen_on_val_not_on_test() -> None:

@@ -15,12 +15,11 @@ from pipeline.anomaly import score as anomaly
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.config.families import SnganConfig
 from pipeline.core.compute import Hardware
-from pipeline.core.errors import ConfigError
 from pipeline.core.records import Record
 from pipeline.data.dataset import open_dataset
 from pipeline.downstream import train
-from pipeline.downstream.arms import parse_arm
 from pipeline.privacy import memorisation
+from pipeline.supervised import fit as supervised
 from pipeline.supervised.fit import Share, apply_classifier, batch_sizes, fit_classifier
 from pipeline.synthesis import synthesise
 from pipeline.synthesis.generate import TrainedGenerator
@@ -103,15 +102,6 @@ def test_batches_are_divided_by_the_arms_ratio(noise_inputs: MakeInputs) -> None
     assert sizes(1000, 1) == [31, 1]
 
 
-def test_arms_say_what_they_train_on() -> None:
-    assert parse_arm("real+classical+synthetic@0.5").synthetic == 0.5
-    only = parse_arm("synthetic+classical")
-    assert (only.real, only.synthetic, only.classical) == (0.0, 1.0, True)
-    assert not parse_arm("real").classical
-    with pytest.raises(ConfigError):
-        parse_arm("real+magic")
-
-
 def test_downstream_writes_val_and_test_of_every_fit_and_the_reverse_check(
     noise_inputs: MakeInputs, tmp_path: Path
 ) -> None:
@@ -149,9 +139,9 @@ def test_a_killed_downstream_stage_keeps_its_finished_classifiers(
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return fit_classifier(*args, **kwargs)  # type: ignore[arg-type]
+        return supervised.fit(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train, "fit_classifier", dies_third)
+    monkeypatch.setattr(train, "fit", dies_third)
     with pytest.raises(KeyboardInterrupt):
         train.run(config, inputs, out)
     train.run(config, inputs, out)

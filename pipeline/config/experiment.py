@@ -6,17 +6,25 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.arms import ARMS, REFERENCE_ARM, arm_facts
+from pipeline.config.arms import ARMS, REFERENCE_ARM, arm_facts, is_candidate
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.data import DataConfig, PhantomSource, Positive
 from pipeline.config.families import GanSettings, SnganConfig
+from pipeline.config.quality import QualityConfig
 from pipeline.config.section import Section
 
 DEFAULT_FAMILY = "sngan"
 
 
 class ClassifierConfig(Section):
-    """The downstream classifier; every arm gets the same network, steps and schedule."""
+    """The downstream classifier; every arm gets the same network, steps and schedule.
+
+    Attributes:
+        pretrained_lr: highest learning rate of `pretrained+classical`, whose network is not the others'.
+        pool_ratio: synthetic images for each real one in a batch of `pool-gan`.
+        encoder_images: `simclr-features` and `autoencoder-features` see as many images as the GAN's discriminator saw
+            real ones, but no more than this; the stage's record says how many they were.
+    """
 
     network: Literal["small_cnn", "densenet121", "resnet18"] = "small_cnn"
     steps: int = Field(500, ge=1)
@@ -24,16 +32,54 @@ class ClassifierConfig(Section):
     batch_size: int = Field(32, ge=2)
     lr: Positive = 1e-3
     weight_decay: float = Field(1e-2, ge=0)
+    pretrained_lr: Positive = 3e-4
+    pool_ratio: Positive = 10.0
+    encoder_images: int = Field(100_000, ge=1)
     augment: AugmentConfig = AugmentConfig()
 
 
-class VerdictConfig(Section):
-    """The decision rule, fixed before the run."""
+class SubgroupConfig(Section):
+    """A column of the manifest whose values are subgroups of patients; `edges` cut its numbers into bands."""
 
-    endpoint: Literal["auroc", "sensitivity", "specificity"] = "auroc"
+    column: str
+    edges: tuple[float, ...] = ()
+
+    @field_validator("edges")
+    @classmethod
+    def _edges_ascend(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
+        if list(edges) != sorted(set(edges)):
+            raise ValueError(f"edges must ascend, such as [40, 65]; they are {list(edges)}")
+        return edges
+
+
+class VerdictConfig(Section):
+    """The decision rule, fixed before the run.
+
+    Attributes:
+        threshold: youden, sensitivity@T or specificity@T, fixed on val fit by fit.
+        unit: image, or patient: the mean score of a patient's images, diseased if any of them is.
+        arm: the candidate of the primary comparison; empty: the one with synthetic images that is best on val.
+        comparisons: further planned pairs [arm, reference]; they share alpha with the primary one by Holm's rule.
+        subgroups: columns such as `sex` or `{column: age, edges: [40, 65]}`: every arm in each of them.
+        probe: columns such as `manufacturer`: can they be read off the images, and does the classifier lean on them?
+    """
+
+    endpoint: Literal["auroc", "auprc", "sensitivity", "specificity", "balanced_accuracy"] = "auroc"
     margin: Positive = 0.02
     alpha: float = Field(0.05, gt=0, lt=0.5)
     bootstrap: int = Field(2000, ge=100)
+    threshold: str = Field("youden", pattern=r"^(youden|(sensitivity|specificity)@(0\.\d+|1(\.0)?))$")
+    unit: Literal["image", "patient"] = "image"
+    arm: str = ""
+    comparisons: tuple[tuple[str, str], ...] = ()
+    subgroups: tuple[SubgroupConfig, ...] = ()
+    probe: tuple[str, ...] = ()
+
+    @field_validator("subgroups", mode="before")
+    @classmethod
+    def _a_name_is_a_column(cls, subgroups: Any) -> Any:
+        columns = subgroups if isinstance(subgroups, list | tuple) else [subgroups]
+        return [{"column": column} if isinstance(column, str) else column for column in columns]
 
 
 class ReleaseConfig(Section):
@@ -67,6 +113,7 @@ class Experiment(Section):
     classifier: ClassifierConfig = ClassifierConfig()
     arms: tuple[str, ...] = ("real", REFERENCE_ARM, "real+classical+synthetic@1", "synthetic+classical")
     verdict: VerdictConfig = VerdictConfig()
+    quality: QualityConfig = QualityConfig()
     release: ReleaseConfig = ReleaseConfig()
     compute: ComputeConfig = ComputeConfig()
 
@@ -87,6 +134,15 @@ class Experiment(Section):
         if REFERENCE_ARM not in arms:
             raise ValueError(f"{REFERENCE_ARM} must be among the arms: it is what every other arm is compared with")
         return arms
+
+    @model_validator(mode="after")
+    def _verdict_compares_arms_of_this_run(self) -> Self:
+        named = {self.verdict.arm, *(arm for pair in self.verdict.comparisons for arm in pair)} - {""}
+        if named - set(self.arms):
+            raise ValueError(f"verdict names the arms {sorted(named - set(self.arms))}, which are not among the arms")
+        if self.verdict.arm and not is_candidate(self.verdict.arm):
+            raise ValueError(f"verdict.arm: {self.verdict.arm} uses no synthetic image; name an arm that does")
+        return self
 
     @model_validator(mode="after")
     def _release_names_a_generator_of_this_run(self) -> Self:

@@ -1,4 +1,4 @@
-"""Where batches come from: endless, class-balanced, with a position that can be saved."""
+"""Where batches come from: endless, class-balanced or as frequent as they are, with a position that can be saved."""
 
 from __future__ import annotations
 
@@ -109,29 +109,44 @@ def _attributes(
 
 
 class Stream:
-    """Class-balanced batches, without replacement within a class until the class is used up.
+    """Batches without replacement until the images, or with `balanced` those of a class, are used up.
 
     Args:
         images: the classes are those that occur in their labels.
         batch_size: images a batch, over all processes.
         seed: of the order in which images come.
         rank, world: this process's number, and how many there are; each gets its part of every batch.
+        balanced: classes come in turn, so that their numbers differ by at most one; else images come as one shuffled
+            pack, so that classes are as frequent as they are.
     """
 
-    def __init__(self, images: StoredImages, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        images: StoredImages,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        *,
+        balanced: bool = True,
+    ) -> None:
         self.images, self.batch_size = images, batch_size
         self._own = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self._random = torch.Generator().manual_seed(seed)
-        label = images.label.cpu()
+        label = images.label.cpu() if balanced else torch.zeros(len(images.label))
         self._members = [torch.nonzero(label == number).squeeze(1) for number in label.unique().tolist()]
         self._order = [self._shuffled(members) for members in self._members]
         self._position = [0] * len(self._members)
         self._turn = 0
 
     def next(self) -> Batch:
-        """The next batch; classes come in turn, so their numbers differ by at most one."""
+        """The next batch."""
+        return self.images.batch(self.next_rows())
+
+    def next_rows(self) -> Tensor:
+        """Which images the next batch is made of, [batch_size]."""
         rows = [self._next_row() for _ in range(self.batch_size)][self._own]
-        return self.images.batch(torch.tensor(rows, device=self.images.label.device))
+        return torch.tensor(rows, device=self.images.label.device)
 
     def _next_row(self) -> int:
         which = self._turn

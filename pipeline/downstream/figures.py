@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,19 @@ import pandas as pd
 
 from pipeline.core.errors import DataError
 from pipeline.core.seeds import numpy_generator
-from pipeline.measures.classification import weighted_auroc, weighted_rate, youden_threshold
-from pipeline.measures.resampling import MIN_PATIENTS, Interval, Spread, interval, patient_weights, spread_of_fits
+from pipeline.measures.classification import (
+    choose_threshold,
+    weighted_auprc,
+    weighted_auroc,
+    weighted_brier,
+    weighted_ece,
+    weighted_rate,
+)
+from pipeline.measures.resampling import jackknife_weights, patient_weights
 
-METRICS = ("auroc", "sensitivity", "specificity", "balanced_accuracy")
+METRICS = (
+    "auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "brier", "ece",
+)  # fmt: skip
 FIT_KEY = ["arm", "fold", "gan_seed", "seed"]
 
 
@@ -23,7 +32,7 @@ class Fit:
 
     Attributes:
         threshold: fixed on val.
-        values: metric -> [1 + draws]; the first entry is the plain figure, the others are bootstrap draws.
+        values: metric -> [1 + draws + jackknife]: the plain figure, then a value a row of the test set's weights.
     """
 
     arm: str
@@ -36,11 +45,17 @@ class Fit:
 
 @dataclass(frozen=True)
 class TestSet:
-    """A fold's test images: the order, the patients and the draws that all its fits share."""
+    """A fold's test images: the order, the patients and the draws that all its fits share.
+
+    Attributes:
+        weights: [1 + draws + jackknife, n]: ones, bootstrap draws of patients, then one block of patients left out.
+        draws: how many of them are bootstrap draws.
+    """
 
     image_ids: pd.Index
     patients: np.ndarray
     weights: np.ndarray
+    draws: int
 
     @property
     def num_patients(self) -> int:
@@ -58,95 +73,114 @@ def patient_units(table: pd.DataFrame) -> np.ndarray:
     return np.where(named == "", "image " + table["image_id"].astype(str), "patient " + named)
 
 
+def by_patient(table: pd.DataFrame, positive: Sequence[str]) -> pd.DataFrame:
+    """One row a patient and fit: the mean of the images' disease scores; diseased if any image is.
+
+    The labels are `disease` and `rest`, the scores `score_disease` and `score_rest`.
+    """
+    rows = table.assign(
+        unit=patient_units(table), disease=table["label"].isin(positive), score=disease_score(table, positive)
+    )
+    found = rows.groupby([*FIT_KEY, "split", "unit"], sort=True).agg(
+        disease=("disease", "any"), score=("score", "mean")
+    )
+    found = found.reset_index().rename(columns={"unit": "image_id"})
+    return found.assign(
+        patient_id=found["image_id"],
+        label=np.where(found["disease"], "disease", "rest"),
+        score_disease=found["score"],
+        score_rest=1 - found["score"],
+    )
+
+
 def draw_test_sets(table: pd.DataFrame, draws: int, seed: int) -> dict[str, TestSet]:
-    """For each fold its test images and `draws` bootstrap draws of its patients; the first row of weights is all ones.
+    """For each fold its test images and `draws` bootstrap draws of its patients, kept apart by class.
+
+    A patient who is tested in several folds is drawn alike in all of them.
 
     Raises:
         DataError: fits of one fold were applied to different test images, so that they cannot be paired.
     """
-    found = {}
-    for fold, rows in table[table["split"] == "test"].groupby("fold", sort=True):
-        first = rows.drop_duplicates("image_id")
+    test = table[table["split"] == "test"]
+    firsts = {}
+    for fold, rows in test.groupby("fold", sort=True):
+        firsts[str(fold)] = first = rows.drop_duplicates("image_id")
         sizes = rows.groupby(FIT_KEY)["image_id"].agg(["size", "nunique"])
         if (sizes != len(first)).to_numpy().any():
             raise DataError(f"predictions: not every fit of fold {fold} was applied once to each of its test images.")
+    if not firsts:
+        return {}
+    everyone = pd.concat(firsts.values())
+    names, strata = _strata(patient_units(everyone), everyone["label"].to_numpy())
+    random = numpy_generator(seed, "patients")
+    drawn = patient_weights(names, draws, random, strata)
+    left_out = jackknife_weights(names, random)
+    weights = np.vstack([np.ones((1, len(names))), drawn, left_out])
+    found = {}
+    for fold, first in firsts.items():
         units = patient_units(first)
-        random = numpy_generator(seed, "patients", str(fold))
-        weights = np.vstack([np.ones((1, len(first))), patient_weights(units, draws, random)])
-        found[str(fold)] = TestSet(pd.Index(first["image_id"]), units, weights)
+        found[fold] = TestSet(pd.Index(first["image_id"]), units, weights[:, np.searchsorted(names, units)], draws)
     return found
 
 
+def _strata(units: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every patient once, sorted, and the class of most of its images."""
+    names, index = np.unique(units, return_inverse=True)
+    classes, label = np.unique(labels, return_inverse=True)
+    counts = np.zeros((len(names), len(classes)))
+    np.add.at(counts, (index, label), 1)
+    return names, counts.argmax(axis=1)
+
+
 def figures_of_fits(
-    table: pd.DataFrame, positive: Sequence[str], tests: dict[str, TestSet], metrics: Sequence[str] = METRICS
+    table: pd.DataFrame,
+    positive: Sequence[str],
+    tests: dict[str, TestSet],
+    metrics: Sequence[str] = METRICS,
+    threshold: str = "youden",
 ) -> list[Fit]:
     """The figures of every fit in `table` (disease against the rest).
+
+    Args:
+        threshold: the rule by which each fit's threshold is fixed on its val images; see `choose_threshold`.
 
     Raises:
         DataError: a fit has no val predictions to fix its threshold on, or val has one side only.
     """
-    return [
-        _figures([str(part) for part in key], rows, positive, tests[str(key[1])], metrics)
-        for key, rows in table[table["split"].isin(["val", "test"])].groupby(FIT_KEY, sort=True)
-    ]
+    part = table[table["split"].isin(["val", "test"])]
+    score, disease = disease_score(part, positive), part["label"].isin(positive).to_numpy()
+    is_val, ids = (part["split"] == "val").to_numpy(), part["image_id"].to_numpy()
+    fits = []
+    numbers = part.groupby(FIT_KEY, sort=True).ngroup().to_numpy()
+    for number in range(numbers.max() + 1):
+        places = np.flatnonzero(numbers == number)
+        arm, fold, gan_seed, seed = (str(part[name].iloc[places[0]]) for name in FIT_KEY)
+        val, test = places[is_val[places]], places[~is_val[places]]
+        if not 0 < disease[val].sum() < len(val):
+            named = f"arm {arm}, fold {fold}, seed {seed}"
+            raise DataError(f"predictions: {named} has no val images of both sides to fix its threshold on.")
+        cut = choose_threshold(threshold, score[val], disease[val])
+        test = test[pd.Index(ids[test]).get_indexer(tests[fold].image_ids)]
+        seen = (score[test], disease[test], score[test] >= cut, tests[fold].weights)
+        fits.append(Fit(arm, fold, gan_seed, seed, cut, {name: FORMULAS[name](*seen) for name in metrics}))
+    return fits
 
 
-def _figures(
-    key: Sequence[str], rows: pd.DataFrame, positive: Sequence[str], test_set: TestSet, metrics: Sequence[str]
-) -> Fit:
-    val = rows[rows["split"] == "val"]
-    val_disease = val["label"].isin(positive).to_numpy()
-    if not 0 < val_disease.sum() < len(val):
-        raise DataError(f"predictions: {' '.join(key)} has no val images of both sides to fix its threshold on.")
-    threshold = youden_threshold(disease_score(val, positive), val_disease)
-    test = rows[rows["split"] == "test"].set_index("image_id").loc[test_set.image_ids]
-    disease, score, weights = test["label"].isin(positive).to_numpy(), disease_score(test, positive), test_set.weights
-    values = {}
-    if "auroc" in metrics:
-        values["auroc"] = weighted_auroc(score, disease, weights)
-    called = score >= threshold
-    values["sensitivity"] = weighted_rate(called, disease, weights)
-    values["specificity"] = weighted_rate(~called, ~disease, weights)
-    values["balanced_accuracy"] = (values["sensitivity"] + values["specificity"]) / 2
-    arm, fold, gan_seed, seed = key
-    return Fit(arm, fold, gan_seed, seed, threshold, {name: values[name] for name in metrics})
+def _balanced(score: np.ndarray, disease: np.ndarray, called: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return (weighted_rate(called, disease, weights) + weighted_rate(~called, ~disease, weights)) / 2
 
 
-def arm_interval(fits: Sequence[Fit], metric: str, tests: dict[str, TestSet], alpha: float) -> Interval:
-    """Mean over an arm's fits with an interval over patients and fits."""
-    return combine([(1.0, fits)], metric, tests, alpha)
-
-
-def combine(
-    sides: Sequence[tuple[float, Sequence[Fit]]], metric: str, tests: dict[str, TestSet], alpha: float
-) -> Interval:
-    """A signed sum of arms' means, such as +1 x arm and -1 x reference, with an interval over patients and fits.
-
-    Folds weigh equally and are never pooled. Patients are paired: both arms see the same draws. Fits are unpaired:
-    each side adds the scatter of its own independent repeats, which are GAN seeds where an arm has several, else
-    classifier seeds. No interval is given below 10 test patients in all, or where a draw cannot be computed.
-    """
-    value, draws, spreads = 0.0, 0.0, []
-    for fold in tests:
-        for sign, fits in sides:
-            here = [fit for fit in fits if fit.fold == fold]
-            means = independent_units(here, metric)
-            mean_draws = np.mean([fit.values[metric][1:] for fit in here], axis=0)
-            value += sign * float(means.mean()) / len(tests)
-            draws = draws + sign * mean_draws / len(tests)
-            part = spread_of_fits(means)
-            spreads.append(Spread(part.variance / len(tests) ** 2, part.freedom))
-    patients = sum(test.num_patients for test in tests.values())
-    usable = np.asarray(draws)[np.isfinite(draws)]
-    if patients < MIN_PATIENTS or len(usable) < 0.95 * np.size(draws):
-        return Interval(value, None, None)
-    spreads.append(Spread(float(np.var(usable, ddof=1)), patients - 1))
-    return interval(value, spreads, alpha)
-
-
-def independent_units(fits: Sequence[Fit], metric: str) -> np.ndarray:
-    """Means over what was repeated independently: GAN seeds if there are several, else classifier seeds."""
-    seeds = sorted({fit.gan_seed for fit in fits})
-    if len(seeds) > 1:
-        return np.array([np.mean([fit.values[metric][0] for fit in fits if fit.gan_seed == one]) for one in seeds])
-    return np.array([fit.values[metric][0] for fit in fits])
+Formula = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+FORMULAS: dict[str, Formula] = {
+    "auroc": lambda score, disease, called, weights: weighted_auroc(score, disease, weights),
+    "auprc": lambda score, disease, called, weights: weighted_auprc(score, disease, weights),
+    "sensitivity": lambda score, disease, called, weights: weighted_rate(called, disease, weights),
+    "specificity": lambda score, disease, called, weights: weighted_rate(~called, ~disease, weights),
+    "ppv": lambda score, disease, called, weights: weighted_rate(disease, called, weights),
+    "npv": lambda score, disease, called, weights: weighted_rate(~disease, ~called, weights),
+    "balanced_accuracy": _balanced,
+    "brier": lambda score, disease, called, weights: weighted_brier(score, disease, weights),
+    "ece": lambda score, disease, called, weights: weighted_ece(score, disease, weights),
+}
+"""(score, disease, called disease, weights) -> the figure under each row of weights. PPV and NPV hold for the test
+set's share of diseased patients, which the draws keep."""

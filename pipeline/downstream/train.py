@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
-from pipeline.config.arms import REFERENCE_ARM, uses_synthetic
+from pipeline.adversarial.families import FAMILIES
+from pipeline.config.arms import REFERENCE_ARM, arm_facts, uses_synthetic
 from pipeline.config.experiment import ClassifierConfig, Experiment
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, resolve_hardware
+from pipeline.core.errors import ConfigError
+from pipeline.core.files import read_json, write_json
 from pipeline.core.progress import Progress
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.dataset import DataSet, open_dataset, read_table, write_table
-from pipeline.data.split import split_ids
-from pipeline.downstream.arms import Arm, parse_arm
-from pipeline.supervised.fit import Share, apply_classifier, fit_classifier
+from pipeline.data.dataset import DataSet, read_table, write_table
+from pipeline.downstream.features import TRUNKS, Predict, TrunkConfig, fit_on_features, trunk_config
+from pipeline.downstream.material import Material
+from pipeline.downstream.regimens import regimen_of
+from pipeline.supervised.fit import apply_classifier, fit
 
 PREDICTIONS = "predictions.csv"
 
 
 class DownstreamConfig(Section):
-    """The arms of one fold: those with synthetic images of one generator, or (gan_seed null) those without."""
+    """The arms of one fold: those with synthetic images of one generator, or (gan_seed null) those without.
+
+    Attributes:
+        trunk: where an arm works on features.
+        needs_pool: an arm of the experiment, in this stage or in another, learns from unlabelled images.
+    """
 
     classifier: ClassifierConfig
     arms: tuple[str, ...]
@@ -35,13 +47,22 @@ class DownstreamConfig(Section):
     seed: int
     device: str
     precision: str
+    trunk: TrunkConfig | None = None
+    needs_pool: bool = False
 
 
 def downstream_config(experiment: Experiment, fold: int, gan_seed: int | None) -> DownstreamConfig:
+    """The stage's section of `experiment`.
+
+    Raises:
+        ConfigError: an arm wants a GAN that learns from unlabelled images, and `gan.family` does not.
+    """
+    require_pool_family(experiment)
     hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
     arms = [arm for arm in experiment.arms if uses_synthetic(arm) == (gan_seed is not None)]
     if gan_seed is not None:
         arms.append(REFERENCE_ARM)  # fitted on real images only; here for the reverse check
+    on_features = any(arm in TRUNKS for arm in arms)
     return DownstreamConfig(
         classifier=experiment.classifier,
         arms=tuple(arms),
@@ -51,7 +72,35 @@ def downstream_config(experiment: Experiment, fold: int, gan_seed: int | None) -
         seed=derive_seed(experiment.seed, "downstream", fold),
         device=hardware.device,
         precision=hardware.precision,
+        trunk=trunk_config(experiment.gan, experiment.classifier.encoder_images) if on_features else None,
+        needs_pool=any(_facts(arm).pool for arm in experiment.arms),
     )
+
+
+def require_pool_family(experiment: Experiment) -> None:
+    """Refuse arms of a pool GAN where the family sees labelled images only.
+
+    Raises:
+        ConfigError: it does.
+    """
+    wanting = [arm for arm in experiment.arms if uses_synthetic(arm) and _facts(arm).pool]
+    if wanting and not learns_from_pool(experiment.gan.family, experiment.gan):
+        raise ConfigError(
+            f"arms: {', '.join(wanting)} need a GAN that also learns from unlabelled images, and gan.family: "
+            f"{experiment.gan.family} does not. Use ssgan or s3gan, or leave these arms out."
+        )
+
+
+def learns_from_pool(family: str, config: Any) -> bool:
+    """Whether the family's recipe reads the stream of unlabelled images."""
+    return "unlabelled" in FAMILIES[family].recipe(config).streams
+
+
+def _facts(arm: str) -> Any:
+    facts = arm_facts(arm)
+    if facts is None:
+        raise ConfigError(f"arms: there is no arm {arm}.")
+    return facts
 
 
 def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
@@ -59,59 +108,73 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
 
     With synthetic images at hand, the reference arm's first classifier is fitted too and applied to them (the reverse
     check: what one that never saw a synthetic image says of them). A killed run keeps its finished classifiers.
+
+    Raises:
+        DataError: an arm cannot be trained on these images, such as one of unlabelled images where there are none.
     """
-    real = open_dataset(inputs["prepare"])
-    synthetic = open_dataset(inputs["synthesise"]) if config.gan_seed is not None else None
-    rows = {split: real.rows(split_ids(inputs["split"], config.fold, split)) for split in ("train", "val", "test")}
+    parts = out_dir / "parts"
+    parts.mkdir(exist_ok=True)
+    material = Material(
+        config.classifier, config.classes, config.fold, inputs, parts, Hardware(config.device, config.precision),
+        config.seed,
+    )  # fmt: skip
+    if config.needs_pool:
+        _ = material.pool_rows  # says now, before hours of training, that there are none
     fits = [
         (arm, seed)
-        for arm in map(parse_arm, config.arms)
-        for seed in range(config.classifier.seeds if arm.synthetic or synthetic is None else 1)
+        for arm in config.arms
+        for seed in range(1 if _is_reverse_check(config, arm) else config.classifier.seeds)
     ]
     what = f"classifiers of fold {config.fold}" + ("" if config.gan_seed is None else f", GAN seed {config.gan_seed}")
     progress = Progress(what, len(fits), "fits")
-    parts = out_dir / "parts"
-    parts.mkdir(exist_ok=True)
     for number, (arm, seed) in enumerate(fits, start=1):
-        part = parts / f"{arm.name}-{seed}.csv"
-        if not part.is_file():
-            write_table(part, _fit_and_apply(config, arm, seed, real, synthetic, rows))
+        if not (parts / f"{arm}-{seed}.csv").is_file():
+            table, facts = _fit_and_apply(config, arm, seed, material)
+            write_json(parts / f"{arm}-{seed}.json", facts)
+            write_table(parts / f"{arm}-{seed}.csv", table)
         progress.update(number)
-    table = pd.concat([read_table(parts / f"{arm.name}-{seed}.csv") for arm, seed in fits], ignore_index=True)
+    table = pd.concat([read_table(parts / f"{arm}-{seed}.csv") for arm, seed in fits], ignore_index=True)
     write_table(out_dir / PREDICTIONS, table)
+    facts = {f"{arm} seed {seed}": read_json(parts / f"{arm}-{seed}.json") for arm, seed in fits}
     shutil.rmtree(parts)
-    return Record(stage="downstream", figures={"classifiers": len(fits), "train_images": len(rows["train"])})
+    figures = {"classifiers": len(fits), "train_images": len(material.real.rows)}
+    return Record(stage="downstream", figures=figures | {"fits": {name: fact for name, fact in facts.items() if fact}})
+
+
+def _is_reverse_check(config: DownstreamConfig, arm: str) -> bool:
+    return config.gan_seed is not None and not uses_synthetic(arm)
 
 
 def _fit_and_apply(
-    config: DownstreamConfig,
-    arm: Arm,
-    seed: int,
-    real: DataSet,
-    synthetic: DataSet | None,
-    rows: Mapping[str, np.ndarray],
-) -> pd.DataFrame:
-    hardware = Hardware(config.device, config.precision)
-    shares = [Share(real, rows["train"], arm.real)] if arm.real else []
-    if arm.synthetic and synthetic is not None:
-        shares.append(Share(synthetic, np.arange(len(synthetic.images)), arm.synthetic))
-    gan = "" if config.gan_seed is None or not arm.synthetic else str(config.gan_seed)
-    net = fit_classifier(
-        config.classifier, shares, config.classes, hardware,
-        classical=arm.classical, seed=derive_seed(config.seed, "classifier", arm.name, gan, seed),
-    )  # fmt: skip
-    if synthetic is not None and not arm.synthetic:  # the reverse check
-        everything = np.arange(len(synthetic.images))
-        targets = [("synthetic", synthetic, everything)]
+    config: DownstreamConfig, arm: str, seed: int, material: Material
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    gan = str(config.gan_seed) if uses_synthetic(arm) else ""
+    predict, facts = fit_arm(arm, config, material, derive_seed(config.seed, "classifier", arm, gan, seed))
+    if _is_reverse_check(config, arm):
+        targets = [("synthetic", material.generated, material.synthetic.rows)]
         gan = str(config.gan_seed)
     else:
-        targets = [(split, real, rows[split]) for split in ("val", "test")]
-    key = {"arm": arm.name, "fold": str(config.fold), "seed": str(seed), "gan_seed": gan}
+        targets = [(split, material.dataset, material.rows(split)) for split in ("val", "test")]
+    key = {"arm": arm, "fold": str(config.fold), "seed": str(seed), "gan_seed": gan}
     tables = [
-        predictions(key | {"split": split}, data, at, apply_classifier(net, data, at, hardware), config.classes)
-        for split, data, at in targets
+        predictions(key | {"split": split}, data, rows, predict(data, rows), config.classes)
+        for split, data, rows in targets
     ]
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True), facts
+
+
+def fit_arm(arm: str, config: DownstreamConfig, material: Material, seed: int) -> tuple[Predict, dict[str, Any]]:
+    """Train one classifier of `arm`: what predicts, and facts for the record."""
+    if config.trunk is not None and arm in TRUNKS:
+        return fit_on_features(arm, config.trunk, material, seed)
+    regimen = regimen_of(arm, config.classifier, material)
+    net = fit(config.classifier, regimen, config.classes, material.hardware, seed=seed)
+    facts = {"curation": material.curation_counts} if "+curated@" in arm else {}
+    return partial(_apply, net, material.hardware), facts
+
+
+def _apply(net: nn.Module, hardware: Hardware, dataset: DataSet, rows: np.ndarray) -> np.ndarray:
+    return apply_classifier(net, dataset, rows, hardware)
 
 
 def predictions(

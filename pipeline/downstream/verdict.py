@@ -16,12 +16,13 @@ from pipeline.core.records import Record, load_record
 from pipeline.core.seeds import derive_seed
 from pipeline.data.dataset import read_table, write_table
 from pipeline.data.leakage import assert_no_leakage
+from pipeline.downstream.comparison import arm_interval
 from pipeline.downstream.decide import VerdictPlan, decide
 from pipeline.downstream.figures import (
     METRICS,
     Fit,
     TestSet,
-    arm_interval,
+    by_patient,
     disease_score,
     draw_test_sets,
     figures_of_fits,
@@ -33,6 +34,7 @@ METRICS_COLUMNS = (
     "stage", "arm", "fold", "seed", "gan_seed", "split", "label", "subgroup", "metric", "value", "ci_low", "ci_high",
     "n_patients", "n_images", "detail",
 )  # fmt: skip
+PER_PATIENT = "per patient"
 REVERSE_NOTE = "trained on real images, tested on synthetic ones"
 
 
@@ -58,14 +60,7 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     parts = [path / PREDICTIONS for name, path in sorted(inputs.items()) if name.startswith("downstream")]
     table = pd.concat([read_table(part) for part in parts], ignore_index=True)
     write_table(out_dir / PREDICTIONS, table)
-    plan = VerdictPlan(
-        positive=config.positive,
-        endpoint=config.verdict.endpoint,
-        margin=config.verdict.margin,
-        alpha=config.verdict.alpha,
-        bootstrap=config.verdict.bootstrap,
-        seed=config.seed,
-    )
+    plan = plan_of(config.verdict, config.positive, config.seed)
     metrics = pd.concat([arm_metrics(table, config, plan), reverse_check(table, config), _others(inputs)])
     write_table(out_dir / "metrics.csv", metrics.reindex(columns=METRICS_COLUMNS).fillna(""))
     utility = decide(table, plan)
@@ -73,8 +68,27 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     return Record(stage="verdict", figures={"decision": utility.decision, "predictions": len(table)})
 
 
+def plan_of(rule: VerdictConfig, positive: tuple[str, ...], seed: int) -> VerdictPlan:
+    """The plan that a configuration fixes before the run."""
+    return VerdictPlan(
+        positive=positive,
+        endpoint=rule.endpoint,
+        margin=rule.margin,
+        alpha=rule.alpha,
+        bootstrap=rule.bootstrap,
+        seed=seed,
+        threshold=rule.threshold,
+        unit=rule.unit,
+        arm=rule.arm,
+        comparisons=rule.comparisons,
+    )
+
+
 def arm_metrics(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPlan) -> pd.DataFrame:
-    """Figures of every fit and the means of every arm: disease against the rest, each class against the rest, macro."""
+    """Figures of every fit and the means of every arm: disease against the rest, each class against the rest, macro.
+
+    Disease against the rest comes once more for patients with several images, in rows whose subgroup is `per patient`.
+    """
     sides = {"+".join(config.positive): config.positive}
     if len(config.classes) > 2:
         sides |= {name: (name,) for name in config.classes}
@@ -82,11 +96,20 @@ def arm_metrics(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPl
     tests = draw_test_sets(table, plan.bootstrap, plan.seed)
     by_class: dict[str, list[Fit]] = {}
     for label, positive in sides.items():
-        by_class[label] = figures_of_fits(table, positive, tests)
+        by_class[label] = figures_of_fits(table, positive, tests, threshold=plan.threshold)
         rows += _rows(by_class[label], label, tests, plan)
     if len(config.classes) > 2:
         rows += _rows(_macro([by_class[name] for name in config.classes]), "macro", tests, plan)
+    if any(test.num_patients < len(test.image_ids) for test in tests.values()):
+        rows += _patient_rows(table, config, plan)
     return pd.DataFrame(rows)
+
+
+def _patient_rows(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPlan) -> list[dict[str, Any]]:
+    patients = by_patient(table[table["split"].isin(["val", "test"])], config.positive)
+    tests = draw_test_sets(patients, plan.bootstrap, plan.seed)
+    fits = figures_of_fits(patients, ("disease",), tests, threshold=plan.threshold)
+    return [row | {"subgroup": PER_PATIENT} for row in _rows(fits, "+".join(config.positive), tests, plan)]
 
 
 def _macro(classes: Sequence[Sequence[Fit]]) -> list[Fit]:
@@ -151,7 +174,7 @@ def _others(inputs: Mapping[str, Path]) -> pd.DataFrame:
     tables = [
         read_table(path / "metrics.csv")
         for name, path in sorted(inputs.items())
-        if name.startswith(("anomaly", "privacy"))
+        if name.startswith(("anomaly", "privacy", "quality"))
     ]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 

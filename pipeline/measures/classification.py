@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import roc_curve
 
 
 def weighted_auroc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -17,9 +16,7 @@ def weighted_auroc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray)
     Returns:
         [draws]; NaN where a draw has no positive or no negative case.
     """
-    _, level = np.unique(score, return_inverse=True)
-    order = np.argsort(level, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(level[order]) > 0])
+    order, starts = _levels(score)
     positives = np.add.reduceat((weights * positive)[:, order], starts, axis=1)
     negatives = np.add.reduceat((weights * ~positive)[:, order], starts, axis=1)
     below = np.cumsum(negatives, axis=1) - negatives
@@ -34,17 +31,84 @@ def weighted_rate(hit: np.ndarray, among: np.ndarray, weights: np.ndarray) -> np
     return np.divide(weights @ (hit & among).astype(float), total, out=np.full(len(weights), np.nan), where=total > 0)
 
 
+def weighted_auprc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Average precision under each row of case weights: Σ (recall step) x precision, tied scores as one step.
+
+    Args and Returns: as in `weighted_auroc`; NaN where a draw has no positive case.
+    """
+    order, starts = _levels(-score)
+    positives = np.cumsum(np.add.reduceat((weights * positive)[:, order], starts, axis=1), axis=1)
+    called = np.cumsum(np.add.reduceat(weights[:, order], starts, axis=1), axis=1)
+    precision = np.divide(positives, called, out=np.zeros_like(positives), where=called > 0)
+    steps = np.diff(positives, axis=1, prepend=0.0)
+    total = positives[:, -1]
+    return np.divide((steps * precision).sum(axis=1), total, out=np.full(len(weights), np.nan), where=total > 0)
+
+
+def weighted_brier(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean squared error of the probability `score` [n], under each row of weights (Brier, Mon. Weather Rev. 1950)."""
+    return weights @ np.square(score - positive) / weights.sum(axis=1)
+
+
+def weighted_ece(score: np.ndarray, positive: np.ndarray, weights: np.ndarray, bins: int = 10) -> np.ndarray:
+    """Expected calibration error: the mean gap between probability and frequency over bins of equal width.
+
+    Naeini, Cooper & Hauskrecht, AAAI 2015. It is not unbiased: it falls as cases are added, even for perfect
+    probabilities, so it compares arms on the same cases and nothing else.
+    """
+    place = np.clip((score * bins).astype(int), 0, bins - 1)
+    members = np.equal.outer(place, np.arange(bins)).astype(float)
+    gaps = np.abs(weights @ (members * (score - positive)[:, None]))
+    return gaps.sum(axis=1) / weights.sum(axis=1)
+
+
+def _levels(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order of the cases by ascending score, and where in it each new value begins."""
+    _, level = np.unique(score, return_inverse=True)
+    order = np.argsort(level, kind="stable")
+    return order, np.flatnonzero(np.r_[True, np.diff(level[order]) > 0])
+
+
+def choose_threshold(rule: str, score: np.ndarray, positive: np.ndarray) -> float:
+    """The threshold (score >= threshold is called disease) of a rule, on validation cases.
+
+    Args:
+        rule: `youden`, `sensitivity@T` or `specificity@T`: reach the target T at the least cost to the other rate.
+
+    Raises:
+        ValueError: there is no such rule.
+    """
+    name, _, target = rule.partition("@")
+    if name == "youden" and not target:
+        return youden_threshold(score, positive)
+    if name not in ("sensitivity", "specificity") or not target:
+        raise ValueError(f"there is no threshold rule {rule}; use youden, sensitivity@0.9 or specificity@0.9")
+    return _target_threshold(name, float(target), score, positive)
+
+
+def _target_threshold(rate: str, target: float, score: np.ndarray, positive: np.ndarray) -> float:
+    thresholds, sensitivity, specificity = _operating_points(score, positive)
+    if rate == "sensitivity":
+        return float(thresholds[sensitivity >= target - 1e-12].max())
+    return float(thresholds[specificity >= target - 1e-12].min())
+
+
 def youden_threshold(score: np.ndarray, positive: np.ndarray) -> float:
     """The threshold (score >= threshold is called disease) that maximises sensitivity + specificity - 1.
 
     Between two observed scores the middle is taken, so that a threshold is not tied to one validation image.
     Of equal maxima the one with the highest sensitivity wins. Youden, Cancer 3 (1950).
     """
-    false_rate, true_rate, thresholds = roc_curve(positive, score, drop_intermediate=False)
-    gain = true_rate - false_rate
-    best = int(np.flatnonzero(gain >= gain.max() - 1e-12)[-1])
-    chosen = float(thresholds[best])
-    lower = score[score < chosen]
-    if not np.isfinite(chosen):
-        return float(score.max()) + 1e-6
-    return (chosen + float(lower.max())) / 2 if len(lower) else chosen
+    thresholds, sensitivity, specificity = _operating_points(score, positive)
+    gain = sensitivity + specificity
+    return float(thresholds[np.flatnonzero(gain >= gain.max() - 1e-12)[0]])
+
+
+def _operating_points(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Thresholds between the observed scores and beyond them, ascending, with sensitivity and specificity at each."""
+    levels = np.unique(score)
+    thresholds: np.ndarray = np.r_[levels[0] - 1e-6, (levels[1:] + levels[:-1]) / 2, levels[-1] + 1e-6]
+    diseased, healthy = np.sort(score[positive]), np.sort(score[~positive])
+    missed = np.searchsorted(diseased, thresholds) / len(diseased)
+    cleared = np.searchsorted(healthy, thresholds) / len(healthy)
+    return thresholds, 1 - missed, cleared

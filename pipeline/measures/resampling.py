@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 MIN_PATIENTS = 10
+JACKKNIFE_BLOCKS = 100
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,63 @@ class Interval:
     high: float | None
 
 
-def patient_weights(patients: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
-    """How often each case is in each bootstrap draw of whole patients: [draws, n] (Efron & Tibshirani 1993)."""
+def patient_weights(
+    patients: np.ndarray, draws: int, random: np.random.Generator, strata: np.ndarray | None = None
+) -> np.ndarray:
+    """How much each case counts in each bootstrap draw of whole patients: [draws, n].
+
+    Of the n patients of a stratum n - 1 are drawn, each counting n / (n - 1), so that the variance is right for few
+    patients too (Rao & Wu, JASA 83 (1988)); a lone patient is always there.
+
+    Args:
+        patients: [n] patient of each case.
+        strata: [n] stratum of each case's patient, such as its class; the draws keep the strata's sizes.
+    """
+    names, first, index = np.unique(patients, return_index=True, return_inverse=True)
+    stratum = np.zeros(len(names), dtype=int) if strata is None else np.unique(strata, return_inverse=True)[1][first]
+    counts = np.ones((draws, len(names)))
+    for number in np.unique(stratum):
+        members = np.flatnonzero(stratum == number)
+        size = len(members)
+        if size > 1:
+            drawn = random.multinomial(size - 1, np.full(size, 1 / size), size=draws)
+            counts[:, members] = drawn * (size / (size - 1))
+    return counts[:, index]
+
+
+def jackknife_weights(patients: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Weights [blocks, n] that leave one block of patients out in turn; single patients up to 100 of them."""
     names, index = np.unique(patients, return_inverse=True)
-    counts = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
-    return counts[:, index].astype(np.float64)
+    blocks = min(len(names), JACKKNIFE_BLOCKS)
+    block = random.permutation(np.arange(len(names)) % blocks)
+    return (block[index][None, :] != np.arange(blocks)[:, None]).astype(np.float64)
+
+
+def fit_weights(fits: int, draws: int, random: np.random.Generator) -> np.ndarray:
+    """How much each of `fits` repeats counts in each draw: [draws, fits], rows sum to 1; n - 1 of n are drawn."""
+    if fits < 2:
+        return np.ones((draws, fits))
+    return random.multinomial(fits - 1, np.full(fits, 1 / fits), size=draws) / (fits - 1)
+
+
+def bca_interval(value: float, draws: np.ndarray, left_out: Sequence[np.ndarray], alpha: float) -> tuple[float, float]:
+    """Bias-corrected and accelerated bootstrap interval (Efron, JASA 82 (1987)).
+
+    Args:
+        draws: [B] the figure in each bootstrap draw.
+        left_out: for each independent source of scatter, the figure without each one of its units.
+    """
+    share = (np.sum(draws < value) + 0.5 * np.sum(draws == value)) / len(draws)
+    if not 0 < share < 1:
+        return float(draws.min()), float(draws.max())
+    shift = stats.norm.ppf(share)
+    parts = np.concatenate([(part.mean() - part) * (len(part) - 1) / len(part) for part in left_out])
+    squares = float(np.square(parts).sum())
+    acceleration = float((parts**3).sum()) / (6 * squares**1.5) if squares else 0.0
+    quantiles = [shift + stats.norm.ppf(level) for level in (alpha / 2, 1 - alpha / 2)]
+    levels = [float(stats.norm.cdf(shift + z / (1 - acceleration * z))) for z in quantiles]
+    low, high = np.quantile(draws, levels)
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -42,15 +95,38 @@ def spread_of_fits(units: np.ndarray) -> Spread:
     return Spread(float(np.var(units, ddof=1)) / len(units), len(units) - 1)
 
 
-def interval(value: float, spreads: Sequence[Spread], alpha: float) -> Interval:
-    """t interval for a mean whose variance is the sum of independent parts, degrees of freedom by Satterthwaite.
+@dataclass(frozen=True)
+class Estimate:
+    """A mean whose error is the sum of independent parts.
 
-    With three or four fits an arm the t quantile matters: a normal or percentile interval would be too narrow.
-    Satterthwaite, Biometrics Bulletin 2 (1946).
+    Attributes:
+        freedom: degrees of freedom of its standard error (Satterthwaite, Biometrics Bulletin 2 (1946)).
     """
+
+    value: float
+    error: float
+    freedom: float
+
+    def interval(self, alpha: float) -> Interval:
+        """t interval. With three or four fits an arm the t quantile matters: a normal one would be too narrow."""
+        half = float(stats.t.ppf(1 - alpha / 2, self.freedom)) * self.error if self.error else 0.0
+        return Interval(self.value, self.value - half, self.value + half)
+
+    def p_value(self, null: float = 0.0) -> float:
+        """Two-sided, that the truth is `null`."""
+        if not self.error:
+            return float(self.value == null)
+        return float(2 * stats.t.sf(abs(self.value - null) / self.error, self.freedom))
+
+
+def estimate(value: float, spreads: Sequence[Spread]) -> Estimate:
     variance = sum(part.variance for part in spreads)
     if variance <= 0:
-        return Interval(value, value, value)
+        return Estimate(value, 0.0, 1.0)
     freedom = variance**2 / sum(part.variance**2 / part.freedom for part in spreads if part.variance > 0)
-    half = float(stats.t.ppf(1 - alpha / 2, max(freedom, 1.0))) * variance**0.5
-    return Interval(value, value - half, value + half)
+    return Estimate(value, variance**0.5, max(freedom, 1.0))
+
+
+def interval(value: float, spreads: Sequence[Spread], alpha: float) -> Interval:
+    """t interval for a mean whose variance is the sum of independent parts."""
+    return estimate(value, spreads).interval(alpha)

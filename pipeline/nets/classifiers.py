@@ -8,6 +8,8 @@ from monai.networks.layers.factories import Conv, Norm, Pool
 from monai.networks.nets import DenseNet121, ResNet
 from torch import Tensor, nn
 
+from pipeline.nets.pretrained import PretrainedEffNet
+
 
 class SmallCnn(nn.Module):
     """Four 3 x 3 convolutions with batch norm, pooled three times, global average: about 100,000 weights in 2D.
@@ -45,10 +47,45 @@ def _resnet18(spatial_dims: int, channels: int, num_classes: int) -> nn.Module:
     )  # fmt: skip
 
 
+class TrunkClassifier(nn.Module):
+    """A trunk [B, C, *spatial] -> [B, features, *grid], mean over the grid, standardisation, a last layer.
+
+    The batch norm without weights makes trunks comparable whose features differ in size by orders of magnitude.
+    """
+
+    def __init__(self, trunk: nn.Module, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(features, affine=False), nn.Dropout(0.2), nn.Linear(features, num_classes)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(pooled(self.trunk(images)))
+        return logits
+
+
+def pooled(grid: Tensor) -> Tensor:
+    """[B, features, *grid] -> [B, features], the mean over the grid."""
+    return grid.flatten(2).mean(dim=2)
+
+
+def last_layer(net: nn.Module) -> nn.Linear:
+    """The linear layer that makes a classifier's logits."""
+    return [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
+
+
+def _pretrained(spatial_dims: int, channels: int, num_classes: int) -> nn.Module:
+    del spatial_dims  # it takes both
+    return PretrainedEffNet(channels, num_classes)
+
+
+PRETRAINED = "efficientnet-lite0"
 CLASSIFIERS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "small_cnn": SmallCnn,
     "densenet121": _densenet121,
     "resnet18": _resnet18,
+    PRETRAINED: _pretrained,
 }
 
 

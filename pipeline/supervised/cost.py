@@ -9,49 +9,82 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.config.arms import uses_synthetic
-from pipeline.config.experiment import Experiment
+from pipeline.config.arms import PRETRAINED_ARM, uses_synthetic
+from pipeline.config.experiment import ClassifierConfig, Experiment
 from pipeline.core.compute import resolve_hardware
 from pipeline.core.cost import PROCESS_MIB, CostEstimate, FlopCount
 from pipeline.data.dataset import DataSet
 from pipeline.data.scaling import Scaling
-from pipeline.supervised.fit import Share, fit_classifier
+from pipeline.nets.classifiers import PRETRAINED
+from pipeline.supervised.fit import Phase, Regimen, Share, fit
 
 _TIMED = 6
 _CHANNELS = {"small_cnn": 16, "densenet121": 256, "resnet18": 64}
 """Channels at full size that a training step keeps, to judge memory by."""
+_PRETRAINED_MIB = 1500
+"""What a step of `pretrained+classical` keeps at a batch of 32 planes: its images have one size, whatever the run's."""
+_TWICE = ("augmented-pretrained", "synthetic-pretrained")
+_ENSEMBLES = ("+pseudolabels", "+curated@", "pool-gan")
+"""Arms that begin with an ensemble of `classifier.seeds` classifiers, made once a stage."""
+_VIEWS = {"simclr-features": 2, "autoencoder-features": 1}
 
 
 def number_of_fits(experiment: Experiment) -> int:
-    """Classifiers that a run of the experiment fits, the reverse check's among them."""
-    arms = [experiment.gan.gan_seeds if uses_synthetic(arm) else 1 for arm in experiment.arms]
+    """Trainings of `classifier.steps` steps in a run of the experiment: pre-trainings, ensembles of classifiers that
+    label images, and the reverse check's are among them."""
+    repeats = {False: 1, True: experiment.gan.gan_seeds}
+    arms = [repeats[uses_synthetic(arm)] * (2 if arm in _TWICE else 1) for arm in experiment.arms]
+    labelling = {uses_synthetic(arm) for arm in experiment.arms if any(name in arm for name in _ENSEMBLES)}
+    ensembles = sum(repeats[synthetic] for synthetic in labelling)
     reverse = experiment.gan.gan_seeds if any(map(uses_synthetic, experiment.arms)) else 0
-    return experiment.data.split.num_folds * (experiment.classifier.seeds * sum(arms) + reverse)
+    return experiment.data.split.num_folds * (experiment.classifier.seeds * (sum(arms) + ensembles) + reverse)
 
 
 def estimate(experiment: Experiment) -> CostEstimate:
-    """Cost of all classifiers of the experiment. Trains nothing that is kept."""
+    """Cost of all classifiers of the experiment. Trains nothing that is kept.
+
+    An encoder's step (SimCLR, autoencoder) is counted as a step of the run's classifier at the encoder's batch size,
+    which is rough; features of frozen trunks and the logistic regressions on them are left out.
+    """
+    config = experiment.classifier
+    fits = experiment.data.split.num_folds * config.seeds
+    own = fits * config.steps if PRETRAINED_ARM in experiment.arms else 0
+    steps = number_of_fits(experiment) * config.steps - own + fits * _encoder_steps(experiment)
+    flops, seconds = _step(experiment, config)
+    kept = config.batch_size * math.prod(experiment.data.shape) * 4 * _CHANNELS[config.network] * 3 / 2**20
+    total_flops, total_seconds = flops * steps, seconds * steps
+    if own:
+        flops, seconds = _step(experiment, config, PRETRAINED)
+        total_flops, total_seconds = total_flops + flops * own, total_seconds + seconds * own
+        kept = max(kept, _PRETRAINED_MIB * config.batch_size / 32 * (1 if experiment.data.spatial_dims == 2 else 3))
+    return CostEstimate(flops=total_flops, minutes=total_seconds / 60, mib=PROCESS_MIB + kept)
+
+
+def _encoder_steps(experiment: Experiment) -> float:
+    """Steps of a classifier that take about as long as one fit's encoders."""
+    views = sum(_VIEWS.get(arm, 0) for arm in experiment.arms)
+    return (
+        views * min(experiment.gan.num_images, experiment.classifier.encoder_images) / experiment.classifier.batch_size
+    )
+
+
+def _step(experiment: Experiment, config: ClassifierConfig, network: str | None = None) -> tuple[float, float]:
+    """FLOPs and seconds of one training step, on noise."""
     hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
     classes, shape = experiment.data.classes, experiment.data.shape
     images = np.random.default_rng(0).integers(0, 255, (2 * len(classes), 1, *shape), dtype=np.uint8)
     manifest = pd.DataFrame({"image_id": map(str, range(len(images))), "label": list(classes) * 2, "patient_id": ""})
     noise = DataSet(Path("noise"), manifest, images, Scaling(1.0, 0.0, "none", (0.0, 255.0), "uint8"))
-    shares = [Share(noise, np.arange(len(images)))]
+    share = Share(noise, np.arange(len(images)))
 
-    def fit(steps: int) -> None:
-        config = experiment.classifier.model_copy(update={"steps": steps})
-        fit_classifier(config, shares, classes, hardware, classical=True, seed=0)
+    def train(steps: int) -> None:
+        fit(config, Regimen((Phase((share,), steps),), network=network), classes, hardware, seed=0)
 
     with FlopCount() as counter:
-        fit(1)
+        train(1)
     started = time.perf_counter()
-    fit(1)
+    train(1)
     first = time.perf_counter() - started
     started = time.perf_counter()
-    fit(_TIMED + 1)
-    seconds = max(time.perf_counter() - started - first, 1e-6) / _TIMED
-    steps = number_of_fits(experiment) * experiment.classifier.steps
-    kept = experiment.classifier.batch_size * math.prod(shape) * 4 * _CHANNELS[experiment.classifier.network] * 3
-    return CostEstimate(
-        flops=float(counter.total) * steps, minutes=seconds * steps / 60, mib=PROCESS_MIB + kept / 2**20
-    )
+    train(_TIMED + 1)
+    return float(counter.total), max(time.perf_counter() - started - first, 1e-6) / _TIMED

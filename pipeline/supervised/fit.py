@@ -1,9 +1,10 @@
-"""Fit a classifier on a mixture of data sets, and apply it. Every arm goes through here with equal steps."""
+"""The one supervised loop: fit a classifier on mixtures of data sets, and apply it. Every arm goes through here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,28 +13,55 @@ from torch import Tensor, nn
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware, autocast, place
 from pipeline.core.errors import NonFiniteLoss
-from pipeline.core.seeds import derive_seed
+from pipeline.core.seeds import derive_seed, numpy_generator
 from pipeline.data.augmentation import Augmenter
 from pipeline.data.dataset import DataSet
 from pipeline.data.draws import Draws
-from pipeline.data.streams import StoredImages, Stream
-from pipeline.nets.classifiers import make_classifier
+from pipeline.nets.classifiers import last_layer, make_classifier
+from pipeline.supervised.batches import Batches, Mixed, Share, batch_sizes, share_labels
+from pipeline.supervised.losses import balancing_weights, log_prior, mixed_pairs, weighted_cross_entropy
 
+__all__ = ["Phase", "Regimen", "Share", "apply_classifier", "batch_sizes", "fit", "fit_classifier"]
 _APPLY_BATCH = 256
+MIXUP_ALPHA = 0.4
 
 
 @dataclass(frozen=True)
-class Share:
-    """A data set's part in every training batch.
+class Phase:
+    """A stretch of training with an optimiser and a one-cycle schedule of its own.
 
     Attributes:
-        rows: positions of the images that may be seen.
-        weight: parts of the batch, relative to the other shares.
+        shares: what its batches are mixed from.
+        classical: apply the classical transforms to every image, real or synthetic.
+        mixup: mix the images of a batch in pairs, shares from Beta(0.4, 0.4), after the classical transforms.
+        loss: `class_weights` = rarer classes weigh more; `logit_adjustment` = logits carry the log frequencies. Both
+            are of the labelled images of its shares.
+        head: the last layer is `kept` as it is, `fresh`, or fresh and trained `alone`, all else being frozen.
     """
 
-    dataset: DataSet
-    rows: np.ndarray
-    weight: float = 1.0
+    shares: tuple[Share, ...]
+    steps: int
+    classical: bool = True
+    mixup: bool = False
+    loss: Literal["plain", "class_weights", "logit_adjustment"] = "plain"
+    head: Literal["kept", "fresh", "alone"] = "kept"
+
+
+@dataclass(frozen=True)
+class Regimen:
+    """How a classifier is trained.
+
+    Attributes:
+        phases: one after the other, on the same network.
+        network: another network than the config's.
+        lr: another highest learning rate than the config's.
+        net: a network to start from, on the CPU; it is trained in place.
+    """
+
+    phases: tuple[Phase, ...]
+    network: str | None = None
+    lr: float | None = None
+    net: nn.Module | None = None
 
 
 def fit_classifier(
@@ -45,47 +73,105 @@ def fit_classifier(
     classical: bool,
     seed: int,
 ) -> nn.Module:
-    """Train a classifier for `config.steps` steps of class-balanced batches and return it in evaluation mode.
+    """Train a classifier for `config.steps` steps in one phase; see `fit`."""
+    regimen = Regimen((Phase(tuple(shares), config.steps, classical=classical),))
+    return fit(config, regimen, classes, hardware, seed=seed)
+
+
+def fit(
+    config: ClassifierConfig, regimen: Regimen, classes: Sequence[str], hardware: Hardware, *, seed: int
+) -> nn.Module:
+    """Train a classifier through the phases of `regimen` and return it in evaluation mode.
 
     AdamW with a one-cycle learning rate and cross-entropy; no early stopping, so that every arm takes equal steps.
 
     Args:
-        shares: what the batches are mixed from, synthetic data sets beside real ones.
-        classical: apply `config.augment` to every image, real or synthetic.
-        seed: of weights, order, dropout and augmentation.
+        seed: of weights, order, dropout, augmentation and mixtures.
 
     Raises:
         NonFiniteLoss: the loss became NaN or infinite; the weights of the step before are untouched.
     """
-    streams = _streams(config, shares, classes, hardware, seed)
-    augment = Augmenter(config.augment)
-    draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "augment")))
-    images = shares[0].dataset.images
     with torch.random.fork_rng(devices=[hardware.device] if hardware.device == "cuda" else []):
         torch.manual_seed(derive_seed(seed, "weights"))
-        net = make_classifier(
-            config.network, spatial_dims=images.ndim - 2, channels=images.shape[1], num_classes=len(classes)
+        training = _Training(config, regimen, classes, hardware, seed)
+        for phase in regimen.phases:
+            training.run(phase)
+    return training.net.eval()
+
+
+class _Training:
+    """A network with the random numbers that go on from one phase to the next."""
+
+    def __init__(
+        self, config: ClassifierConfig, regimen: Regimen, classes: Sequence[str], hardware: Hardware, seed: int
+    ) -> None:
+        self.config, self.classes, self.hardware, self.seed = config, classes, hardware, seed
+        self.lr = regimen.lr or config.lr
+        self.augment = Augmenter(config.augment)
+        self.draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "augment")))
+        self.random = numpy_generator(seed, "mixup")
+        self.orders = 0
+        images = regimen.phases[0].shares[0].dataset.images
+        net = regimen.net or make_classifier(
+            regimen.network or config.network,
+            spatial_dims=images.ndim - 2,
+            channels=images.shape[1],
+            num_classes=len(classes),
         )
-        net = place(net, hardware).train()
-        optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        self.net: nn.Module = place(net, hardware)
+
+    def run(self, phase: Phase) -> None:
+        if not phase.steps:
+            return
+        device = self.hardware.device
+        batches = Batches(phase.shares, self.config.batch_size, self.classes, device, self.seed, self.orders)
+        self.orders += len(phase.shares)
+        class_weight, shift = class_terms(phase, self.classes, device)
+        parameters = self._prepare(phase)
+        optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.config.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=config.lr, total_steps=config.steps + 1, cycle_momentum=False
+            optimizer, max_lr=self.lr, total_steps=phase.steps + 1, cycle_momentum=False
         )
-        for step in range(config.steps):
-            batches = [stream.next() for stream in streams]
-            seen = torch.cat([batch.images for batch in batches])
-            label = torch.cat([batch.label for batch in batches])
-            seen = augment(seen, draws) if classical else seen
-            with autocast(hardware):
-                logits = net(seen)
-            loss = nn.functional.cross_entropy(logits.float(), label)
+        for step in range(phase.steps):
+            batch = self._seen(phase, batches.next(step / phase.steps))
+            with autocast(self.hardware):
+                logits = self.net(batch.images)
+            loss = weighted_cross_entropy(logits.float() + shift, batch.target, batch.weight, class_weight)
             if not torch.isfinite(loss):
                 raise NonFiniteLoss(f"the classifier's loss became {float(loss)} at step {step}. Lower classifier.lr.")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             schedule.step()
-    return net.eval()
+
+    def _prepare(self, phase: Phase) -> list[nn.Parameter]:
+        """Set the network up for a phase; returns what is trained. A frozen trunk's norms stand still too."""
+        head = last_layer(self.net)
+        if phase.head != "kept":
+            head.reset_parameters()
+        alone = phase.head == "alone"
+        self.net.train(not alone).requires_grad_(not alone)
+        head.requires_grad_(True)
+        return [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+
+    def _seen(self, phase: Phase, batch: Mixed) -> Mixed:
+        """The batch as the network sees it."""
+        images = self.augment(batch.images, self.draws) if phase.classical else batch.images
+        if not phase.mixup:
+            return Mixed(images, batch.target, batch.weight)
+        share = torch.from_numpy(self.random.beta(MIXUP_ALPHA, MIXUP_ALPHA, len(images))).float().to(images.device)
+        partner = torch.from_numpy(self.random.permutation(len(images))).to(images.device)
+        return Mixed(*mixed_pairs(images, batch.target, share, partner), batch.weight)
+
+
+def class_terms(phase: Phase, classes: Sequence[str], device: str) -> tuple[Tensor, Tensor]:
+    """Weights of the classes in the loss and what is added to the logits, [num_classes] each."""
+    ones, zeros = torch.ones(len(classes), device=device), torch.zeros(len(classes), device=device)
+    if phase.loss == "plain":
+        return ones, zeros
+    labels = torch.cat([share_labels(share, classes) for share in phase.shares if share.soft is None])
+    counts = torch.bincount(labels, minlength=len(classes)).float().to(device)
+    return (balancing_weights(counts), zeros) if phase.loss == "class_weights" else (ones, log_prior(counts))
 
 
 @torch.no_grad()
@@ -98,23 +184,3 @@ def apply_classifier(net: nn.Module, dataset: DataSet, rows: np.ndarray, hardwar
             logits = net(images)
         parts.append(torch.softmax(logits.float(), dim=1).cpu())
     return torch.cat(parts).numpy()
-
-
-def _streams(
-    config: ClassifierConfig, shares: Sequence[Share], classes: Sequence[str], hardware: Hardware, seed: int
-) -> list[Stream]:
-    streams = []
-    for number, (share, size) in enumerate(zip(shares, batch_sizes(config.batch_size, shares), strict=True)):
-        stored = torch.from_numpy(np.ascontiguousarray(share.dataset.images[share.rows])).to(hardware.device)
-        label = share.dataset.labels(share.rows, classes).to(hardware.device)
-        order = derive_seed(seed, "order", number)
-        streams.append(Stream(StoredImages(stored, label, share.dataset.scaling), size, order))
-    return streams
-
-
-def batch_sizes(batch_size: int, shares: Sequence[Share]) -> list[int]:
-    """Divide a batch by the shares' weights; every share gets at least one image and the sum is `batch_size`."""
-    total = sum(share.weight for share in shares)
-    room = batch_size - len(shares) + 1
-    sizes = [min(room, max(1, round(batch_size * share.weight / total))) for share in shares[1:]]
-    return [batch_size - sum(sizes), *sizes]

@@ -1,0 +1,171 @@
+"""What the arms of one fold are trained on: real images, the pool, and the images of one generator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from pipeline.config.experiment import ClassifierConfig
+from pipeline.core.compute import Hardware
+from pipeline.core.errors import DataError
+from pipeline.core.files import atomic_path
+from pipeline.core.seeds import derive_seed
+from pipeline.data.dataset import DataSet, open_dataset
+from pipeline.data.split import open_fold, split_ids
+from pipeline.downstream.curation import curate
+from pipeline.supervised.fit import Share, apply_classifier, fit_classifier
+
+
+@dataclass(frozen=True)
+class Material:
+    """A fold's images as shares of batches; what takes time is made once, at the first question.
+
+    Attributes:
+        inputs: the stage's directories: prepare, split and, with a generator, synthesise and fit-gan.
+        parts: a directory for what a killed stage keeps.
+        seed: of the ensemble that gives soft labels.
+    """
+
+    config: ClassifierConfig
+    classes: tuple[str, ...]
+    fold: int
+    inputs: Mapping[str, Path]
+    parts: Path
+    hardware: Hardware
+    seed: int
+
+    @cached_property
+    def dataset(self) -> DataSet:
+        """All prepared images of the run; those in the fold's pool have no label."""
+        return open_fold(self.inputs["prepare"], self.inputs["split"], self.fold)
+
+    @cached_property
+    def generated(self) -> DataSet:
+        """All synthetic images of the generator."""
+        return open_dataset(self.inputs["synthesise"])
+
+    def rows(self, split: str) -> np.ndarray:
+        """Positions of the fold's images of `split`."""
+        return self.dataset.rows(split_ids(self.inputs["split"], self.fold, split))
+
+    @cached_property
+    def pool_rows(self) -> np.ndarray:
+        """Positions of the fold's unlabelled images.
+
+        Raises:
+            DataError: there are none.
+        """
+        rows = self.rows("unlabelled")
+        if not len(rows):
+            raise DataError(
+                f"arms: some learn from unlabelled images, and fold {self.fold} has none. Set data.surplus: unlabelled "
+                "beside data.train_per_class, add images with an empty label, or leave these arms out."
+            )
+        return rows
+
+    @cached_property
+    def real(self) -> Share:
+        """The labelled training images, class-balanced."""
+        return Share(self.dataset, self.rows("train"))
+
+    @cached_property
+    def natural(self) -> Share:
+        """The labelled training images, classes as frequent as they are; the share's weight is their number."""
+        return replace(self.real, weight=float(len(self.real.rows)), balanced=False)
+
+    @cached_property
+    def pool(self) -> Share:
+        """Unlabelled images under the ensemble's probabilities; labels that the manifest may hold are not read."""
+        return Share(self.dataset, self.pool_rows, soft=self.judged("pool", self.dataset, self.pool_rows))
+
+    @cached_property
+    def synthetic(self) -> Share:
+        """All synthetic images under the classes that were asked for, class-balanced."""
+        return Share(self.generated, np.arange(len(self.generated.images)))
+
+    @cached_property
+    def judged_synthetic(self) -> Share:
+        """All synthetic images under the ensemble's probabilities."""
+        return replace(self.synthetic, soft=self._synthetic_scores)
+
+    @cached_property
+    def minority(self) -> Share:
+        """Synthetic images of the rarer classes; the share's weight is how many images they lack to be balanced.
+
+        Raises:
+            DataError: no class is rarer than another.
+        """
+        labels = self.dataset.labels(self.real.rows, self.classes).numpy()
+        counts = np.bincount(labels, minlength=len(self.classes))
+        lacking = counts.max() - counts
+        if not lacking.any():
+            raise DataError(
+                "arms: minority-synthetic fills up a rare class, and all classes have equally many training images. "
+                "Leave it out, or use real+classical+synthetic@1."
+            )
+        asked = self.generated.labels(self.synthetic.rows, self.classes).numpy()
+        return Share(self.generated, filling(asked, lacking), float(lacking.sum()), balanced=False)
+
+    def curated(self, images_a_batch: float) -> Share:
+        """Synthetic images that passed three filters, class-balanced; see `curation`.
+
+        Args:
+            images_a_batch: for how many there is room in a batch; of every class two batches' worth must be left.
+
+        Raises:
+            DataError: of a class too few are left.
+        """
+        fewest = int(np.ceil(2 * images_a_batch / len(self.classes)))
+        return replace(self.synthetic, rows=self._curation.kept(fewest))
+
+    @property
+    def curation_counts(self) -> dict[str, Any]:
+        """Class -> how many synthetic images there were, and how many passed each filter."""
+        return self._curation.counts
+
+    @cached_property
+    def _curation(self) -> Any:
+        return curate(
+            self.dataset, self.real.rows, self.generated, self._synthetic_scores, self.classes, self.inputs["fit-gan"]
+        )
+
+    @cached_property
+    def _synthetic_scores(self) -> np.ndarray:
+        return self.judged("synthetic", self.generated, self.synthetic.rows)
+
+    @cached_property
+    def _ensemble(self) -> list[nn.Module]:
+        """`classifier.seeds` reference classifiers, fitted on the labelled training images alone."""
+        return [
+            fit_classifier(
+                self.config, [self.real], self.classes, self.hardware,
+                classical=True, seed=derive_seed(self.seed, "ensemble", number),
+            )
+            for number in range(self.config.seeds)
+        ]  # fmt: skip
+
+    def judged(self, name: str, dataset: DataSet, rows: np.ndarray) -> np.ndarray:
+        """Mean probabilities [len(rows), num_classes] of the ensemble; kept under `name` for a resumed stage."""
+        path = self.parts / f"ensemble-{name}.npy"
+        if not path.is_file():
+            scores = np.mean([apply_classifier(net, dataset, rows, self.hardware) for net in self._ensemble], axis=0)
+            with atomic_path(path) as temporary, temporary.open("wb") as handle:
+                np.save(handle, scores)
+        found: np.ndarray = np.load(path, allow_pickle=False)
+        return found
+
+
+def filling(asked: np.ndarray, lacking: np.ndarray) -> np.ndarray:
+    """Rows of images of classes `asked` [N], each class as frequent among them as `lacking` [num_classes] says.
+
+    Every image of a lacking class is there at least once; some may be there more often.
+    """
+    members = {number: np.flatnonzero(asked == number) for number in np.flatnonzero(lacking)}
+    times = max(int(np.ceil(len(rows) / lacking[number])) for number, rows in members.items())
+    return np.concatenate([np.resize(rows, times * lacking[number]) for number, rows in members.items()])

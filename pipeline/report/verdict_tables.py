@@ -1,0 +1,148 @@
+"""How the utility verdict was reached: the rule, every comparison, the methods sentence and the checklist."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report.reading import Run
+from pipeline.report.tables import Table
+from pipeline.report.words import confidence, count, metric_name, number
+
+_LAYOUTS = {
+    "holdout": "patients were divided once into training, validation and test",
+    "kfold": "every patient was tested in one of {folds} folds",
+    "column": "the data's own division into training, validation and test was kept",
+}
+
+
+def rule_table(run: Run) -> Table | None:
+    """What was fixed before the run."""
+    plan = _evidence(run).get("plan")
+    if not plan:
+        return None
+    pairs = "; ".join(f"{arm} against {reference}" for arm, reference in plan["comparisons"]) or "none but the primary"
+    rows = (
+        ("Endpoint", f"{metric_name(plan['endpoint'])}, one {plan['unit']} counting once"),
+        ("Margin: a gain below it does not matter", f"{100 * plan['margin']:.1f} points"),
+        ("Interval", f"{100 * (1 - plan['alpha']):g} %, {plan['bootstrap']} draws of patients"),
+        ("Threshold of each classifier", f"{plan['threshold']}, on its validation images"),
+        ("Arm of the primary comparison", plan["arm"] or "the one that is best on validation images"),
+        ("Further planned comparisons", pairs),
+    )
+    return Table("The rule of decision, fixed before the run.", ("What", "How"), rows)
+
+
+def comparisons_table(run: Run) -> Table | None:
+    """Every comparison that was made, the primary one first."""
+    compared = _evidence(run).get("comparisons")
+    if not compared:
+        return None
+    rows, tones = [], []
+    for place, one in enumerate(compared):
+        kind = "primary" if place == 0 else "planned" if one["p_holm"] is not None else "not planned"
+        shown = _points(one["difference"], one["ci_low"], one["ci_high"])
+        crossed = _points(one["difference"], one["bca_low"], one["bca_high"])
+        p_values = (number(one["p"]), number(one["p_holm"]))
+        rows.append((one["arm"], one["reference"], kind, shown, crossed, *p_values, one["decision"].replace("_", " ")))
+        tones.append({"harms": "bad", "inconclusive": "caution"}.get(one["decision"], "") if place == 0 else "")
+    header = (
+        "Arm",
+        "Against",
+        "Comparison",
+        "Difference, points (interval)",
+        "Crossed bootstrap",
+        "p",
+        "p (Holm)",
+        "Alone",
+    )
+    endpoint = metric_name(compared[0]["endpoint"])
+    caption = f"All {count(len(rows), 'comparison')} of {endpoint}; 'alone': what the rule says of this pair."
+    return Table(caption, header, tuple(rows), tuple(tones))
+
+
+def side_tests_table(run: Run) -> Table | None:
+    """The classical tests of the primary pair, which do not decide."""
+    tests = _evidence(run).get("tests")
+    if not tests:
+        return None
+    rows = [("DeLong, AUROC of the scores averaged over fits", number(tests.get("delong_p")), "")]
+    for side in ("sensitivity", "specificity"):
+        found = tests.get(f"mcnemar_{side}")
+        if found:
+            who = f"only the arm right: {found['only_arm']}; only the reference right: {found['only_reference']}"
+            rows.append((f"McNemar, {side} of majority calls", number(found["p"]), who))
+    if "sign_flip_p" in tests:
+        rows.append(("Sign flips over labelled draws or folds", number(tests["sign_flip_p"]), ""))
+    caption = (
+        "Classical tests of the primary pair. They know these fits only, not others: they are told and do not decide."
+    )
+    return Table(caption, ("Test", "p", "Images"), tuple(rows))
+
+
+def methods_sentence(run: Run) -> str:
+    """A paragraph for a paper's methods section; empty where nothing was compared."""
+    evidence, experiment = _evidence(run), run.experiment
+    plan = evidence.get("plan")
+    if not plan:
+        return ""
+    layout = _LAYOUTS[experiment.data.split.kind].format(folds=evidence["n_folds"])
+    gan = experiment.gan
+    draws = (
+        f"; {count(evidence['n_folds'], 'disjoint labelled draw')} of the training patients, each with its own GAN"
+        if evidence["paired_on_draws"]
+        else ""
+    )
+    return (
+        f"Classifiers ({experiment.classifier.network}, {experiment.classifier.steps} steps, "
+        f"{count(evidence['n_classifier_seeds'], 'seed')} an arm) were trained with and without synthetic images of a "
+        f"conditional GAN ({gan.family}, {gan.num_images:,} images shown, "
+        f"{count(evidence['n_gan_seeds'], 'GAN seed')}), all arms under the same "
+        f"steps, schedule and classical augmentation; {layout}{draws}. The GAN, the thresholds "
+        f"({plan['threshold']}) and the choice of the arm used training and validation patients only. The primary "
+        f"endpoint was the difference in {metric_name(plan['endpoint'])} between {evidence['arm']} and "
+        f"{evidence['reference']} on {count(evidence['n_patients'], 'test patient')} "
+        f"({count(evidence['n_images'], 'image')}), with a {confidence(evidence)} interval over patients (bootstrap of "
+        "whole patients) and repeated fits (t quantile with Satterthwaite's degrees of freedom), checked by a crossed "
+        f"BCa bootstrap; p-values were adjusted by Holm's method over the planned comparisons. A gain below "
+        f"{100 * plan['margin']:.1f} points was taken not to matter."
+    )
+
+
+def checklist_table(run: Run) -> Table:
+    """What TRIPOD+AI (Collins et al., BMJ 385 (2024)) asks of a study like this, and where the answer is."""
+    evidence, ledger = _evidence(run), run.ledger
+    looks = count(len(ledger), "look") if ledger is not None else "no ledger"
+    missing = run.missing_patients
+    people = f"{missing} images have no patient id" if missing else "every image has a patient id"
+    calibrated = "yes: Brier score and calibration error" if (run.metrics["metric"] == "brier").any() else "no"
+    external = "yes" if (run.metrics["split"] == "external").any() else "no: one source only"
+    rows = (
+        ("Source of data, who was left out and why", "sections Data and Audit"),
+        ("Outcome and disease side", ", ".join(run.experiment.data.positive)),
+        ("Sample size", f"{count(evidence.get('n_patients', 0), 'test patient')}; see the interval's width"),
+        ("Patients kept apart between training, validation and test", f"checked; {people}"),
+        ("Model, training and every setting", "section How it was made"),
+        ("Comparison with an existing method", "the arms' controls, in section Classifiers"),
+        ("Discrimination with intervals", "section Classifiers"),
+        ("Calibration", calibrated),
+        ("Subgroups and fairness", "yes" if _subgroups(run) else "no: name columns in verdict.subgroups"),
+        ("External test", external),
+        ("How often the test patients were looked at", looks),
+        ("Code and versions", "section How it was made"),
+        ("Ethics, funding, registration, intended use", "for you to add: radaug does not know"),
+    )
+    return Table("A checklist after TRIPOD+AI.", ("Asked", "Answer"), rows)
+
+
+def _subgroups(run: Run) -> bool:
+    return bool((run.metrics["subgroup"].ne("") & run.metrics["subgroup"].ne("per patient")).any())
+
+
+def _evidence(run: Run) -> dict[str, Any]:
+    return dict(run.verdict["utility"]["evidence"])
+
+
+def _points(value: float, low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return f"{100 * value:+.1f}"
+    return f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"

@@ -1,0 +1,106 @@
+"""Training batches mixed from several data sets, real and synthetic alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.core.seeds import derive_seed
+from pipeline.data.dataset import DataSet
+from pipeline.data.streams import UNLABELLED, StoredImages, Stream
+
+
+@dataclass(frozen=True)
+class Share:
+    """A data set's part in every training batch.
+
+    Attributes:
+        rows: positions of the images that may be seen; an image that is named twice comes twice as often.
+        weight: parts of the batch, relative to the other shares.
+        soft: [len(rows), num_classes] probabilities to be learnt; the data set's own labels are then never read, and
+            images come as one shuffled pack.
+        balanced: classes come in turn; else they are as frequent as they are.
+        fades: its weight in the loss falls linearly from 1 to 0 over the training.
+    """
+
+    dataset: DataSet
+    rows: np.ndarray
+    weight: float = 1.0
+    soft: np.ndarray | None = None
+    balanced: bool = True
+    fades: bool = False
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A batch: images [B, C, *spatial] in [-1, 1], targets [B, num_classes], weights in the loss [B]."""
+
+    images: Tensor
+    target: Tensor
+    weight: Tensor
+
+
+class Batches:
+    """Endless batches of `batch_size` images, divided among shares by their weights.
+
+    Args:
+        seed: of the order in which each share's images come.
+        first: number of the first share's order; phases of one training go on counting.
+    """
+
+    def __init__(
+        self, shares: Sequence[Share], batch_size: int, classes: Sequence[str], device: str, seed: int, first: int = 0
+    ) -> None:
+        self.shares = shares
+        self._targets: list[Tensor] = []
+        self._streams: list[Stream] = []
+        for number, (share, size) in enumerate(zip(shares, batch_sizes(batch_size, shares), strict=True), start=first):
+            label = share_labels(share, classes)
+            target = _target(share, label, len(classes))
+            stored = torch.from_numpy(np.ascontiguousarray(share.dataset.images[share.rows])).to(device)
+            images = StoredImages(stored, label.to(device), share.dataset.scaling)
+            order = derive_seed(seed, "order", number)
+            self._streams.append(Stream(images, size, order, balanced=share.balanced))
+            self._targets.append(target.to(device))
+
+    def next(self, progress: float = 0.0) -> Mixed:
+        """The next batch.
+
+        Args:
+            progress: from 0 at the first step towards 1 after the last one.
+        """
+        parts = []
+        for share, stream, target in zip(self.shares, self._streams, self._targets, strict=True):
+            rows = stream.next_rows()
+            weight = torch.full((len(rows),), 1 - progress if share.fades else 1.0, device=rows.device)
+            parts.append(Mixed(stream.images.batch(rows).images, target[rows], weight))
+        return Mixed(
+            torch.cat([part.images for part in parts]),
+            torch.cat([part.target for part in parts]),
+            torch.cat([part.weight for part in parts]),
+        )
+
+
+def share_labels(share: Share, classes: Sequence[str]) -> Tensor:
+    """Class numbers [len(rows)]; -1 for all where the share has soft labels."""
+    if share.soft is not None:
+        return torch.full((len(share.rows),), UNLABELLED)
+    return share.dataset.labels(share.rows, classes)
+
+
+def _target(share: Share, label: Tensor, num_classes: int) -> Tensor:
+    if share.soft is not None:
+        return torch.from_numpy(share.soft.astype(np.float32))
+    return torch.nn.functional.one_hot(label, num_classes).float()
+
+
+def batch_sizes(batch_size: int, shares: Sequence[Share]) -> list[int]:
+    """Divide a batch by the shares' weights; every share gets at least one image and the sum is `batch_size`."""
+    total = sum(share.weight for share in shares)
+    room = batch_size - len(shares) + 1
+    sizes = [min(room, max(1, round(batch_size * share.weight / total))) for share in shares[1:]]
+    return [batch_size - sum(sizes), *sizes]

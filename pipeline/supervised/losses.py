@@ -1,0 +1,60 @@
+"""What the supervised loop minimises, and how batches are mixed. Pure tensor code, in float32."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor, class_weight: Tensor) -> Tensor:
+    """Σ wᵢ Σ_k c_k tᵢ_k (-log pᵢ_k) / Σ wᵢ over a batch.
+
+    Args:
+        logits, target: [B, num_classes]; a target's row sums to 1.
+        weight: [B], of an image; the loss is a mean over these weights.
+        class_weight: [num_classes], mean 1 over the training images, so that the loss stays an unbiased mean.
+    """
+    losses = -(class_weight * target * logits.log_softmax(dim=1)).sum(dim=1)
+    return (weight * losses).sum() / weight.sum()
+
+
+def balancing_weights(counts: Tensor) -> Tensor:
+    """Inverse class frequencies n / (K n_k) of `counts` [K]: their mean over the training images is 1."""
+    return counts.sum() / (len(counts) * counts)
+
+
+def log_prior(counts: Tensor) -> Tensor:
+    """log of the class frequencies [K].
+
+    Added to the logits in the training loss, and left out when the classifier is applied, it makes the classifier
+    minimise the balanced error: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, equation 10 with
+    τ = 1.
+    """
+    return (counts / counts.sum()).log()
+
+
+def mixed_pairs(images: Tensor, target: Tensor, share: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
+    """λ x + (1 - λ) x', and the targets likewise: Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018.
+
+    Args:
+        images: [B, C, *spatial].
+        target: [B, num_classes].
+        share: λ [B], one a pair.
+        partner: [B], the image that each one is mixed with.
+    """
+    voxels = share.view(-1, *[1] * (images.ndim - 1))
+    mixed = voxels * images + (1 - voxels) * images[partner]
+    return mixed, share[:, None] * target + (1 - share[:, None]) * target[partner]
+
+
+def nt_xent(one: Tensor, two: Tensor, temperature: float) -> Tensor:
+    """The normalised temperature-scaled cross-entropy of SimCLR: Chen et al., ICML 2020, equation 1.
+
+    Args:
+        one, two: [B, D], two views of the same images; each is to be found among the 2 B - 1 others of the batch.
+    """
+    views = torch.nn.functional.normalize(torch.cat([one, two]), dim=1)
+    similarity = views @ views.T / temperature
+    similarity = similarity.masked_fill(torch.eye(len(views), dtype=torch.bool, device=views.device), -torch.inf)
+    positive = torch.arange(len(views), device=views.device).roll(len(one))
+    return torch.nn.functional.cross_entropy(similarity, positive)

@@ -1,0 +1,88 @@
+"""The arms' table, their plan and cost, and the small parts they are made of, by worked numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.plan import plan_experiment
+from pipeline.config import Experiment, load_experiment
+from pipeline.config.arms import ARMS, REFERENCE_ARM
+from pipeline.config.families import S3ganConfig, SnganConfig
+from pipeline.core.errors import ConfigError
+from pipeline.downstream import curation, features, train
+from pipeline.downstream.features import TRUNKS, TrunkConfig
+from pipeline.downstream.material import filling
+from pipeline.downstream.regimens import REGIMENS
+from pipeline.supervised.cost import number_of_fits
+
+
+def test_every_arm_of_the_table_is_built() -> None:
+    assert set(REGIMENS) | set(TRUNKS) == set(ARMS) and not set(REGIMENS) & set(TRUNKS)
+
+
+def test_filling_is_as_frequent_as_what_lacks() -> None:
+    asked = np.array([0, 0, 1, 1, 1, 2, 2])
+    rows = filling(asked, np.array([0, 2, 4]))
+    counts = np.bincount(rows, minlength=7)
+    assert counts[:2].tolist() == [0, 0] and counts.min(initial=9, where=asked > 0) >= 1
+    assert counts[5:].sum() == 2 * counts[2:5].sum()
+
+
+def test_nearest_distances_against_a_plain_loop() -> None:
+    random = np.random.default_rng(0)
+    points, others = random.normal(size=(6, 3)), random.normal(size=(4, 3))
+    expected = [min(np.linalg.norm(point - other) for other in others) for point in points]
+    np.testing.assert_allclose(curation.nearest(points, others), expected)
+    own = [min(np.linalg.norm(points[i] - points[j]) for j in range(6) if j != i) for i in range(6)]
+    np.testing.assert_allclose(curation.nearest(points, None), own)
+
+
+def test_the_upper_half_of_each_class_is_kept() -> None:
+    asked, scores = np.array([0, 0, 0, 0, 1, 1]), np.array([4.0, 1.0, 3.0, 2.0, -9.0, -8.0])
+    assert curation.upper_part(scores, asked).tolist() == [True, False, True, False, False, True]
+
+
+def test_the_encoders_budget_is_the_gans_up_to_the_cap() -> None:
+    gan = S3ganConfig(num_images=6400, batch_size=64, discriminator_width=8)
+    assert features.trunk_config(gan, 100_000) == TrunkConfig(width=8, steps=100, batch_size=64)
+    assert features.trunk_config(gan, 1000).steps == 15
+
+
+def experiment_of(*arms: str, family: str = "s3gan") -> Experiment:
+    listed = ", ".join([REFERENCE_ARM, *arms])
+    demo = Path(__file__).resolve().parents[1] / "configs" / "demo.yaml"
+    overrides = [f"arms=[{listed}]", "gan.gan_seeds=2", "classifier.seeds=3", "compute.device=cpu"]
+    experiment = load_experiment(demo, [*overrides, "compute.precision=float32"])
+    gan = {"s3gan": S3ganConfig, "sngan": SnganConfig}[family](gan_seeds=2)
+    return experiment.model_copy(update={"gan": gan})
+
+
+def test_a_pool_gan_needs_a_family_that_reads_the_pool() -> None:
+    for arm in ("pool-gan", "gan-features"):
+        with pytest.raises(ConfigError, match="ssgan or s3gan"):
+            plan_experiment(experiment_of(arm, family="sngan"))
+        assert plan_experiment(experiment_of(arm))
+    assert plan_experiment(experiment_of("simclr-features", f"{REFERENCE_ARM}+pseudolabels", family="sngan"))
+
+
+def test_a_fold_without_generator_fits_the_arms_without_one() -> None:
+    steps = {step.name: step for step in plan_experiment(experiment_of("gan-features", "simclr-features", "real"))}
+    plain, other = steps["downstream-fold-0"].config, steps["downstream-fold-0-gan-1"].config
+    assert isinstance(plain, train.DownstreamConfig) and isinstance(other, train.DownstreamConfig)
+    assert plain.arms == (REFERENCE_ARM, "simclr-features", "real") and other.arms == ("gan-features", REFERENCE_ARM)
+    assert plain.needs_pool and other.needs_pool and plain.trunk == other.trunk != None  # noqa: E711
+    assert {"fit-gan", "synthesise"} <= set(steps["downstream-fold-0-gan-1"].needs)
+    without = plan_experiment(experiment_of("real+classical+synthetic@1"))
+    configs = [step.config for step in without if isinstance(step.config, train.DownstreamConfig)]
+    assert all(config.trunk is None and not config.needs_pool for config in configs)
+
+
+def test_fits_are_counted_with_their_pretrainings_and_ensembles() -> None:
+    """3 seeds and 2 GANs; the reference is 3 fits, the reverse check 1 a GAN."""
+    assert number_of_fits(experiment_of("augmented-pretrained")) == 3 * (1 + 2)
+    assert number_of_fits(experiment_of("synthetic-pretrained")) == 3 * (1 + 2 * 2) + 2
+    assert number_of_fits(experiment_of(f"{REFERENCE_ARM}+pseudolabels")) == 3 * (1 + 1 + 1)
+    assert number_of_fits(experiment_of("pool-gan", "real+classical+curated@1")) == 3 * (1 + 2 * 2 + 2) + 2
