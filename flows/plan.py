@@ -27,6 +27,8 @@ from pipeline.downstream.verdict import run as run_verdict
 from pipeline.downstream.verdict import verdict_config
 from pipeline.privacy.memorisation import memorisation_config
 from pipeline.privacy.memorisation import run as run_memorisation
+from pipeline.quality.measure import run as run_quality
+from pipeline.quality.settings import quality_config
 from pipeline.synthesis.synthesise import run as run_synthesise
 from pipeline.synthesis.synthesise import synthesise_config
 
@@ -79,8 +81,8 @@ def plan_experiment(experiment: Experiment) -> tuple[Step, ...]:
     steps = _data_steps(experiment)
     for fold in range(experiment.data.split.num_folds):
         steps += _fold_steps(experiment, fold)
-    judged = [step.name for step in steps if step.room in ("downstream", "anomaly", "privacy")]
-    needs = {name: name for name in ("split", *judged)}
+    judged = [step.name for step in steps if step.room in ("downstream", "anomaly", "privacy", "quality")]
+    needs = {name: name for name in ("split", "prepare", *judged)}
     config = verdict_config(experiment)
     return (*steps, Step("verdict", "downstream", run_verdict, config, needs, seed=experiment.seed))
 
@@ -118,12 +120,13 @@ def _gan_steps(experiment: Experiment, fold: int, gan_seed: int) -> list[Step]:
     steps = [
         step("fit-gan", "adversarial", run_fit, fit_config(experiment, fold, gan_seed), {}),
         step("synthesise", "synthesis", run_synthesise, synthesise_config(experiment, fold, gan_seed), fit),
+        step("quality", "quality", run_quality, quality_config(experiment, fold, gan_seed), synthetic),
         step("anomaly", "anomaly", run_anomaly, anomaly_config(experiment, fold, gan_seed), fit),
         step("privacy", "privacy", run_memorisation, memorisation_config(experiment, fold, gan_seed), synthetic),
     ]
     if any(uses_synthetic(arm) for arm in experiment.arms):
         config = downstream_config(experiment, fold, gan_seed)
-        steps.append(step("downstream", "downstream", run_downstream, config, synthetic))
+        steps.append(step("downstream", "downstream", run_downstream, config, synthetic | fit))
     return steps
 
 

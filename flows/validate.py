@@ -11,7 +11,6 @@ from rich.table import Table
 from flows.plan import MANIFEST_STEPS, Step, plan_experiment
 from pipeline.adversarial import cost as gan_cost
 from pipeline.config import Experiment
-from pipeline.config.arms import uses_synthetic
 from pipeline.core.cache import execute
 from pipeline.core.errors import RefusedError
 from pipeline.downstream.power import smallest_difference
@@ -97,9 +96,7 @@ def _read_manifests(steps: tuple[Step, ...], cache: Path, console: Console) -> d
 def _print_plan(console: Console, experiment: Experiment, steps: tuple[Step, ...]) -> None:
     folds, gan_seeds = experiment.data.split.num_folds, experiment.gan.gan_seeds
     gans = folds * gan_seeds
-    plain = sum(not uses_synthetic(arm) for arm in experiment.arms) * folds
-    augmented = sum(uses_synthetic(arm) for arm in experiment.arms) * gans
-    fits = (plain + augmented) * experiment.classifier.seeds
+    fits = classifier_cost.number_of_fits(experiment)
     console.print(f"Plan: {len(steps)} stages, {gans} GAN(s) ({experiment.gan.family}), {fits} classifier fits")
     costs = {"GANs": gan_cost.estimate(experiment), "Classifiers": classifier_cost.estimate(experiment)}
     for name, cost in costs.items():

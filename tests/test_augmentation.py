@@ -9,7 +9,9 @@ import pytest
 import torch
 from monai.transforms import Affine
 
+from pipeline.adversarial.adaptation import augment_probability, augmenter_of
 from pipeline.config.augment import AugmentConfig
+from pipeline.config.families import SnganConfig
 from pipeline.data.augmentation import Augmenter, affine_matrices
 from pipeline.data.draws import Draws
 
@@ -118,3 +120,18 @@ def test_transforms_act_as_often_as_asked_and_independently() -> None:
     assert float((cut & brighter).float().mean()) == pytest.approx(0.09, abs=tolerance)
     probability.fill_(0)  # it may change between calls
     assert torch.equal(augment(torch.zeros(8, 1, 4, 4), draws), torch.zeros(8, 1, 4, 4))
+
+
+@pytest.mark.parametrize(("num_images", "probability"), [(1000, 0.0), (3163, 0.5), (10_000, 1.0), (99, 0.0)])
+def test_augmentation_is_as_likely_as_images_are_shown_often(num_images: int, probability: float) -> None:
+    """Of 100 images: never up to 10 times each, always from 100 times on; 10^1.5 times is half-way."""
+    gan = SnganConfig(num_images=num_images)
+    assert augment_probability(gan, 100) == pytest.approx(probability, abs=1e-3)
+    assert augment_probability(SnganConfig(num_images=num_images, augment_probability=0.3), 100) == 0.3
+
+
+def test_a_probability_of_zero_leaves_images_as_they_are() -> None:
+    images = torch.rand(4, 1, 16, 16) * 2 - 1
+    draws = Draws(torch.Generator().manual_seed(0))
+    assert torch.equal(augmenter_of(SnganConfig(num_images=100), 100, None)(images, draws), images)
+    assert not torch.equal(augmenter_of(SnganConfig(num_images=10**6), 100, None)(images, draws), images)

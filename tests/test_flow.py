@@ -117,8 +117,8 @@ def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path)
     experiment = make_experiment(tmp_path, "data.split.kind=kfold", "data.split.folds=3", "gan.gan_seeds=2")
     steps = plan_experiment(experiment)
     names = [step.name for step in steps]
-    # ingest, split, prepare; a fold has its plain classifiers and 2 GANs with 5 stages each; the verdict
-    assert len(set(names)) == len(names) == 3 + 3 * (1 + 2 * 5) + 1
+    # ingest, split, prepare; a fold has its plain classifiers and 2 GANs with 6 stages each; the verdict
+    assert len(set(names)) == len(names) == 3 + 3 * (1 + 2 * 6) + 1
     for place, step in enumerate(steps):
         assert set(step.needs.values()) <= set(names[:place]), step.name
     by_name = {step.name: step for step in steps}
@@ -127,9 +127,9 @@ def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path)
     assert by_name["downstream-fold-2-gan-1"].needs["synthesise"] == "synthesise-fold-2-gan-1"
     assert "synthesise" not in by_name["downstream-fold-2"].needs
     assert by_name["anomaly-fold-1-gan-0"].needs["fit-gan"] == "fit-gan-fold-1-gan-0"
-    judged = [name for name in names if name.startswith(("downstream", "anomaly", "privacy"))]
-    assert set(by_name["verdict"].needs) == {"split", *judged}
-    assert len(judged) == 3 * (1 + 2 * 3)
+    judged = [name for name in names if name.startswith(("downstream", "anomaly", "privacy", "quality"))]
+    assert set(by_name["verdict"].needs) == {"split", "prepare", *judged}
+    assert len(judged) == 3 * (1 + 2 * 4)
 
 
 def test_plan_trains_no_augmented_classifiers_without_a_synthetic_arm(tmp_path: Path) -> None:

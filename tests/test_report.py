@@ -229,7 +229,7 @@ def assert_self_contained(page: Page) -> None:
 def test_page_is_self_contained_and_every_table_has_a_caption(plain: Path) -> None:
     page = Page(plain / "report.html")
     assert_self_contained(page)
-    assert len(page.of("img")) == 9
+    assert len(page.of("img")) == 10
     assert len(page.of("caption")) == len(page.of("table")) >= 10
     assert [tag for tag, _ in page.tags].count("h1") == 1
 
@@ -300,7 +300,12 @@ def test_pictures_are_on_disk_as_in_the_page_and_old_ones_go(tmp_path: Path) -> 
     on_disk = {base64.b64encode(path.read_bytes()).decode() for path in (root / "figures").iterdir()}
     in_page = {(image["src"] or "").partition(",")[2] for image in page.of("img")}
     assert on_disk == in_page
-    assert {path.name for path in (root / "figures").iterdir()} == {"difference.png", "arms.png", "roc.png"}
+    assert {path.name for path in (root / "figures").iterdir()} == {
+        "difference.png",
+        "arms.png",
+        "roc.png",
+        "reliability.png",
+    }
     assert "This run trained no GAN." in page.text
     assert "This run did not look for copies." in page.text
 
@@ -321,7 +326,7 @@ def test_shareable_has_no_id_no_path_no_image_and_leaves_no_picture(shareable: P
     sizes = {Image.open(io.BytesIO(base64.b64decode((image["src"] or "")[22:]))).size for image in page.of("img")}
     assert not sizes & {(700, 200), (300, 200)}, "the stages' pictures"
     plots = {(image["alt"] or "").split()[0] for image in page.of("img")}
-    assert plots == {"Difference", "Forest", "ROC", "Training", "Histograms", "Distances"}
+    assert plots == {"Difference", "Forest", "ROC", "Reliability", "Training", "Histograms", "Distances"}
 
 
 def test_samples_show_training_images_left_and_synthetic_ones_right(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def memorisation_rates(inputs: dict[str, Path], tmp_path: Path, images: np.ndarr
     Record(stage="synthesise", extra={"scaling": open_dataset(inputs["prepare"]).scaling.as_json()}).save(synthetic)
     out = tmp_path / "privacy"
     out.mkdir()
-    config = memorisation.MemorisationConfig(classes=CLASSES, fold=0, gan_seed=0, seed=0)
+    config = memorisation.MemorisationConfig(classes=CLASSES, fold=0, gan_seed=0, seed=0, pool=False)
     return memorisation.run(config, inputs | {"synthesise": synthetic}, out)
 
 

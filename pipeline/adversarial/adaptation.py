@@ -1,10 +1,11 @@
-"""Adaptive discriminator augmentation: as likely as it must be to keep the discriminator from overfitting.
+"""How likely augmentation is: by rule, or adapted to keep the discriminator from overfitting.
 
 Karras et al., "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020, section 3.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,13 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.adversarial.recipe import Recipe
-from pipeline.config.gan import AdaConfig
+from pipeline.config.augment import AugmentConfig
+from pipeline.config.gan import AdaConfig, GanConfig
 from pipeline.core.errors import ConfigError
+from pipeline.data.augmentation import Augmenter
 
 if TYPE_CHECKING:
     from pipeline.adversarial.loop import Training
 
 ADA = "ada"
+_RARELY, _OFTEN = 10.0, 100.0
+"""Times that a training shows each image: augmentation never below the first, always above the second."""
 _EVERY = 4
 """Steps between two moves of the probability."""
 
@@ -66,6 +71,31 @@ class AdaSchedule:
             state.probability.add_(towards * amount).clamp_(0, 1)
         training.figures["ada_probability"] = state.probability.clone()
         training.figures["overfitting_estimate"] = state.overfitting.clone()
+
+
+def augmenter_of(gan: GanConfig, images: int, state: nn.Module | None) -> Augmenter:
+    """The transforms that a training's discriminators see images through.
+
+    Args:
+        images: how many different images the training shows.
+        state: of adaptive augmentation, if there is one.
+    """
+    if isinstance(state, AdaState):
+        return Augmenter(gan.augment, state.probability)
+    probability = augment_probability(gan, images)
+    if probability == 0:
+        still = {name: () if name == "flip" else 0 for name in AugmentConfig.model_fields}
+        return Augmenter(AugmentConfig.model_validate(still))
+    return Augmenter(gan.augment, None if probability == 1 else torch.tensor(probability))
+
+
+def augment_probability(gan: GanConfig, images: int) -> float:
+    """The fixed probability of each transform: the configured one, or by how often each image is shown."""
+    if gan.augment_probability != "auto":
+        return gan.augment_probability
+    shown = gan.num_images / images
+    share = (math.log(shown) - math.log(_RARELY)) / (math.log(_OFTEN) - math.log(_RARELY))
+    return min(max(share, 0.0), 1.0)
 
 
 def adaptive(recipe: Recipe, ada: AdaConfig, family: str, nets: Mapping[str, nn.Module]) -> Recipe:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.adversarial.adaptation import ADA, AdaState, adaptive
+from pipeline.adversarial.adaptation import ADA, adaptive, augmenter_of
 from pipeline.adversarial.crew import ALONE, Crew, launch, require_devices
 from pipeline.adversarial.donors import Donors
 from pipeline.adversarial.families import FAMILIES
@@ -36,10 +36,9 @@ from pipeline.core.files import atomic_path
 from pipeline.core.progress import Progress
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.augmentation import Augmenter
-from pipeline.data.dataset import DataSet, open_dataset
+from pipeline.data.dataset import DataSet
 from pipeline.data.draws import Draws
-from pipeline.data.split import split_ids
+from pipeline.data.split import open_fold, split_ids
 from pipeline.data.streams import StoredImages, Stream, stored_images
 
 logger = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ def run(config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
 
 def _fit(crew: Crew, config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """One process's part of `run`; the leading one writes, and its record counts."""
-    dataset = open_dataset(inputs["prepare"])
+    dataset = open_fold(inputs["prepare"], inputs["split"], config.fold)
     train_rows = dataset.rows(split_ids(inputs["split"], config.fold, "train"))
     unlabelled = dataset.rows(split_ids(inputs["split"], config.fold, "unlabelled"))
     if config.deterministic:
@@ -116,12 +115,21 @@ def _fit(crew: Crew, config: FitConfig, inputs: Mapping[str, Path], out_dir: Pat
     figures = {
         "num_images": training.num_images,
         "train_images": len(train_rows),
+        "augment_probability": _probability(training),
         "images_per_s": round(log.progress.rate, 1),
     }
     _finish(config, dataset, training, donors, out_dir)
     return Record(
         stage="fit-gan", figures=figures | last_losses(training) | {"watch": watch.figures()}, notes=watch.notes()
     )
+
+
+def _probability(training: Training) -> float:
+    """Of augmentation, as it is at the end."""
+    augment = training.table.augment
+    if augment.probability is not None:
+        return round(float(augment.probability), 3)
+    return float(augment.policy.acts)
 
 
 def probe_of(training: Training, donors: Donors, config: FitConfig, dataset: DataSet, split: Path) -> Probe | None:
@@ -200,8 +208,8 @@ def assemble(
     states = {name: state.to(hardware.device) for name, state in recipe.states.items()}
     ema = Ema({name: placed[name] for name in recipe.averaged}, gan.ema)
     draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "noise")), crew.rank, crew.world)
-    ada = states.get(ADA)
-    augment = Augmenter(gan.augment, ada.probability if isinstance(ada, AdaState) else None)
+    shown = len(images.label) if "unlabelled" in recipe.streams else int((images.label >= 0).sum())
+    augment = augmenter_of(gan, shown, states.get(ADA))
     for module in (module for net in placed.values() for module in net.modules()):
         for name, value in (("checkpointing", gan.checkpointing), ("draws", draws)):
             if hasattr(module, name):

@@ -23,6 +23,8 @@ class ArmFacts:
         controls: arms with the same information. Without one of them a candidate cannot be said to help, and it must
             beat each of them.
         also: further controls, which it must beat where they are among the arms.
+        on_features: what its classifier learns from can be written down before the training, so that models on the
+            features of images can learn it too.
     """
 
     words: str
@@ -32,6 +34,7 @@ class ArmFacts:
     candidate: bool = False
     controls: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    on_features: bool = False
 
 
 _OVERSAMPLING, _MIXUP = f"{REFERENCE_ARM}+oversampling", f"{REFERENCE_ARM}+mixup"
@@ -39,14 +42,20 @@ _PSEUDO_LABELS, _WEIGHTS = f"{REFERENCE_ARM}+pseudolabels", f"{REFERENCE_ARM}+cl
 _ADJUSTED, _REFITTED = f"{REFERENCE_ARM}+logitadjustment", f"{REFERENCE_ARM}+refit"
 
 ARMS: dict[str, ArmFacts] = {
-    "real": ArmFacts("real images as they are"),
-    REFERENCE_ARM: ArmFacts("real images with classical augmentation"),
-    _OVERSAMPLING: ArmFacts("real images, duplicated to take the synthetic ones' place in every batch"),
+    "real": ArmFacts("real images as they are", on_features=True),
+    REFERENCE_ARM: ArmFacts("real images with classical augmentation", on_features=True),
+    _OVERSAMPLING: ArmFacts(
+        "real images, duplicated to take the synthetic ones' place in every batch", on_features=True
+    ),
     _MIXUP: ArmFacts("mixtures of pairs of real images (mixup)"),
-    _WEIGHTS: ArmFacts("real images as frequent as they are, the rarer class weighing more in the loss"),
+    _WEIGHTS: ArmFacts(
+        "real images as frequent as they are, the rarer class weighing more in the loss", on_features=True
+    ),
     _ADJUSTED: ArmFacts("real images as frequent as they are, logits adjusted for the frequencies"),
     _REFITTED: ArmFacts("real images as frequent as they are, the last layer fitted again on balanced batches"),
-    _PSEUDO_LABELS: ArmFacts("real images, and unlabelled ones labelled by an ensemble of classifiers", pool=True),
+    _PSEUDO_LABELS: ArmFacts(
+        "real images, and unlabelled ones labelled by an ensemble of classifiers", pool=True, on_features=True
+    ),
     PRETRAINED_ARM: ArmFacts("real images with classical augmentation, on a network pre-trained on photographs"),
     "augmented-pretrained": ArmFacts("real images, first in a pre-training of equal length, then with a fresh head"),
     "random-features": ArmFacts("real images, on the frozen features of a trunk that was never trained"),
@@ -55,13 +64,15 @@ ARMS: dict[str, ArmFacts] = {
     f"{REFERENCE_ARM}+synthetic": ArmFacts(
         "real images, classical augmentation and synthetic images",
         generator=True, ratio=True, candidate=True, controls=(REFERENCE_ARM,), also=(_OVERSAMPLING, _MIXUP),
+        on_features=True,
     ),
     f"{REFERENCE_ARM}+curated": ArmFacts(
         "real images, classical augmentation and those synthetic images that passed three filters",
         generator=True, ratio=True, candidate=True, controls=(REFERENCE_ARM,), also=(_OVERSAMPLING, _MIXUP),
+        on_features=True,
     ),
     "synthetic+classical": ArmFacts(
-        "synthetic images only, with classical augmentation; tested on real ones", generator=True
+        "synthetic images only, with classical augmentation; tested on real ones", generator=True, on_features=True
     ),
     "synthetic-pretrained": ArmFacts(
         "synthetic images first, then real ones with a fresh head",

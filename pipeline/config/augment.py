@@ -32,6 +32,11 @@ class AugmentConfig(Section):
     cutout: float = Field(0.0, ge=0, lt=1)
     flip: tuple[int, ...] = ()
 
+    @property
+    def acts(self) -> bool:
+        """Whether any transform is switched on."""
+        return any(bool(getattr(self, name)) for name in type(self).model_fields)
+
 
 DISCRIMINATOR_AUGMENT = AugmentConfig(
     brightness=0.25, contrast=0.5, shift=0.125, rotate_degrees=0, scale=0, noise=0, cutout=0.5

@@ -11,6 +11,7 @@ from pipeline.config.section import Section
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+PerClass = Annotated[int, Field(ge=2)]
 
 
 class PhantomSource(Section):
@@ -80,22 +81,42 @@ Source = Annotated[
 
 
 class SplitConfig(Section):
-    """How patients are divided. `column` = the manifest's own split; val is cut from train if it has none."""
+    """How patients are divided. `column` = the manifest's own split; val is cut from train if it has none.
+
+    Attributes:
+        draws: with `data.train_per_class`: so many labelled training sets that share no patient, tested on the same
+            patients; each is a fold.
+    """
 
     kind: Literal["holdout", "kfold", "column"] = "holdout"
     val: Fraction = 0.2
     test: Fraction = 0.3
     folds: int = Field(3, ge=2)
+    draws: int = Field(1, ge=1)
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Self:
         if self.kind == "holdout" and self.val + self.test >= 1:
             raise ValueError(f"val ({self.val}) and test ({self.test}) leave nothing to train on")
+        if self.kind == "kfold" and self.draws > 1:
+            raise ValueError("draws are for one test set: use kind holdout or column, or leave draws at 1")
         return self
 
     @property
     def num_folds(self) -> int:
-        return self.folds if self.kind == "kfold" else 1
+        return self.folds if self.kind == "kfold" else self.draws
+
+
+class ExternalConfig(Section):
+    """Images of another site, tested and never learnt from. They are prepared exactly as those of `data.source`.
+
+    Attributes:
+        labels: the site's label -> one of `data.classes`, or "" to leave its images out; empty = the names are the
+            same. Label i of an npz file is the i-th of these names.
+    """
+
+    source: Source
+    labels: Mapping[str, str] = Field(default_factory=dict)
 
 
 class CropConfig(Section):
@@ -113,7 +134,10 @@ class DataConfig(Section):
             own 0.5 to 99.5 percentile; null = [0, 255] for 8-bit images, [-1000, 1000] HU for CT, else "image".
         spacing: mm per voxel to resample to before cropping; null = as stored (in-plane) .
         fit: "pad" keeps the aspect and pads with the lowest value; "stretch" does not keep it.
-        train_per_class: a low-data setting: training is cut to as many images a class, and val to at most as many.
+        train_per_class: a low-data setting: training is cut to as many images a class, and val to at most as many; a
+            mapping such as {normal: 200, pneumonia: 20} makes an imbalanced one.
+        surplus: what becomes of the other training images: `unused`, or `unlabelled`, a pool whose labels are hidden.
+        external: a second site, only ever a test site.
         duplicates: "refuse" stops on a duplicate across splits; "drop" removes the training copy and lists it.
         max_rejected: more unusable images than this fraction stop the run.
     """
@@ -124,7 +148,9 @@ class DataConfig(Section):
     classes: tuple[str, ...]
     positive: tuple[str, ...]
     split: SplitConfig = SplitConfig()
-    train_per_class: int | None = Field(None, ge=2)
+    train_per_class: PerClass | Mapping[str, PerClass] | None = None
+    surplus: Literal["unused", "unlabelled"] = "unused"
+    external: ExternalConfig | None = None
     duplicates: Literal["refuse", "drop"] = "refuse"
     max_rejected: float = Field(0.05, ge=0, le=1)
     window: tuple[float, float] | Literal["image"] | None = None
@@ -153,6 +179,33 @@ class DataConfig(Section):
         if min(self.shape) < 8:
             raise ValueError(f"spatial_size must be at least 8; it is {self.spatial_size}")
         return self
+
+    @model_validator(mode="after")
+    def _low_data_settings_fit_together(self) -> Self:
+        wanted = self.train_per_class
+        if isinstance(wanted, Mapping) and set(wanted) != set(self.classes):
+            raise ValueError(f"train_per_class must name each of {list(self.classes)} once; it names {list(wanted)}")
+        if wanted is None and (self.split.draws > 1 or self.surplus == "unlabelled"):
+            what = "split.draws" if self.split.draws > 1 else "surplus"
+            raise ValueError(f"{what} is about what train_per_class takes and leaves: set train_per_class too")
+        return self
+
+    @model_validator(mode="after")
+    def _external_labels_are_classes(self) -> Self:
+        unknown = set(self.external.labels.values()) - {*self.classes, ""} if self.external else set()
+        if unknown:
+            raise ValueError(
+                f"external.labels must lead to one of {list(self.classes)} or to an empty name; it leads to "
+                f"{sorted(unknown)}"
+            )
+        return self
+
+    @property
+    def per_class(self) -> dict[str, int] | None:
+        """Training images of each class in a low-data setting, else None."""
+        if self.train_per_class is None or isinstance(self.train_per_class, Mapping):
+            return None if self.train_per_class is None else dict(self.train_per_class)
+        return dict.fromkeys(self.classes, self.train_per_class)
 
     @property
     def shape(self) -> tuple[int, ...]:

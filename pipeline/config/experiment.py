@@ -14,19 +14,22 @@ from pipeline.config.quality import QualityConfig
 from pipeline.config.section import Section
 
 DEFAULT_FAMILY = "sngan"
+FEATURE_MODELS = ("logistic", "forest", "svm")
 
 
 class ClassifierConfig(Section):
     """The downstream classifier; every arm gets the same network, steps and schedule.
 
     Attributes:
+        network: trained step by step; or `logistic`, `forest` or `svm`, models of scikit-learn on the features of
+            EfficientNet-Lite0.
         pretrained_lr: highest learning rate of `pretrained+classical`, whose network is not the others'.
         pool_ratio: synthetic images for each real one in a batch of `pool-gan`.
         encoder_images: `simclr-features` and `autoencoder-features` see as many images as the GAN's discriminator saw
             real ones, but no more than this; the stage's record says how many they were.
     """
 
-    network: Literal["small_cnn", "densenet121", "resnet18"] = "small_cnn"
+    network: Literal["small_cnn", "densenet121", "resnet18", "logistic", "forest", "svm"] = "small_cnn"
     steps: int = Field(500, ge=1)
     seeds: int = Field(3, ge=1)
     batch_size: int = Field(32, ge=2)
@@ -36,6 +39,16 @@ class ClassifierConfig(Section):
     pool_ratio: Positive = 10.0
     encoder_images: int = Field(100_000, ge=1)
     augment: AugmentConfig = AugmentConfig()
+
+    @property
+    def on_features(self) -> bool:
+        """Whether the arms' classifiers are models on fixed features."""
+        return self.network in FEATURE_MODELS
+
+    @property
+    def trained_network(self) -> str:
+        """The network where one must be trained whatever the arms' classifiers are, such as quality's own."""
+        return "small_cnn" if self.on_features else self.network
 
 
 class SubgroupConfig(Section):
@@ -134,6 +147,20 @@ class Experiment(Section):
         if REFERENCE_ARM not in arms:
             raise ValueError(f"{REFERENCE_ARM} must be among the arms: it is what every other arm is compared with")
         return arms
+
+    @model_validator(mode="after")
+    def _feature_models_learn_from_fixed_images(self) -> Self:
+        refused = [arm for arm in self.arms if (facts := arm_facts(arm)) is not None and not facts.on_features]
+        if self.classifier.on_features and refused:
+            fitting = ", ".join(
+                f"{name}@RATIO" if facts.ratio else name for name, facts in ARMS.items() if facts.on_features
+            )
+            raise ValueError(
+                f"classifier.network: {self.classifier.network} learns from the features of fixed images, and "
+                f"{', '.join(refused)} need a network that is trained step by step. Use small_cnn, resnet18 or "
+                f"densenet121, or only these arms: {fitting}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _verdict_compares_arms_of_this_run(self) -> Self:

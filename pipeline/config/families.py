@@ -14,7 +14,7 @@ class MlpGanConfig(GanConfig):
     """The first GAN (Goodfellow et al. 2014): multilayer perceptrons."""
 
     family: Literal["gan"] = "gan"
-    generator_lr: Rate = 2e-4
+    generator_lr: Rate = 5e-5
     discriminator_lr: Rate = 4e-4
 
 
@@ -38,16 +38,16 @@ class WganConfig(GanConfig):
     """`clip`: bound of every discriminator weight; `discriminator_steps`: its moves a generator's move."""
 
     family: Literal["wgan"] = "wgan"
-    generator_lr: Rate = 2e-4
-    discriminator_lr: Rate = 4e-4
+    generator_lr: Rate = 5e-5
+    discriminator_lr: Rate = 1e-3
     ema: float = Field(0.995, ge=0, lt=1)
-    clip: float = Field(0.01, gt=0)
+    clip: float = Field(0.03, gt=0)
     discriminator_steps: int = Field(2, ge=1)
 
 
 class WganGpConfig(GanConfig):
     family: Literal["wgan-gp"] = "wgan-gp"
-    generator_lr: Rate = 2e-4
+    generator_lr: Rate = 5e-5
     discriminator_lr: Rate = 8e-4
     ema: float = Field(0.995, ge=0, lt=1)
     gradient_penalty: Weight = 10.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -62,7 +62,10 @@ class GanConfig(Section):
         ema: decay of the averaged generator a step; it is the averaged one that makes the samples.
         augment: differentiable augmentation of real and fake images (Zhao et al. 2020), of the same transforms that
             the classifiers use.
-        ada: adapts the probability of `augment`; null = every image is augmented.
+        augment_probability: of each transform of `augment` for each image. "auto" goes by how often a training will
+            show each image: 0 up to 10 times, 1 from 100 times on, and the logarithm between. A discriminator that
+            sees an image a few times cannot learn it by heart, and there augmentation only slows it down.
+        ada: adapts that probability to the overfitting that it sees instead, from 0 on.
         snapshots: sample grids over the training.
         checkpoints: checkpoints over the training; a killed run goes on from the last one.
     """
@@ -82,6 +85,7 @@ class GanConfig(Section):
     discriminator_lr: Rate = 8e-4
     ema: float = Field(0.998, ge=0, lt=1)
     augment: AugmentConfig = DISCRIMINATOR_AUGMENT
+    augment_probability: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = "auto"
     ada: AdaConfig | None = None
     watch: WatchConfig = WatchConfig()
     snapshots: int = Field(8, ge=1)

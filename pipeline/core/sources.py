@@ -18,6 +18,7 @@ ROOM_IMPORTS: dict[str, tuple[str, ...]] = {
     "supervised": ("nets", "data", "measures"),
     "adversarial": ("nets", "data", "measures"),
     "synthesis": _TRAINED,
+    "quality": ("synthesis",),
     "downstream": ("synthesis",),
     "anomaly": ("synthesis",),
     "privacy": ("synthesis",),

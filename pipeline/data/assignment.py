@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -49,10 +49,37 @@ def assign_patients(
     return {image: by_unit[unit] for image, unit in zip(labelled["image_id"], units, strict=True)}
 
 
-def cut_to(part: pd.DataFrame, per_class: int, seed: int, *stream: str | int) -> set[str]:
+def cut_to(part: pd.DataFrame, per_class: Mapping[str, int], seed: int, *stream: str | int) -> set[str]:
     """Ids of at most `per_class` images of each class, taken patient by patient in random order."""
     units = patient_units(part)
     names = np.array(sorted(set(units)))
     order = {name: place for place, name in enumerate(numpy_generator(seed, "cut", *stream).permutation(names))}
     ranked = part.assign(place=units.map(order)).sort_values(["place", "image_id"], kind="stable")
-    return set(ranked.groupby("label").head(per_class)["image_id"])
+    within = ranked.groupby("label").cumcount() < ranked["label"].map(per_class)
+    return set(ranked["image_id"][within])
+
+
+def disjoint_draws(
+    part: pd.DataFrame, per_class: Mapping[str, int], numbers: Iterable[int], seed: int, *stream: str | int
+) -> list[set[str]]:
+    """Ids of training sets of `per_class` images each, no two of which share a patient or an exact copy.
+
+    A draw depends on those before it, never on those after it. The list is shorter than `numbers` where the patients
+    do not suffice.
+
+    Args:
+        part: image_id, label, patient_id, pixel_digest of the training side.
+        numbers: of the draws; each one has random numbers of its own.
+    """
+    found: list[set[str]] = []
+    rest, wanted = part, sum(per_class.values())
+    for draw in numbers:
+        chosen = cut_to(rest, per_class, seed, *stream, draw)
+        if len(chosen) < wanted:
+            break
+        found.append(chosen)
+        taken = rest["image_id"].isin(chosen)
+        units = patient_units(rest)
+        spent = units.isin(set(units[taken])) | rest["pixel_digest"].isin(set(rest["pixel_digest"][taken]))
+        rest = rest[~spent]
+    return found

@@ -6,12 +6,14 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from pipeline.config.data import DicomSource, PhantomSource, Source
+from pipeline.config.data import DataConfig, DicomSource, PhantomSource, Source
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import data_root
 from pipeline.config.section import Section
@@ -22,12 +24,13 @@ from pipeline.data.audit import audit_manifest
 from pipeline.data.dataset import write_table
 from pipeline.data.duplicates import near_groups, pixel_digest, thumbnail
 from pipeline.data.images import Image
-from pipeline.data.manifest import FACTS, REJECTED_COLUMNS, row_dicts, validate_manifest
+from pipeline.data.manifest import FACTS, REJECTED_COLUMNS, row_dicts, shown, validate_manifest
 from pipeline.data.sources import ImageReader, SourceRows, read_source, source_files, source_root
 
 logger = logging.getLogger(__name__)
 
-REJECTED, AUDIT = "rejected.csv", "audit.csv"
+REJECTED, AUDIT, EXTERNAL = "rejected.csv", "audit.csv", "external.csv"
+EXTERNAL_PREFIX, EXTERNAL_ROOT = "external-", "external"
 MODALITIES = frozenset({"", "CT", "CR", "DX", "DR", "RG", "RF", "XA", "MG", "PX", "IO", "OT", "SC"})
 """X-ray images of all kinds, and exports that do not say; anything else (MR, US, PT, …) is rejected."""
 UNITLESS_ENDINGS = (".nii", ".nii.gz", ".npy")
@@ -41,6 +44,8 @@ class IngestConfig(Section):
     Attributes:
         root: absolute folder that the manifest's paths start from; "" for phantoms, whose root is ingest's directory.
         labels: absolute path of a DICOM source's label table, else "".
+        names: of the external site: its label -> class, "" = left out; empty = its labels are the classes.
+        external: the external site, if there is one.
     """
 
     source: Source
@@ -49,6 +54,8 @@ class IngestConfig(Section):
     max_rejected: float
     root: str
     labels: str = ""
+    names: dict[str, str] = Field(default_factory=dict)
+    external: IngestConfig | None = None
 
     @property
     def where(self) -> str:
@@ -58,22 +65,33 @@ class IngestConfig(Section):
 def ingest_config(experiment: Experiment) -> IngestConfig:
     """The ingest section of `experiment`, its relative paths resolved against `RADAUG_DATA`."""
     data = experiment.data
+    site = data.external
+    external = (
+        None if site is None else _source_config(data, site.source).model_copy(update={"names": dict(site.labels)})
+    )
+    return _source_config(data, data.source).model_copy(update={"external": external})
+
+
+def _source_config(data: DataConfig, source: Source) -> IngestConfig:
     base = data_root()
-    if isinstance(data.source, DicomSource) and data.source.unit == "series" and data.spatial_dims == 2:
+    if isinstance(source, DicomSource) and source.unit == "series" and data.spatial_dims == 2:
         raise ConfigError("data.source.unit: series makes volumes. Set data.spatial_dims to 3, or the unit to file.")
-    root = source_root(data.source, base)
+    root = source_root(source, base)
     return IngestConfig(
-        source=data.source,
+        source=source,
         spatial_dims=data.spatial_dims,
         classes=data.classes,
         max_rejected=data.max_rejected,
         root=str(root) if root else "",
-        labels=str((base / data.source.labels).resolve()) if isinstance(data.source, DicomSource) else "",
+        labels=str((base / source.labels).resolve()) if isinstance(source, DicomSource) else "",
     )
 
 
 def source_digest(config: IngestConfig) -> str:
     """Digest of what ingest would read: names, sizes and times of the images, and the content of label tables."""
+    if config.external is not None:
+        alone = config.model_copy(update={"external": None})
+        return digest_json([source_digest(alone), source_digest(config.external)])
     if isinstance(config.source, PhantomSource):
         return digest_json(config.source.model_dump(mode="json"))
     root, labels = Path(config.root), _labels(config)
@@ -93,24 +111,66 @@ def source_digest(config: IngestConfig) -> str:
 def run(config: IngestConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Write manifest.csv, rejected.csv and audit.csv (and, for phantoms, the cohort's files).
 
+    An external site becomes external.csv, of the same form; its image ids begin with `external-`.
+
     Raises:
         DataError: the source as a whole is wrong, or more images than `max_rejected` cannot be used.
     """
-    root = Path(config.root) if config.root else out_dir
-    rows = read_source(config.source, root, _labels(config), config.classes, config.spatial_dims)
+    manifest, rejected = _read(config, out_dir)
+    audit = audit_manifest(manifest, rejected, config.classes)
+    write_table(out_dir / "manifest.csv", manifest)
+    if config.external is not None:
+        site, unusable = _read_site(config.external, out_dir / EXTERNAL_ROOT)
+        if {*site["image_id"], *unusable["image_id"]} & {*manifest["image_id"], *rejected["image_id"]}:
+            raise DataError(f"{config.where}: rename the images whose names begin with {EXTERNAL_PREFIX}.")
+        write_table(out_dir / EXTERNAL, site)
+        rejected = pd.concat([rejected, unusable], ignore_index=True)
+    write_table(out_dir / REJECTED, rejected)
+    write_table(out_dir / AUDIT, audit)
+    notes = tuple(audit["detail"][audit["severity"] == "warning"])
+    figures = {"images": len(manifest), "rejected": len(rejected), "labelled": int((manifest["label"] != "").sum())}
+    return Record("ingest", figures=figures, notes=notes)
+
+
+def _read(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The manifest and the rejected images of one source; `own_root` is for phantoms."""
+    root = Path(config.root) if config.root else own_root
+    classes = tuple(config.names) or config.classes
+    rows = read_source(config.source, root, _labels(config), classes, config.spatial_dims)
+    if config.names:
+        rows = replace(rows, table=_renamed(rows.table, config))
     manifest, rejected = _look(rows, ImageReader(root, config.spatial_dims))
     _check_rejected(config, len(manifest), rejected)
     _check_patients(config, manifest)
     manifest["patient_id"] = manifest["patient_id"].mask(manifest["patient_id"] == "", manifest.pop("header_patient"))
     _check_units(config, manifest)
     validate_manifest(manifest, config.classes, config.where)
-    audit = audit_manifest(manifest, rejected, config.classes)
-    write_table(out_dir / "manifest.csv", manifest)
-    write_table(out_dir / REJECTED, rejected)
-    write_table(out_dir / AUDIT, audit)
-    notes = tuple(audit["detail"][audit["severity"] == "warning"])
-    figures = {"images": len(manifest), "rejected": len(rejected), "labelled": int((manifest["label"] != "").sum())}
-    return Record("ingest", figures=figures, notes=notes)
+    return manifest, rejected
+
+
+def _renamed(table: pd.DataFrame, config: IngestConfig) -> pd.DataFrame:
+    """Rows whose label is a class of ours, by our name for it; the others are left out."""
+    unknown = sorted(set(table["label"]) - {*config.names, ""})
+    if unknown:
+        raise DataError(
+            f"{config.where}: {len(unknown)} label(s) of the external site are not in data.external.labels "
+            f"{list(config.names)}: {shown(unknown)}. Name a class for each, or an empty name to leave its images out."
+        )
+    label = table["label"].map(config.names).fillna("")
+    return table.assign(label=label)[label != ""].reset_index(drop=True)
+
+
+def _read_site(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The external site's labelled images and its rejected ones, under ids of their own."""
+    site, rejected = _read(config, own_root)
+    site = site[site["label"] != ""].reset_index(drop=True)
+    if isinstance(config.source, PhantomSource):
+        site["patient_id"] = EXTERNAL_PREFIX + site["patient_id"]  # all cohorts count their patients from 1
+    near = site["near_group"].mask(site["near_group"] != "", EXTERNAL_PREFIX + site["near_group"])
+    return (
+        site.assign(image_id=EXTERNAL_PREFIX + site["image_id"], near_group=near),
+        rejected.assign(image_id=EXTERNAL_PREFIX + rejected["image_id"]),
+    )
 
 
 def _labels(config: IngestConfig) -> Path | None:

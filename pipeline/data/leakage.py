@@ -7,6 +7,7 @@ import pandas as pd
 from pipeline.core.errors import LeakageError
 
 PRIORITY = ("train", "val", "test")
+SIDES = (*PRIORITY, "external")
 
 
 def assert_no_leakage(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
@@ -32,8 +33,8 @@ def assert_no_leakage(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
         if patients or copies:
             raise LeakageError(
                 f"fold {fold}: {patients} patient(s) and {copies} identical image(s) are in more than one of train, "
-                "val and test. Make the split again with radaug, which keeps patients together; data.duplicates: drop "
-                "leaves copies out."
+                "val, test and external. Make the split again with radaug, which keeps patients together; "
+                "data.duplicates: drop leaves copies out."
             )
 
 
@@ -43,7 +44,24 @@ def patient_units(table: pd.DataFrame) -> pd.Series:
 
 
 def straddling(keys: pd.Series, splits: pd.Series) -> int:
-    """How many non-empty `keys` are in more than one of train (with unlabelled), val and test."""
+    """How many non-empty `keys` are in more than one of train (with unlabelled), val, test and external."""
     sides = splits.replace("unlabelled", "train")
-    counted = sides.isin(PRIORITY) & (keys != "")
+    counted = sides.isin(SIDES) & (keys != "")
     return int((sides[counted].groupby(keys[counted]).nunique() > 1).sum())
+
+
+def refuse_shared(manifest: pd.DataFrame, external: pd.DataFrame) -> None:
+    """Refuse an external site that shares a patient, or an image pixel for pixel, with the data that train.
+
+    Raises:
+        LeakageError: with the number of patients and images that are shared.
+    """
+    known = set(manifest["patient_id"]) - {""}
+    patients = len(known & set(external["patient_id"]))
+    copies = int(external["pixel_digest"].isin(set(manifest["pixel_digest"])).sum())
+    if patients or copies:
+        raise LeakageError(
+            f"data.external: {patients} patient id(s) and {copies} image(s), pixel for pixel, are in data.source too. "
+            "Take them out of one of the two; if only the numbering is the same, give the external patients ids of "
+            "their own, such as siteB-1."
+        )

@@ -23,7 +23,7 @@ from pipeline.data.dataset import IMAGES, MANIFEST, MASKS, read_table, write_tab
 from pipeline.data.duplicates import pixel_digest
 from pipeline.data.geometry import IMAGE, MASK, NAME, POINT, Item, geometry
 from pipeline.data.images import Image
-from pipeline.data.ingest import ingest_config
+from pipeline.data.ingest import EXTERNAL_ROOT, ingest_config
 from pipeline.data.manifest import row_dicts
 from pipeline.data.resampling import Floats
 from pipeline.data.scaling import Scaling
@@ -46,6 +46,7 @@ class PrepareConfig(Section):
         window: as in `data.window`.
         spacing: mm per voxel on each axis, or None.
         root: as in `IngestConfig`.
+        external_root: the external site's; None = there is no such site.
     """
 
     spatial_dims: int
@@ -55,11 +56,12 @@ class PrepareConfig(Section):
     crop: CropConfig | None
     fit: Literal["pad", "stretch"]
     root: str
+    external_root: str | None = None
 
 
 def prepare_config(experiment: Experiment) -> PrepareConfig:
     """The prepare section of `experiment`."""
-    data, spacing = experiment.data, experiment.data.spacing
+    data, spacing, source = experiment.data, experiment.data.spacing, ingest_config(experiment)
     return PrepareConfig(
         spatial_dims=data.spatial_dims,
         shape=data.shape,
@@ -67,26 +69,29 @@ def prepare_config(experiment: Experiment) -> PrepareConfig:
         spacing=(spacing,) * data.spatial_dims if isinstance(spacing, float) else spacing,
         crop=data.crop,
         fit=data.fit,
-        root=ingest_config(experiment).root,
+        root=source.root,
+        external_root=None if source.external is None else source.external.root,
     )
 
 
 def run(config: PrepareConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
-    """Write a data set of every image whose fate is `used`, in the manifest's order.
+    """Write a data set of every image whose fate is `used`, in the manifest's order, the external site's included.
 
     Values are clipped to the window before anything else, so that its lowest value can stand for all that is outside.
 
     Raises:
-        DataError: a file is not what ingest saw, a mask or point does not fit its image, or no image is used.
+        DataError: a file is not what ingest saw, a mask or point does not fit its image, no image is used, or the
+            external site's values are of another kind.
     """
     started = time.monotonic()
     table = read_table(inputs["split"] / MANIFEST)
     table = table[table["fate"] == "used"].drop(columns="fate").reset_index(drop=True)
     if table.empty:
         raise DataError("prepare: the manifest has no image whose fate is 'used'.")
-    scaling = choose_scaling(table["values"], config.window)
-    reader = ImageReader(Path(config.root) if config.root else inputs["ingest"], config.spatial_dims)
-    affines = _write_arrays(config, table, scaling, reader, out_dir)
+    outside = table["split"] == "external"
+    scaling = choose_scaling(table["values"][~outside], config.window)
+    _require_same_kind(scaling, table["values"][outside])
+    affines = _write_arrays(config, table, scaling, _readers(config, inputs["ingest"]), out_dir)
     write_table(out_dir / MANIFEST, _placed(table, affines, config.spatial_dims))
     return Record(
         "prepare",
@@ -117,8 +122,30 @@ def choose_scaling(values: pd.Series, window: tuple[float, float] | Literal["ima
     return Scaling(1.0, 0.0, "none", (low, high), "float32")
 
 
+def _require_same_kind(scaling: Scaling, values: pd.Series) -> None:
+    """Refuse an external site whose numbers do not mean what those of the training images mean."""
+    kinds = set(values)
+    other = (
+        (kinds - {"HU"}) if scaling.unit == "HU" else kinds & {"HU", *(["other"] if scaling.dtype == "uint8" else [])}
+    )
+    if other and scaling.dtype != "float16":
+        ours = "HU" if scaling.unit == "HU" else "8-bit grey values" if scaling.dtype == "uint8" else "without a unit"
+        raise DataError(
+            f"data.external: its images have values of another kind ({', '.join(sorted(other))}) than those of "
+            f"data.source ({ours}), so one window cannot serve both. Export them alike, or set data.window: image."
+        )
+
+
+def _readers(config: PrepareConfig, ingested: Path) -> dict[bool, ImageReader]:
+    """Readers of the source (False) and of the external site (True); phantoms lie in ingest's directory."""
+    roots = {False: Path(config.root) if config.root else ingested}
+    if config.external_root is not None:
+        roots[True] = Path(config.external_root) if config.external_root else ingested / EXTERNAL_ROOT
+    return {outside: ImageReader(root, config.spatial_dims) for outside, root in roots.items()}
+
+
 def _write_arrays(
-    config: PrepareConfig, table: pd.DataFrame, scaling: Scaling, reader: ImageReader, out_dir: Path
+    config: PrepareConfig, table: pd.DataFrame, scaling: Scaling, readers: Mapping[bool, ImageReader], out_dir: Path
 ) -> list[Floats]:
     """Fill images.npy (and masks.npy) row by row; give each image's affine [4, 4]."""
     shape = (len(table), 1, *config.shape)
@@ -128,7 +155,7 @@ def _write_arrays(
     transform = geometry(config.shape, spacing=config.spacing, crop=config.crop, fit=config.fit)
     affines: list[Floats] = []
     for number, row in enumerate(row_dicts(table)):
-        item, lowest = _item(config, row, reader, scaling)
+        item, lowest = _item(config, row, readers[row["split"] == "external"], scaling)
         done = transform(item)
         images[number] = scaling.to_stored(np.asarray(done[IMAGE]) + lowest)
         if masks is not None and MASK in done:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
-from pipeline.config.data import SplitConfig
 from pipeline.config.experiment import Experiment
-from pipeline.config.section import Section
 from pipeline.core.errors import ConfigError, DataError, LeakageError
 from pipeline.core.records import Record
-from pipeline.data.assignment import assign_patients, cut_to
+from pipeline.data.assignment import assign_patients
 from pipeline.data.audit import INFO, WARNING, Row, audit_table
-from pipeline.data.dataset import read_table, write_table
+from pipeline.data.dataset import DataSet, open_dataset, read_table, write_table
 from pipeline.data.duplicates import repeats
-from pipeline.data.leakage import PRIORITY, assert_no_leakage, patient_units, straddling
+from pipeline.data.ingest import EXTERNAL
+from pipeline.data.leakage import PRIORITY, SIDES, assert_no_leakage, patient_units, refuse_shared, straddling
+from pipeline.data.low_data import Assignment, LowData, low_data
 from pipeline.data.manifest import REJECTED_COLUMNS
 
 SPLITS_FILE = "splits.csv"
@@ -27,17 +28,13 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "te"),
 }
-Assignment = dict[str, str]
 
 
-class SplitStage(Section):
+class SplitStage(LowData):
     """What decides the split. `seed` is the experiment's."""
 
-    split: SplitConfig
     classes: tuple[str, ...]
-    train_per_class: int | None
     duplicates: Literal["refuse", "drop"]
-    seed: int
 
 
 def split_config(experiment: Experiment) -> SplitStage:
@@ -50,7 +47,8 @@ def split_config(experiment: Experiment) -> SplitStage:
     return SplitStage(
         split=split,
         classes=data.classes,
-        train_per_class=data.train_per_class,
+        per_class=data.per_class,
+        surplus=data.surplus,
         duplicates=data.duplicates,
         seed=experiment.seed,
     )
@@ -59,20 +57,29 @@ def split_config(experiment: Experiment) -> SplitStage:
 def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Write manifest.csv (with split, fold and fate, rejected images included), splits.csv and audit.csv.
 
-    Splits of a fold are train, val, test, unlabelled (of training patients only) and unused. In the manifest, `split`
-    is fold 0's for a holdout or column split; with k folds it is `test`, and `fold` says in which fold.
+    Splits of a fold are train, val, test, unlabelled (of training patients only), unused and, in every fold, the
+    external site's images: external. A labelled image may be in `unlabelled` (data.surplus): the manifest keeps its
+    label, which nothing that trains in that fold may read (`open_fold` hides it). In the manifest, `split` is fold 0's
+    for a holdout or column split; with k folds it is `test`, and `fold` says in which fold.
 
     Raises:
-        LeakageError: a patient, or an exact copy of an image with `duplicates: refuse`, is in two splits of a fold.
-        DataError: a class is missing from a split, or has fewer images than `train_per_class`.
+        LeakageError: a patient, or an exact copy of an image with `duplicates: refuse`, is in two splits of a fold, or
+            in the source and the external site.
+        DataError: a class is missing from a split, has fewer images than `train_per_class`, or not for all draws.
     """
     source = inputs["ingest"]
     manifest = read_table(source / "manifest.csv")
+    site = read_table(source / EXTERNAL) if (source / EXTERNAL).is_file() else manifest.iloc[:0]
+    refuse_shared(manifest, site)
     kept, dropped = _without_copies(config, manifest)
+    outside, copies = _without_copies(config, site)
     folds = [_with_unlabelled(kept, fold) for fold in _folds(config, kept)]
     _refuse_copies(kept, folds)
-    folds = [_low_data(config, kept, fold, number) for number, fold in enumerate(folds)]
+    folds = [drawn for number, fold in enumerate(folds) for drawn in low_data(config, kept, fold, number)]
     _require_classes(config, kept, folds)
+    folds = [fold | dict.fromkeys(outside["image_id"], "external") for fold in folds]
+    kept, manifest = (pd.concat([a, b], ignore_index=True).fillna("") for a, b in ((kept, outside), (manifest, site)))
+    dropped |= copies
     splits = pd.DataFrame(
         [(str(number), image, fold[image]) for number, fold in enumerate(folds) for image in kept["image_id"]],
         columns=["fold", "image_id", "split"],
@@ -87,12 +94,14 @@ def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record
     audit = audit_table(rows)
     write_table(out_dir / "audit.csv", pd.concat([read_table(source / "audit.csv"), audit], ignore_index=True))
     counts = {name: sum(split == name for split in folds[0].values()) for name in (*PRIORITY, "unused")}
+    if len(outside):
+        counts["external"] = len(outside)
     notes = tuple(detail for _, severity, _, detail in rows if severity == "warning")
     return Record("split", figures={"folds": len(folds), "fold_0": counts, "duplicates": len(dropped)}, notes=notes)
 
 
 def split_ids(split_dir: Path, fold: int, split: str) -> list[str]:
-    """Image ids of `split` (train, val, test, unlabelled, unused) in `fold`, in the manifest's order.
+    """Image ids of `split` (train, val, test, external, unlabelled, unused) in `fold`, in the manifest's order.
 
     Raises:
         DataError: there is no such fold.
@@ -102,6 +111,17 @@ def split_ids(split_dir: Path, fold: int, split: str) -> list[str]:
     if part.empty:
         raise DataError(f"{SPLITS_FILE}: there is no fold {fold}; it has {splits['fold'].nunique()}, counted from 0.")
     return list(part["image_id"][part["split"] == split])
+
+
+def open_fold(prepare: Path, split_dir: Path, fold: int) -> DataSet:
+    """The prepared images as what trains in `fold` may know them: those in `unlabelled` have no label.
+
+    Raises:
+        DataError: there is no such fold, or the directories do not belong together.
+    """
+    dataset = open_dataset(prepare)
+    hidden = dataset.manifest["image_id"].isin(split_ids(split_dir, fold, "unlabelled"))
+    return replace(dataset, manifest=dataset.manifest.assign(label=dataset.manifest["label"].mask(hidden, "")))
 
 
 def _folds(config: SplitStage, kept: pd.DataFrame) -> list[Assignment]:
@@ -205,28 +225,6 @@ def _with_unlabelled(kept: pd.DataFrame, fold: Assignment) -> Assignment:
     return fold | extra
 
 
-def _low_data(config: SplitStage, kept: pd.DataFrame, fold: Assignment, number: int) -> Assignment:
-    """With `train_per_class`: exactly that many training images a class, and at most that many to validate."""
-    if config.train_per_class is None:
-        return fold
-    result = dict(fold)
-    for split in ("train", "val"):
-        part = kept[kept["image_id"].map(fold) == split]
-        chosen = cut_to(part, config.train_per_class, config.seed, split, number)
-        counts = part["label"].value_counts()
-        short = {
-            name: int(counts.get(name, 0)) for name in config.classes if counts.get(name, 0) < config.train_per_class
-        }
-        if split == "train" and short:
-            has = ", ".join(f"{count} of {name}" for name, count in short.items())
-            raise DataError(
-                f"data.train_per_class asks for {config.train_per_class} training images a class, but fold {number} "
-                f"has only {has}. Ask for fewer, or make val and test smaller."
-            )
-        result |= {image: "unused" for image in part["image_id"] if image not in chosen}
-    return result
-
-
 def _require_classes(config: SplitStage, kept: pd.DataFrame, folds: list[Assignment]) -> None:
     for number, fold in enumerate(folds):
         sides = kept["image_id"].map(fold)
@@ -278,7 +276,7 @@ def _audit(kept: pd.DataFrame, folds: list[Assignment], dropped: set[str]) -> li
     of = "patients" if (kept["patient_id"] != "").all() else "patients (or images whose patient is unknown)"
     rows: list[Row] = []
     for number, side in enumerate(sides):
-        for split in PRIORITY:
+        for split in SIDES if "external" in set(side) else PRIORITY:
             images, tested = int((side == split).sum()), units[side == split].nunique()
             rows.append((f"fold {number} {split}", INFO, images, f"{images} images of {tested} {of}."))
     copies = f"{len(dropped)} exact copies of other images are left out; the manifest's fate column lists them."

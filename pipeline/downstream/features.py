@@ -23,14 +23,13 @@ from pipeline.data.augmentation import Augmenter
 from pipeline.data.dataset import DataSet
 from pipeline.data.draws import Draws
 from pipeline.data.streams import UNLABELLED, StoredImages
+from pipeline.downstream.feature_models import Predict
 from pipeline.downstream.material import Material
 from pipeline.nets.classifiers import TrunkClassifier, last_layer, pooled
 from pipeline.nets.discriminators import StridedTrunk
 from pipeline.supervised.encoders import fit_encoder
 from pipeline.supervised.fit import Phase, Regimen, apply_classifier, fit
 
-Predict = Callable[[DataSet, np.ndarray], np.ndarray]
-"""(data set, rows) -> class probabilities [len(rows), num_classes]."""
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """C of the logistic regression; the best on val is taken, of equals the smallest."""
 COPIES = 10

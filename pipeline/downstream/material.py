@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware
@@ -19,7 +18,8 @@ from pipeline.core.seeds import derive_seed
 from pipeline.data.dataset import DataSet, open_dataset
 from pipeline.data.split import open_fold, split_ids
 from pipeline.downstream.curation import curate
-from pipeline.supervised.fit import Share, apply_classifier, fit_classifier
+from pipeline.downstream.feature_models import Predict, fit_feature_model
+from pipeline.supervised.fit import Phase, Share, apply_classifier, fit_classifier
 
 
 @dataclass(frozen=True)
@@ -140,21 +140,22 @@ class Material:
         return self.judged("synthetic", self.generated, self.synthetic.rows)
 
     @cached_property
-    def _ensemble(self) -> list[nn.Module]:
+    def _ensemble(self) -> list[Predict]:
         """`classifier.seeds` reference classifiers, fitted on the labelled training images alone."""
-        return [
-            fit_classifier(
-                self.config, [self.real], self.classes, self.hardware,
-                classical=True, seed=derive_seed(self.seed, "ensemble", number),
-            )
-            for number in range(self.config.seeds)
-        ]  # fmt: skip
+        return [self._reference(derive_seed(self.seed, "ensemble", number)) for number in range(self.config.seeds)]
+
+    def _reference(self, seed: int) -> Predict:
+        if self.config.on_features:
+            phase = Phase((self.real,), self.config.steps)
+            return fit_feature_model(self.config, phase, self.classes, self.hardware, seed=seed)
+        net = fit_classifier(self.config, [self.real], self.classes, self.hardware, classical=True, seed=seed)
+        return lambda dataset, rows: apply_classifier(net, dataset, rows, self.hardware)
 
     def judged(self, name: str, dataset: DataSet, rows: np.ndarray) -> np.ndarray:
         """Mean probabilities [len(rows), num_classes] of the ensemble; kept under `name` for a resumed stage."""
         path = self.parts / f"ensemble-{name}.npy"
         if not path.is_file():
-            scores = np.mean([apply_classifier(net, dataset, rows, self.hardware) for net in self._ensemble], axis=0)
+            scores = np.mean([predict(dataset, rows) for predict in self._ensemble], axis=0)
             with atomic_path(path) as temporary, temporary.open("wb") as handle:
                 np.save(handle, scores)
         found: np.ndarray = np.load(path, allow_pickle=False)

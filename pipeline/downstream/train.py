@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from pipeline.adversarial.families import FAMILIES
+from pipeline.adversarial.families import learns_from_pool
 from pipeline.config.arms import REFERENCE_ARM, arm_facts, uses_synthetic
 from pipeline.config.experiment import ClassifierConfig, Experiment
 from pipeline.config.section import Section
@@ -23,12 +23,16 @@ from pipeline.core.progress import Progress
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
 from pipeline.data.dataset import DataSet, read_table, write_table
-from pipeline.downstream.features import TRUNKS, Predict, TrunkConfig, fit_on_features, trunk_config
+from pipeline.downstream.feature_models import Predict, fit_feature_model
+from pipeline.downstream.features import TRUNKS, TrunkConfig, fit_on_features, trunk_config
 from pipeline.downstream.material import Material
 from pipeline.downstream.regimens import regimen_of
 from pipeline.supervised.fit import apply_classifier, fit
+from pipeline.supervised.together import MOST, fit_together, regimen_kind, together_is_faster
 
 PREDICTIONS = "predictions.csv"
+Fit = tuple[str, int]
+"""(arm, number of its classifier seed)."""
 
 
 class DownstreamConfig(Section):
@@ -84,16 +88,11 @@ def require_pool_family(experiment: Experiment) -> None:
         ConfigError: it does.
     """
     wanting = [arm for arm in experiment.arms if uses_synthetic(arm) and _facts(arm).pool]
-    if wanting and not learns_from_pool(experiment.gan.family, experiment.gan):
+    if wanting and not learns_from_pool(experiment.gan):
         raise ConfigError(
             f"arms: {', '.join(wanting)} need a GAN that also learns from unlabelled images, and gan.family: "
             f"{experiment.gan.family} does not. Use ssgan or s3gan, or leave these arms out."
         )
-
-
-def learns_from_pool(family: str, config: Any) -> bool:
-    """Whether the family's recipe reads the stream of unlabelled images."""
-    return "unlabelled" in FAMILIES[family].recipe(config).streams
 
 
 def _facts(arm: str) -> Any:
@@ -104,10 +103,11 @@ def _facts(arm: str) -> Any:
 
 
 def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
-    """Fit `classifier.seeds` classifiers an arm; write class probabilities on val and test.
+    """Fit `classifier.seeds` classifiers an arm; write class probabilities on val, test and external images.
 
     With synthetic images at hand, the reference arm's first classifier is fitted too and applied to them (the reverse
-    check: what one that never saw a synthetic image says of them). A killed run keeps its finished classifiers.
+    check: what one that never saw a synthetic image says of them). A killed run keeps its finished classifiers. Where
+    it is faster, those of one kind are trained together, and finished together.
 
     Raises:
         DataError: an arm cannot be trained on these images, such as one of unlabelled images where there are none.
@@ -127,12 +127,14 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     ]
     what = f"classifiers of fold {config.fold}" + ("" if config.gan_seed is None else f", GAN seed {config.gan_seed}")
     progress = Progress(what, len(fits), "fits")
-    for number, (arm, seed) in enumerate(fits, start=1):
-        if not (parts / f"{arm}-{seed}.csv").is_file():
-            table, facts = _fit_and_apply(config, arm, seed, material)
+    waiting = [(arm, seed) for arm, seed in fits if not (parts / f"{arm}-{seed}.csv").is_file()]
+    done = len(fits) - len(waiting)
+    for group in fit_groups(config, material, waiting):
+        for (arm, seed), (predict, facts) in zip(group, fit_arms(group, config, material), strict=True):
             write_json(parts / f"{arm}-{seed}.json", facts)
-            write_table(parts / f"{arm}-{seed}.csv", table)
-        progress.update(number)
+            write_table(parts / f"{arm}-{seed}.csv", _applied(config, arm, seed, material, predict))
+        done += len(group)
+        progress.update(done)
     table = pd.concat([read_table(parts / f"{arm}-{seed}.csv") for arm, seed in fits], ignore_index=True)
     write_table(out_dir / PREDICTIONS, table)
     facts = {f"{arm} seed {seed}": read_json(parts / f"{arm}-{seed}.json") for arm, seed in fits}
@@ -145,22 +147,52 @@ def _is_reverse_check(config: DownstreamConfig, arm: str) -> bool:
     return config.gan_seed is not None and not uses_synthetic(arm)
 
 
-def _fit_and_apply(
-    config: DownstreamConfig, arm: str, seed: int, material: Material
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+def fit_groups(config: DownstreamConfig, material: Material, fits: Sequence[Fit]) -> list[list[Fit]]:
+    """Divide the fits into those that are trained together, in their order; see `together_is_faster`."""
+    if not together_is_faster(config.classifier.network, material.hardware):
+        return [[fit] for fit in fits]
+    groups: dict[Any, list[Fit]] = {}
+    for arm, seed in fits:
+        kind = arm if arm in TRUNKS else regimen_kind(config.classifier, regimen_of(arm, config.classifier, material))
+        alone = arm in TRUNKS or not together_is_faster(str(kind[0]), material.hardware)
+        groups.setdefault((kind, seed if alone else None), []).append((arm, seed))
+    return [group[first : first + MOST] for group in groups.values() for first in range(0, len(group), MOST)]
+
+
+def fit_arms(fits: Sequence[Fit], config: DownstreamConfig, material: Material) -> list[tuple[Predict, dict[str, Any]]]:
+    """Train a group of classifiers: what predicts, and facts for the record, of each."""
+    seeds = [_classifier_seed(config, arm, seed) for arm, seed in fits]
+    if len(fits) == 1:
+        return [fit_arm(fits[0][0], config, material, seeds[0])]
+    nets = fit_together(
+        config.classifier, [regimen_of(arm, config.classifier, material) for arm, _ in fits], config.classes,
+        material.hardware, seeds=seeds, names=[f"{arm} seed {seed}" for arm, seed in fits],
+    )  # fmt: skip
+    return [
+        (partial(_apply, net, material.hardware), _facts_of(arm, material))
+        for net, (arm, _) in zip(nets, fits, strict=True)
+    ]
+
+
+def _classifier_seed(config: DownstreamConfig, arm: str, seed: int) -> int:
+    return derive_seed(config.seed, "classifier", arm, str(config.gan_seed) if uses_synthetic(arm) else "", seed)
+
+
+def _applied(config: DownstreamConfig, arm: str, seed: int, material: Material, predict: Predict) -> pd.DataFrame:
+    """What a fitted classifier says of the images that it is to be judged by."""
     gan = str(config.gan_seed) if uses_synthetic(arm) else ""
-    predict, facts = fit_arm(arm, config, material, derive_seed(config.seed, "classifier", arm, gan, seed))
     if _is_reverse_check(config, arm):
         targets = [("synthetic", material.generated, material.synthetic.rows)]
         gan = str(config.gan_seed)
     else:
-        targets = [(split, material.dataset, material.rows(split)) for split in ("val", "test")]
+        found = ((split, material.rows(split)) for split in ("val", "test", "external"))
+        targets = [(split, material.dataset, rows) for split, rows in found if len(rows)]
     key = {"arm": arm, "fold": str(config.fold), "seed": str(seed), "gan_seed": gan}
     tables = [
         predictions(key | {"split": split}, data, rows, predict(data, rows), config.classes)
         for split, data, rows in targets
     ]
-    return pd.concat(tables, ignore_index=True), facts
+    return pd.concat(tables, ignore_index=True)
 
 
 def fit_arm(arm: str, config: DownstreamConfig, material: Material, seed: int) -> tuple[Predict, dict[str, Any]]:
@@ -168,9 +200,15 @@ def fit_arm(arm: str, config: DownstreamConfig, material: Material, seed: int) -
     if config.trunk is not None and arm in TRUNKS:
         return fit_on_features(arm, config.trunk, material, seed)
     regimen = regimen_of(arm, config.classifier, material)
+    if config.classifier.on_features:
+        predict = fit_feature_model(config.classifier, regimen.phases[0], config.classes, material.hardware, seed=seed)
+        return predict, _facts_of(arm, material)
     net = fit(config.classifier, regimen, config.classes, material.hardware, seed=seed)
-    facts = {"curation": material.curation_counts} if "+curated@" in arm else {}
-    return partial(_apply, net, material.hardware), facts
+    return partial(_apply, net, material.hardware), _facts_of(arm, material)
+
+
+def _facts_of(arm: str, material: Material) -> dict[str, Any]:
+    return {"curation": material.curation_counts} if "+curated@" in arm else {}
 
 
 def _apply(net: nn.Module, hardware: Hardware, dataset: DataSet, rows: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipeline.config.section import Section
 from pipeline.core.files import write_json
 from pipeline.core.records import Record, load_record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.dataset import read_table, write_table
+from pipeline.data.dataset import open_dataset, read_table, write_table
 from pipeline.data.leakage import assert_no_leakage
 from pipeline.downstream.comparison import arm_interval
 from pipeline.downstream.decide import VerdictPlan, decide
@@ -27,6 +28,9 @@ from pipeline.downstream.figures import (
     draw_test_sets,
     figures_of_fits,
 )
+from pipeline.downstream.probe import probe_rows, probe_warnings
+from pipeline.downstream.rule import Verdict
+from pipeline.downstream.subgroups import subgroup_rows, subgroup_warnings
 from pipeline.downstream.train import PREDICTIONS
 from pipeline.measures.classification import weighted_auroc
 
@@ -34,6 +38,7 @@ METRICS_COLUMNS = (
     "stage", "arm", "fold", "seed", "gan_seed", "split", "label", "subgroup", "metric", "value", "ci_low", "ci_high",
     "n_patients", "n_images", "detail",
 )  # fmt: skip
+EXTERNAL = "external"
 PER_PATIENT = "per patient"
 REVERSE_NOTE = "trained on real images, tested on synthetic ones"
 
@@ -61,11 +66,46 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     table = pd.concat([read_table(part) for part in parts], ignore_index=True)
     write_table(out_dir / PREDICTIONS, table)
     plan = plan_of(config.verdict, config.positive, config.seed)
-    metrics = pd.concat([arm_metrics(table, config, plan), reverse_check(table, config), _others(inputs)])
+    further = _further_rows(config, inputs, table, plan)
+    made = [arm_metrics(table, config, plan), reverse_check(table, config), pd.DataFrame(further), _others(inputs)]
+    metrics = pd.concat([part for part in made if len(part)])
     write_table(out_dir / "metrics.csv", metrics.reindex(columns=METRICS_COLUMNS).fillna(""))
-    utility = decide(table, plan)
+    utility = with_external(decide(table, plan), table, plan)
     write_json(out_dir / "verdict.json", {"utility": utility.as_json(), "release": release_verdict(inputs)})
-    return Record(stage="verdict", figures={"decision": utility.decision, "predictions": len(table)})
+    notes = (*subgroup_warnings(further), *probe_warnings(further))
+    return Record(stage="verdict", figures={"decision": utility.decision, "predictions": len(table)}, notes=notes)
+
+
+def _further_rows(
+    config: VerdictStageConfig, inputs: Mapping[str, Path], table: pd.DataFrame, plan: VerdictPlan
+) -> list[dict[str, Any]]:
+    """Subgroups, the confounder probe and the external site, where the configuration asks for them."""
+    manifest = read_table(inputs["split"] / "manifest.csv")
+    rows = subgroup_rows(table, manifest, config.verdict.subgroups, plan)
+    if config.verdict.probe:
+        dataset = open_dataset(inputs["prepare"])
+        rows += probe_rows(dataset, manifest, table, config.verdict.probe, plan, config.classes)
+    if (table["split"] == EXTERNAL).any():
+        there = arm_metrics(at_external_site(table), config, plan).assign(split=EXTERNAL)
+        rows += [{str(name): value for name, value in one.items()} for _, one in there.iterrows()]
+    return rows
+
+
+def at_external_site(table: pd.DataFrame) -> pd.DataFrame:
+    """The predictions with the external site's images as test images; thresholds stay those of val."""
+    return table[table["split"].isin(["val", EXTERNAL])].assign(
+        split=lambda rows: rows["split"].replace(EXTERNAL, "test")
+    )
+
+
+def with_external(verdict: Verdict, table: pd.DataFrame, plan: VerdictPlan) -> Verdict:
+    """The verdict with what the same comparison shows at the external site; it does not decide."""
+    if not verdict.evidence or not (table["split"] == EXTERNAL).any():
+        return verdict
+    there = decide(at_external_site(table), replace(plan, arm=verdict.evidence["arm"]))
+    reason = f"At the external site ({there.evidence['n_patients']} patients): {there.reasons[0]}"
+    evidence = verdict.evidence | {"external": there.evidence}
+    return replace(verdict, reasons=(*verdict.reasons, reason), evidence=evidence)
 
 
 def plan_of(rule: VerdictConfig, positive: tuple[str, ...], seed: int) -> VerdictPlan:

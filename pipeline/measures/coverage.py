@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pipeline.core.errors import DataError
+from pipeline.measures.blocks import on_device, products
 from pipeline.measures.frechet import feature_sets
 
 _BLOCK = 1024
@@ -30,15 +33,17 @@ class Coverage:
     coverage: float
 
 
-def prdc(real: np.ndarray, fake: np.ndarray, k: int = 5) -> Coverage:
+def prdc(real: np.ndarray, fake: np.ndarray, k: int = 5, device: str = "cpu") -> Coverage:
     """Precision and recall (Kynkäänniemi et al., NeurIPS 2019), density and coverage (Naeem et al., ICML 2020).
 
     A point on a ball's edge is outside, as in Naeem et al. All four depend on the numbers of images.
+    Time grows with the square of the images, memory does not: above 10,000 images, give a random draw of both sets.
 
     Args:
         real: [N, D] features.
         fake: [M, D] features.
         k: which neighbour ends a ball.
+        device: that computes, in float64.
 
     Raises:
         DataError: where a set has no more than k rows, the widths differ, or a feature is not finite.
@@ -46,35 +51,56 @@ def prdc(real: np.ndarray, fake: np.ndarray, k: int = 5) -> Coverage:
     if k < 1:
         raise DataError(f"k is {k}; a ball needs at least 1 neighbour")
     real, fake = feature_sets(real, fake, fewest=k + 1)
-    middle = real.mean(axis=0)
-    real, fake = real - middle, fake - middle
-    real_edge, fake_edge = _edges(real, k), _edges(fake, k)
-    held = np.zeros(len(fake), dtype=np.int64)  # by how many real balls
-    holds, reached = np.zeros(len(real), dtype=bool), np.zeros(len(real), dtype=bool)
-    for rows, distances in _squared_distances(real, fake):
+    real, fake = _centred(real, fake)
+    real_edge, fake_edge = _edges(real, k, device), _edges(fake, k, device)
+    held = torch.zeros(len(fake), dtype=torch.int64, device=real_edge.device)  # by how many real balls
+    holds, reached = [], []
+    for rows, distances in _squared_distances(real, fake, device):
         in_real = distances < real_edge[rows, None]
-        held += in_real.sum(axis=0)
-        holds[rows] = in_real.any(axis=1)
-        reached[rows] = (distances < fake_edge).any(axis=1)
+        held += in_real.sum(dim=0)
+        holds.append(in_real.any(dim=1))
+        reached.append((distances < fake_edge).any(dim=1))
     return Coverage(
-        precision=float(np.mean(held > 0)),
-        recall=float(np.mean(reached)),
-        density=float(np.mean(held) / k),
-        coverage=float(np.mean(holds)),
+        precision=float((held > 0).double().mean()),
+        recall=float(torch.cat(reached).double().mean()),
+        density=float(held.double().mean() / k),
+        coverage=float(torch.cat(holds).double().mean()),
     )
 
 
-def _edges(features: np.ndarray, k: int) -> np.ndarray:
+def nearest_distances(real: np.ndarray, fake: np.ndarray, device: str = "cpu") -> np.ndarray:
+    """Root mean square difference of each fake's features to those of the real image nearest to it, [M]; 0 for a copy.
+
+    Args:
+        real: [N, D] features.
+        fake: [M, D] features.
+        device: that computes, in float64.
+
+    Raises:
+        DataError: where a set is empty, the widths differ, or a feature is not finite.
+    """
+    real, fake = _centred(*feature_sets(real, fake, fewest=1))
+    nearest = [distances.amin(dim=1).cpu() for _, distances in _squared_distances(fake, real, device)]
+    return np.asarray((torch.cat(nearest) / real.shape[1]).sqrt().numpy())
+
+
+def _centred(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sets around the real ones' mean, where products of float64 lose least."""
+    middle = real.mean(axis=0, dtype=np.float64)
+    return real - middle, fake - middle
+
+
+def _edges(features: np.ndarray, k: int, device: str) -> Tensor:
     """Squared distance to the k-th nearest other image [N], less what rounding may add, so that the edge is outside."""
-    kth = [np.partition(distances, k, axis=1)[:, k] for _, distances in _squared_distances(features, features)]
-    return np.concatenate(kth) * (1 - 1e-9)
+    blocks = _squared_distances(features, features, device)
+    kth = [distances.topk(k + 1, largest=False, sorted=True).values[:, k] for _, distances in blocks]
+    return torch.cat(kth) * (1 - 1e-9)
 
 
-def _squared_distances(one: np.ndarray, two: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _squared_distances(one: np.ndarray, two: np.ndarray, device: str) -> Iterator[tuple[slice, Tensor]]:
     """Blocks of the [N, M] squared distances, with their rows; what is no more than rounding error is exactly 0."""
-    lengths = (one**2).sum(axis=1), (two**2).sum(axis=1)
-    for start in range(0, len(one), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(one)))
+    lengths = [(on_device(part, device) ** 2).sum(dim=1) for part in (one, two)]
+    for rows, inner in products(one, two, _BLOCK, device):
         scale = lengths[0][rows, None] + lengths[1]
-        distances = scale - 2 * one[rows] @ two.T
-        yield rows, np.where(distances > _ROUNDING * scale, distances, 0.0)
+        distances = scale - 2 * inner
+        yield rows, torch.where(distances > _ROUNDING * scale, distances, 0.0)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy import stats
+from torch import Tensor
 
+from pipeline.measures.blocks import on_device, products
 from pipeline.measures.frechet import feature_sets
 
 _BLOCK = 1024
 
 
-def kid(real: np.ndarray, fake: np.ndarray) -> float:
+def kid(real: np.ndarray, fake: np.ndarray, device: str = "cpu") -> float:
     """Squared maximum mean discrepancy with the kernel (x·y / D + 1)³, unbiased, over all pairs of images.
 
     Bińkowski et al., ICLR 2018. All pairs are used rather than the mean over random subsets: the expectation is the
@@ -20,15 +23,16 @@ def kid(real: np.ndarray, fake: np.ndarray) -> float:
     Args:
         real: [N, D] features.
         fake: [M, D] features.
+        device: that computes, in float64.
 
     Raises:
         DataError: where a set has fewer than 2 rows, the widths differ, or a feature is not finite.
     """
     real, fake = feature_sets(real, fake, fewest=2)
-    return float(_mmd(*_sums(real, fake)))
+    return float(_mmd(*_sums(real, fake, device)))
 
 
-def kid_interval(real: np.ndarray, fake: np.ndarray, alpha: float = 0.05) -> tuple[float, float]:
+def kid_interval(real: np.ndarray, fake: np.ndarray, alpha: float = 0.05, device: str = "cpu") -> tuple[float, float]:
     """Interval for the expectation of `kid`, by the jackknife: each image of either set is left out once.
 
     The sums of each image's kernel values give every leave-one-out figure exactly, so nothing is drawn at random. The
@@ -43,12 +47,50 @@ def kid_interval(real: np.ndarray, fake: np.ndarray, alpha: float = 0.05) -> tup
         real: [N, D] features.
         fake: [M, D] features.
         alpha: 1 - the share of repetitions that the interval covers.
+        device: that computes, in float64.
 
     Raises:
         DataError: as for `kid`, where a set has fewer than 3 rows.
     """
     real, fake = feature_sets(real, fake, fewest=3)
-    within_real, within_fake, to_fake, to_real = _sums(real, fake)
+    distance, variance = _with_variance(real, fake, device)
+    margin = float(variance**0.5 * stats.t.ppf(1 - alpha / 2, min(len(real), len(fake)) - 1))
+    return distance - margin, distance + margin
+
+
+def kid_of_subsets(
+    real: np.ndarray,
+    fake: np.ndarray,
+    subset: int = 5000,
+    seed: int = 0,
+    alpha: float = 0.05,
+    device: str = "cpu",
+) -> tuple[float, float, float]:
+    """`kid` with its interval for sets of any size: the mean over disjoint random parts of at most `subset` images.
+
+    Every image is in one part, so time grows linearly with the images. The mean is as unbiased as `kid`; what pairs of
+    different parts would add to precision is given up. Sets of no more than `subset` images are one part: then these
+    are `kid` and `kid_interval`. A part has at least 3 images of either set, if need be with more of the other.
+
+    Returns:
+        The distance and the ends of its interval.
+
+    Raises:
+        DataError: as for `kid`, where a set has fewer than 3 rows.
+    """
+    real, fake = feature_sets(real, fake, fewest=3)
+    number = min(-(-max(len(real), len(fake)) // subset), min(len(real), len(fake)) // 3)
+    random = np.random.default_rng(seed)
+    parts = [np.array_split(random.permutation(len(each)), number) for each in (real, fake)]
+    found = [_with_variance(real[np.sort(one)], fake[np.sort(two)], device) for one, two in zip(*parts, strict=True)]
+    distance, variance = (float(np.mean(values)) for values in zip(*found, strict=True))
+    margin = float((variance / number) ** 0.5 * stats.t.ppf(1 - alpha / 2, min(len(real), len(fake)) - number))
+    return distance, distance - margin, distance + margin
+
+
+def _with_variance(real: np.ndarray, fake: np.ndarray, device: str) -> tuple[float, float]:
+    """The distance and its jackknife variance."""
+    within_real, within_fake, to_fake, to_real = _sums(real, fake, device)
     n, m = len(real), len(fake)
     cross = to_fake.sum()
     without_real = (
@@ -62,9 +104,7 @@ def kid_interval(real: np.ndarray, fake: np.ndarray, alpha: float = 0.05) -> tup
         - 2 * (cross - to_real) / (n * (m - 1))
     )
     variance = (n - 1) * np.var(without_real) + (m - 1) * np.var(without_fake)
-    margin = float(variance**0.5 * stats.t.ppf(1 - alpha / 2, min(n, m) - 1))
-    distance = float(_mmd(within_real, within_fake, to_fake, to_real))
-    return distance - margin, distance + margin
+    return float(_mmd(within_real, within_fake, to_fake, to_real)), float(variance)
 
 
 def _mmd(within_real: np.ndarray, within_fake: np.ndarray, to_fake: np.ndarray, to_real: np.ndarray) -> np.floating:
@@ -72,23 +112,23 @@ def _mmd(within_real: np.ndarray, within_fake: np.ndarray, to_fake: np.ndarray, 
     return within_real.sum() / (n * (n - 1)) + within_fake.sum() / (m * (m - 1)) - 2 * to_fake.sum() / (n * m)
 
 
-def _sums(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _sums(real: np.ndarray, fake: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Each image's kernel values added up: real to other real [N], fake to other fake [M], real to fake [N], fake to
     real [M]."""
-    to_real = np.zeros(len(fake))
-    to_fake = np.zeros(len(real))
-    for start in range(0, len(real), _BLOCK):
-        block = _kernel(real[start : start + _BLOCK], fake)
-        to_fake[start : start + _BLOCK] = block.sum(axis=1)
-        to_real += block.sum(axis=0)
-    return _sums_within(real), _sums_within(fake), to_fake, to_real
+    to_real, to_fake = torch.zeros(len(fake), dtype=torch.float64), torch.zeros(len(real), dtype=torch.float64)
+    for rows, block in products(real, fake, _BLOCK, device):
+        kernel = _kernel(block, real.shape[1])
+        to_fake[rows] = kernel.sum(dim=1).cpu()
+        to_real += kernel.sum(dim=0).cpu()
+    return _sums_within(real, device), _sums_within(fake, device), to_fake.numpy(), to_real.numpy()
 
 
-def _sums_within(features: np.ndarray) -> np.ndarray:
-    blocks = [features[start : start + _BLOCK] for start in range(0, len(features), _BLOCK)]
-    itself = ((features**2).sum(axis=1) / features.shape[1] + 1) ** 3
-    return np.concatenate([_kernel(block, features).sum(axis=1) for block in blocks]) - itself
+def _sums_within(features: np.ndarray, device: str) -> np.ndarray:
+    width = features.shape[1]
+    sums = [_kernel(block, width).sum(dim=1).cpu() for _, block in products(features, features, _BLOCK, device)]
+    itself = _kernel((on_device(features) ** 2).sum(dim=1), width)
+    return np.asarray((torch.cat(sums) - itself).numpy())
 
 
-def _kernel(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    return (one @ two.T / one.shape[1] + 1) ** 3
+def _kernel(products_: Tensor, width: int) -> Tensor:
+    return (products_ / width + 1) ** 3

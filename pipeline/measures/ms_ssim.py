@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from scipy import stats
 from torch import Tensor
 
 from pipeline.core.errors import DataError
@@ -101,12 +102,44 @@ def pairwise_ms_ssim(images: Tensor, pairs: int, seed: int) -> float:
     Raises:
         DataError: where there are fewer than 2 images, or as for `ms_ssim`.
     """
+    return float(_of_pairs(images, *_pairs(len(images), pairs, seed)).mean())
+
+
+def pairwise_ms_ssim_interval(images: Tensor, pairs: int, seed: int, alpha: float = 0.05) -> tuple[float, float, float]:
+    """`pairwise_ms_ssim` with its interval, by the jackknife: each image is left out once, with all its pairs.
+
+    The quantile is Student's with one degree of freedom less than there are images in the pairs. It covers which
+    images were drawn, taken to be independent: not the GAN's seed, and not several images of one patient.
+
+    Returns:
+        The mean and the ends of its interval; NaN for the ends where there are fewer than 3 images.
+
+    Raises:
+        DataError: as for `pairwise_ms_ssim`.
+    """
     first, second = _pairs(len(images), pairs, seed)
+    values = _of_pairs(images, first, second)
+    sums, counts = torch.zeros(len(images), dtype=torch.float64), torch.zeros(len(images), dtype=torch.float64)
+    for side in (first, second):
+        sums.index_add_(0, side, values)
+        counts.index_add_(0, side, torch.ones_like(values))
+    paired = (counts > 0) & (counts < len(values))
+    without = (values.sum() - sums[paired]) / (len(values) - counts[paired])
+    number, mean = int(paired.sum()), float(values.mean())
+    if number < 3:
+        return mean, float("nan"), float("nan")
+    error = float((number - 1) ** 0.5 * without.std(correction=0))
+    margin = error * float(stats.t.ppf(1 - alpha / 2, number - 1))
+    return mean, max(mean - margin, 0.0), min(mean + margin, 1.0)
+
+
+def _of_pairs(images: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """[pairs], float64."""
     batch = max(1, _BATCH_VALUES // images[0].numel())
     parts = [
         ms_ssim(images[one], images[two]) for one, two in zip(first.split(batch), second.split(batch), strict=True)
     ]
-    return float(torch.cat(parts).double().mean())
+    return torch.cat(parts).double()
 
 
 def _pairs(count: int, pairs: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ import pandas as pd
 from PIL import Image
 from scipy.spatial.distance import cdist
 
+from pipeline.adversarial.families import learns_from_pool
 from pipeline.adversarial.pictures import tile
 from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
@@ -34,6 +35,7 @@ class MemorisationConfig(Section):
     fold: int
     gan_seed: int
     seed: int
+    pool: bool
 
 
 def memorisation_config(experiment: Experiment, fold: int, gan_seed: int) -> MemorisationConfig:
@@ -41,6 +43,7 @@ def memorisation_config(experiment: Experiment, fold: int, gan_seed: int) -> Mem
         classes=experiment.data.classes,
         fold=fold,
         gan_seed=gan_seed,
+        pool=learns_from_pool(experiment.gan),
         seed=derive_seed(experiment.seed, "memorisation", fold, gan_seed),
     )
 
@@ -48,14 +51,22 @@ def memorisation_config(experiment: Experiment, fold: int, gan_seed: int) -> Mem
 def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Compare distances to the fold's training images and to as many held-out (test) images of the same classes.
 
+    A generator that also learned from the unlabelled images may remember those: they count as training images, and
+    since they have no class, neither do the others.
+
     Validation images, which no generator saw, take the synthetic images' place in the control.
     """
     real, synthetic = open_dataset(inputs["prepare"]), open_dataset(inputs["synthesise"])
     rows = {split: real.rows(split_ids(inputs["split"], config.fold, split)) for split in ("train", "val", "test")}
+    if config.pool:
+        pool = real.rows(split_ids(inputs["split"], config.fold, "unlabelled"))
+        rows["train"] = np.concatenate([rows["train"], pool])
     random = numpy_generator(config.seed, "draws")
     chosen = np.sort(random.permutation(len(synthetic.images))[:_MAX_SYNTHETIC])
     to_train, to_held_out = (_distances(synthetic, chosen, real, rows[split]) for split in ("train", "test"))
     labels = {split: real.manifest["label"].iloc[at].to_numpy() for split, at in rows.items()}
+    if config.pool:
+        labels = {split: np.zeros(len(at)) for split, at in rows.items()}
     rates = nearer_to_training(to_train, to_held_out, labels["train"], labels["test"], random)
     control = nearer_to_training(
         _distances(real, rows["val"], real, rows["train"]),

@@ -19,7 +19,9 @@ from pipeline.report.plots import (
     roc_plot,
     training_plot,
 )
+from pipeline.report.quality_plots import curves_plot
 from pipeline.report.reading import Run, StageEntry, disease_label, fit_rows, mean_rows, ordered_arms
+from pipeline.report.reliability import reliability_plot
 from pipeline.report.sheets import sample_sheet, stored_png
 from pipeline.report.words import count
 
@@ -43,7 +45,9 @@ class Picture:
 def all_pictures(run: Run, *, shareable: bool) -> dict[str, Picture]:
     """The pictures that the run's files allow, by name; a shareable report gets drawn curves only, no image."""
     made = [] if shareable else [_samples(run), _closest(run), *_strips(run)]
-    made += [maker(run) for maker in (_difference, _forest, _roc, _training, _anomaly, _nearest)]
+    made += [
+        maker(run) for maker in (_difference, _forest, _roc, _reliability, _training, _quality, _anomaly, _nearest)
+    ]
     return {picture.name: picture for picture in made if picture}
 
 
@@ -76,12 +80,9 @@ def _forest(run: Run) -> Picture | None:
 
 
 def _roc(run: Run) -> Picture | None:
-    data = run.experiment.data
-    test = run.predictions[run.predictions["split"] == "test"]
+    test = _test_predictions(run)
     if test.empty:
         return None
-    scores = test[[f"score_{name}" for name in data.positive]].sum(axis=1)
-    test = test.assign(disease_score=scores, diseased=test["label"].isin(data.positive))
     means = mean_rows(run.metrics, "test")
     arms = ordered_arms(run, test["arm"])
     caption = (
@@ -93,6 +94,28 @@ def _roc(run: Run) -> Picture | None:
     return Picture(
         "roc", alt, caption, roc_plot(test, means[means["label"] == disease_label(run)], arms, REFERENCE_ARM)
     )
+
+
+def _reliability(run: Run) -> Picture | None:
+    test = _test_predictions(run)
+    if test.empty or not test["disease_score"].between(0, 1).all():
+        return None
+    arms = ordered_arms(run, test["arm"])
+    alt = f"Reliability plots of {len(arms)} arms; the numbers are in the table above."
+    caption = (
+        "Share of test images with the disease over the predicted probability; on the dotted line a probability can be "
+        "taken at its word. Blue: all fits of an arm; grey: single fits; bins with fewer than 5 images are left out. "
+        "Batches hold all classes equally often, so probabilities are too high where the disease is rare."
+    )
+    return Picture("reliability", alt, caption, reliability_plot(test, arms))
+
+
+def _test_predictions(run: Run) -> pd.DataFrame:
+    """Test rows with two columns more: `disease_score` and `diseased`."""
+    data = run.experiment.data
+    test = run.predictions[run.predictions["split"] == "test"]
+    scores = test[[f"score_{name}" for name in data.positive]].sum(axis=1)
+    return test.assign(disease_score=scores, diseased=test["label"].isin(data.positive))
 
 
 def _training(run: Run) -> Picture | None:
@@ -115,6 +138,21 @@ def _history(stage: StageEntry) -> pd.DataFrame:
         raise UserError(f"stages/{stage.name}/stats.jsonl: has no num_images. Delete that stage and run again.")
     numbers = table.apply(pd.to_numeric, errors="coerce")
     return numbers.dropna(axis="columns", how="all")
+
+
+def _quality(run: Run) -> Picture | None:
+    stage = run.released("quality") or next(iter(run.of_kind("quality")), None)
+    if stage is None or not (stage.directory / "curves.csv").is_file():
+        return None
+    table = stage.table("curves.csv", ("set", "curve", "x", "y")).astype({"x": float, "y": float})
+    unit = str(run.only("prepare").record.extra["scaling"]["unit"])
+    caption = (
+        f"Mean histogram of grey values, and mean power at each spatial frequency, {stage.title}. The synthetic curve "
+        "should lie as close to the training images' as the validation images' does. Grey values beyond the window are "
+        "in its first and last bin, which may stand out of the picture."
+    )
+    alt = "Histograms of grey values and power spectra of training, validation and synthetic images."
+    return Picture("quality", alt, caption, curves_plot(table, "no unit" if unit == "none" else unit))
 
 
 def _anomaly(run: Run) -> Picture | None:

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.config.data import PhantomSource
 from pipeline.core.files import atomic_path, clear_disk_errors, write_text
-from pipeline.report import tables
+from pipeline.report import quality_tables, subgroup_tables, tables, verdict_tables
 from pipeline.report.figures import Picture, all_pictures
 from pipeline.report.reading import Run, read_run
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths, redaction
@@ -80,6 +80,8 @@ def _render(run: Run, redact: Redaction, made_tables: Tables, pictures: dict[str
         memory=_memory(run),
         pictures=pictures,
         strips=[picture for name, picture in pictures.items() if name.startswith("film-strip")],
+        quality_absent=quality_tables.quality_sentence(run),
+        methods=verdict_tables.methods_sentence(run),
         num_gans=len(run.of_kind("fit-gan")),
         config=config_without_paths(experiment) if shareable else run.config_text,
         glossary=GLOSSARY,
@@ -91,10 +93,22 @@ def _tables(run: Run, redact: Redaction) -> Tables:
         "data": tables.data_table(run),
         "fates": tables.fate_table(run),
         "rejected": tables.rejected_table(run),
+        "quality": quality_tables.quality_table(run),
+        "quality_classes": quality_tables.quality_classes_table(run),
+        "quality_gans": quality_tables.quality_gans_table(run),
         "watch": tables.watch_table(run),
         "checks": tables.checks_table(run),
         "arms": tables.arms_table(run),
         "classes": tables.classes_table(run),
+        "more_figures": tables.more_figures_table(run),
+        "patients": tables.patients_table(run),
+        "rule": verdict_tables.rule_table(run),
+        "comparisons": verdict_tables.comparisons_table(run),
+        "tests": verdict_tables.side_tests_table(run),
+        "subgroups": subgroup_tables.subgroup_table(run.metrics),
+        "probe": subgroup_tables.probe_table(run.metrics),
+        "external": tables.external_table(run),
+        "checklist": verdict_tables.checklist_table(run),
         "reverse": tables.reverse_table(run),
         "anomaly": tables.anomaly_table(run),
         "memorisation": tables.memorisation_table(run),

@@ -16,7 +16,9 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
 from pipeline.core.records import RECORD, Record, load_record
 
-STAGE_ORDER = ("ingest", "split", "prepare", "fit-gan", "synthesise", "downstream", "anomaly", "privacy", "verdict")
+STAGE_ORDER = (
+    "ingest", "split", "prepare", "fit-gan", "synthesise", "quality", "downstream", "anomaly", "privacy", "verdict",
+)  # fmt: skip
 _STAGE_NAME = re.compile(r"(?P<kind>.+?)(-fold-(?P<fold>\d+))?(-gan-(?P<gan_seed>\d+))?")
 _METRIC_COLUMNS = ("stage", "arm", "fold", "seed", "gan_seed", "split", "label", "subgroup", "metric", "value")
 _INTERVAL_COLUMNS = ("ci_low", "ci_high", "n_patients", "n_images", "detail")

@@ -12,7 +12,7 @@ from pipeline.report.reading import Run
 
 WITHHELD = "(withheld: it may name a patient, an image or a file)"
 _ID_COLUMNS = ("image_id", "path", "patient_id", "series_id", "study_id", "mask")
-_SPLITS = ("train", "val", "test", "unused", "unlabelled", "used")
+_SPLITS = ("train", "val", "test", "unused", "unlabelled", "used", "external")
 _SOURCE_KEYS = ("path", "labels", "patient_pattern")
 
 
@@ -44,7 +44,10 @@ def config_without_paths(experiment: Experiment) -> str:
     source = experiment.data.source
     hidden = {key: "(withheld)" for key in _SOURCE_KEYS if getattr(source, key, "")}
     data = experiment.data.model_copy(update={"source": source.model_copy(update=hidden)})
-    return dump_experiment(experiment.model_copy(update={"data": data}))
+    quality = experiment.quality
+    if quality.extractor.endswith(".pt"):
+        quality = quality.model_copy(update={"extractor": "(withheld)"})
+    return dump_experiment(experiment.model_copy(update={"data": data, "quality": quality}))
 
 
 def _is_small_number(name: str) -> bool:

@@ -11,6 +11,8 @@ from pipeline.report.reading import Run, disease_label, fit_rows, mean_rows, ord
 from pipeline.report.sharing import Redaction
 from pipeline.report.words import METRIC_NAMES, arm_words, metric_name, number, with_interval
 
+_MAIN = ("auroc", "sensitivity", "specificity", "balanced_accuracy")
+PER_PATIENT = "per patient"
 _SEVERITIES = ("error", "warning", "info")
 
 
@@ -40,7 +42,8 @@ class Table:
 def data_table(run: Run) -> Table:
     """Images and patients a class, split and fold."""
     table = run.splits.merge(run.manifest[["image_id", "label", "patient_id"]], on="image_id", how="left")
-    splits = [name for name in ("train", "val", "test", "unlabelled", "unused") if (table["split"] == name).any()]
+    known = ("train", "val", "test", "unlabelled", "external", "unused")
+    splits = [name for name in known if (table["split"] == name).any()]
     classes = [*run.experiment.data.classes, *([""] if (table["label"] == "").any() else [])]
     folds = sorted(set(table["fold"]), key=lambda fold: (len(fold), fold))
     rows = []
@@ -112,7 +115,30 @@ def arms_table(run: Run) -> Table:
     """Arms by metrics on the test patients, disease against the rest, mean over fits with interval."""
     rows = mean_rows(run.metrics, "test")
     rows = rows[rows["label"] == disease_label(run)]
+    rows = rows[rows["metric"].isin(_MAIN)]
     return _by_arm(run, rows, f"{_disease_words(run)}: mean over fits (interval), test patients.", explain=True)
+
+
+def more_figures_table(run: Run) -> Table:
+    """The remaining figures of the same rows: predictive values, AUPRC and calibration."""
+    rows = mean_rows(run.metrics, "test")
+    rows = rows[(rows["label"] == disease_label(run)) & ~rows["metric"].isin(_MAIN)]
+    return _by_arm(run, rows, "Predictive values, average precision and calibration, test patients.", explain=False)
+
+
+def external_table(run: Run) -> Table:
+    """Arms by metrics at the external site; empty without one."""
+    rows = mean_rows(run.metrics, "external")
+    rows = rows[(rows["label"] == disease_label(run)) & rows["metric"].isin(_MAIN)]
+    return _by_arm(run, rows, "At the external site, with the same classifiers and thresholds.", explain=False)
+
+
+def patients_table(run: Run) -> Table:
+    """Arms by metrics with one patient counting once; empty where every patient has one image."""
+    rows = run.metrics[(run.metrics["subgroup"] == PER_PATIENT) & (run.metrics["fold"] == "")]
+    rows = rows[rows["metric"].isin(_MAIN) & (rows["split"] == "test")]
+    caption = "Patient by patient: the mean score of a patient's images; diseased if any of them is."
+    return _by_arm(run, rows, caption, explain=False)
 
 
 def classes_table(run: Run) -> Table:

@@ -13,9 +13,14 @@ from pipeline.core.errors import UserError
 
 METRIC_NAMES = {
     "auroc": "AUROC",
+    "auprc": "AUPRC",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
     "balanced_accuracy": "Balanced accuracy",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "brier": "Brier score",
+    "ece": "Calibration error",
     "threshold": "Threshold",
 }
 
@@ -39,7 +44,16 @@ GLOSSARY = (
         "one way of making the classifier's training set; all arms share network, steps, schedule and test patients",
     ),
     ("AUROC", "area under the ROC curve: the chance that a diseased image scores above a healthy one; 0.5 is guessing"),
+    (
+        "AUPRC",
+        "area under the curve of PPV over sensitivity (average precision); guessing gives the share of diseased images",
+    ),
     ("Balanced accuracy", "mean of sensitivity and specificity"),
+    ("Brier score", "mean squared error of the predicted probability; 0 is perfect"),
+    (
+        "Calibration error",
+        "mean gap between predicted probability and observed share over ten bins; 0 is perfect; falls with more images",
+    ),
     ("Classical augmentation", "small random shifts, turns and grey-scale changes of training images"),
     ("Confounder", "something other than disease (such as the scanner's maker) from which the class can be guessed"),
     ("Fold", "one way of dividing the patients into training, validation and test"),
@@ -62,6 +76,10 @@ GLOSSARY = (
     ("Memorisation", "a generator repeating images of its training patients instead of making new ones"),
     ("Operating point", "sensitivity and specificity at the threshold that was fixed on validation patients"),
     ("Point", "one hundredth: a sensitivity of 0.85 is 2 points above 0.83"),
+    (
+        "PPV, NPV",
+        "share of images called diseased (called healthy) that are; they hold for this share of diseased images",
+    ),
     ("Sensitivity", "share of diseased images that the classifier finds"),
     ("Specificity", "share of images without the disease that the classifier calls so"),
     ("Synthetic image", "an image made by a generator; it shows no patient"),

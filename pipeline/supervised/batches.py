@@ -104,3 +104,13 @@ def batch_sizes(batch_size: int, shares: Sequence[Share]) -> list[int]:
     room = batch_size - len(shares) + 1
     sizes = [min(room, max(1, round(batch_size * share.weight / total))) for share in shares[1:]]
     return [batch_size - sum(sizes), *sizes]
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """The images [B, C, *spatial] in channels-last order, in which the networks' weights lie.
+
+    Of one channel torch takes either order for both, and convolutions then work in the other one: `.contiguous` would
+    change nothing, and on a CPU a step of the small CNN in 2D takes a third longer.
+    """
+    layout = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
+    return torch.empty_like(images, memory_format=layout).copy_(images)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from pipeline.config.arms import PRETRAINED_ARM, uses_synthetic
 from pipeline.config.experiment import ClassifierConfig, Experiment
@@ -16,6 +17,7 @@ from pipeline.core.cost import PROCESS_MIB, CostEstimate, FlopCount
 from pipeline.data.dataset import DataSet
 from pipeline.data.scaling import Scaling
 from pipeline.nets.classifiers import PRETRAINED
+from pipeline.nets.extractors import EffNetLite0
 from pipeline.supervised.fit import Phase, Regimen, Share, fit
 
 _TIMED = 6
@@ -23,6 +25,8 @@ _CHANNELS = {"small_cnn": 16, "densenet121": 256, "resnet18": 64}
 """Channels at full size that a training step keeps, to judge memory by."""
 _PRETRAINED_MIB = 1500
 """What a step of `pretrained+classical` keeps at a batch of 32 planes: its images have one size, whatever the run's."""
+_EXTRACTOR_MIB = 300
+"""What the extractor needs for its batches of 16 planes."""
 _TWICE = ("augmented-pretrained", "synthetic-pretrained")
 _ENSEMBLES = ("+pseudolabels", "+curated@", "pool-gan")
 """Arms that begin with an ensemble of `classifier.seeds` classifiers, made once a stage."""
@@ -47,6 +51,8 @@ def estimate(experiment: Experiment) -> CostEstimate:
     which is rough; features of frozen trunks and the logistic regressions on them are left out.
     """
     config = experiment.classifier
+    if config.on_features:
+        return _on_features(experiment)
     fits = experiment.data.split.num_folds * config.seeds
     own = fits * config.steps if PRETRAINED_ARM in experiment.arms else 0
     steps = number_of_fits(experiment) * config.steps - own + fits * _encoder_steps(experiment)
@@ -58,6 +64,19 @@ def estimate(experiment: Experiment) -> CostEstimate:
         total_flops, total_seconds = total_flops + flops * own, total_seconds + seconds * own
         kept = max(kept, _PRETRAINED_MIB * config.batch_size / 32 * (1 if experiment.data.spatial_dims == 2 else 3))
     return CostEstimate(flops=total_flops, minutes=total_seconds / 60, mib=PROCESS_MIB + kept)
+
+
+def _on_features(experiment: Experiment) -> CostEstimate:
+    """Of features, for every image that a fit may see: at most `steps` batches. scikit-learn's own work is left out."""
+    hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
+    extractor, noise = EffNetLite0(hardware.device), torch.zeros(_TIMED, 1, *experiment.data.shape)
+    with FlopCount() as counter:
+        extractor.extract(noise)
+    started = time.perf_counter()
+    extractor.extract(noise)
+    seconds = time.perf_counter() - started
+    batches = number_of_fits(experiment) * experiment.classifier.steps * experiment.classifier.batch_size / _TIMED
+    return CostEstimate(flops=counter.total * batches, minutes=seconds * batches / 60, mib=PROCESS_MIB + _EXTRACTOR_MIB)
 
 
 def _encoder_steps(experiment: Experiment) -> float:

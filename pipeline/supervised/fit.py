@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from pipeline.data.augmentation import Augmenter
 from pipeline.data.dataset import DataSet
 from pipeline.data.draws import Draws
 from pipeline.nets.classifiers import last_layer, make_classifier
-from pipeline.supervised.batches import Batches, Mixed, Share, batch_sizes, share_labels
+from pipeline.supervised.batches import Batches, Mixed, Share, batch_sizes, channels_last, share_labels
 from pipeline.supervised.losses import balancing_weights, log_prior, mixed_pairs, weighted_cross_entropy
 
 __all__ = ["Phase", "Regimen", "Share", "apply_classifier", "batch_sizes", "fit", "fit_classifier"]
@@ -91,16 +92,23 @@ def fit(
     Raises:
         NonFiniteLoss: the loss became NaN or infinite; the weights of the step before are untouched.
     """
-    with torch.random.fork_rng(devices=[hardware.device] if hardware.device == "cuda" else []):
-        torch.manual_seed(derive_seed(seed, "weights"))
-        training = _Training(config, regimen, classes, hardware, seed)
+    training = Training(config, regimen, classes, hardware, seed)
+    with training.own_random():
         for phase in regimen.phases:
             training.run(phase)
     return training.net.eval()
 
 
-class _Training:
-    """A network with the random numbers that go on from one phase to the next."""
+class Training:
+    """A network with the random numbers that go on from one phase to the next.
+
+    Attributes:
+        batches, class_weight, shift: of the phase that was begun last; what enters its loss, [num_classes] each.
+    """
+
+    batches: Batches
+    class_weight: Tensor
+    shift: Tensor
 
     def __init__(
         self, config: ClassifierConfig, regimen: Regimen, classes: Sequence[str], hardware: Hardware, seed: int
@@ -111,32 +119,43 @@ class _Training:
         self.draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "augment")))
         self.random = numpy_generator(seed, "mixup")
         self.orders = 0
+        self._global: list[Tensor] = []
         images = regimen.phases[0].shares[0].dataset.images
-        net = regimen.net or make_classifier(
-            regimen.network or config.network,
-            spatial_dims=images.ndim - 2,
-            channels=images.shape[1],
-            num_classes=len(classes),
-        )
+        with self.own_random():
+            net = regimen.net or make_classifier(
+                regimen.network or config.trained_network,
+                spatial_dims=images.ndim - 2,
+                channels=images.shape[1],
+                num_classes=len(classes),
+            )
         self.net: nn.Module = place(net, hardware)
+
+    @contextmanager
+    def own_random(self) -> Iterator[None]:
+        """Torch's global random numbers (weights, dropout) as if nothing but this training drew any."""
+        cuda = self.hardware.device == "cuda"
+        with torch.random.fork_rng(devices=["cuda"] if cuda else []):
+            if self._global:
+                torch.set_rng_state(self._global[0])
+                if cuda:
+                    torch.cuda.set_rng_state(self._global[1])
+            else:
+                torch.manual_seed(derive_seed(self.seed, "weights"))
+            yield
+            self._global = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if cuda else [])]
 
     def run(self, phase: Phase) -> None:
         if not phase.steps:
             return
-        device = self.hardware.device
-        batches = Batches(phase.shares, self.config.batch_size, self.classes, device, self.seed, self.orders)
-        self.orders += len(phase.shares)
-        class_weight, shift = class_terms(phase, self.classes, device)
-        parameters = self._prepare(phase)
-        optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.config.weight_decay, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self.lr, total_steps=phase.steps + 1, cycle_momentum=False
-        )
+        parameters = self.begin(phase)
+        optimizer, schedule = make_optimizer(parameters, self.lr, self.config.weight_decay, phase.steps)
         for step in range(phase.steps):
-            batch = self._seen(phase, batches.next(step / phase.steps))
+            batch = self.batches.next(step / phase.steps)
+            images = self.augment(batch.images, self.draws) if phase.classical else batch.images
+            batch = self.mixed(phase, replace(batch, images=images))
             with autocast(self.hardware):
-                logits = self.net(batch.images)
-            loss = weighted_cross_entropy(logits.float() + shift, batch.target, batch.weight, class_weight)
+                logits = self.net(channels_last(batch.images))
+            loss = weighted_cross_entropy(logits.float() + self.shift, batch.target, batch.weight, self.class_weight)
             if not torch.isfinite(loss):
                 raise NonFiniteLoss(f"the classifier's loss became {float(loss)} at step {step}. Lower classifier.lr.")
             optimizer.zero_grad(set_to_none=True)
@@ -144,8 +163,12 @@ class _Training:
             optimizer.step()
             schedule.step()
 
-    def _prepare(self, phase: Phase) -> list[nn.Parameter]:
-        """Set the network up for a phase; returns what is trained. A frozen trunk's norms stand still too."""
+    def begin(self, phase: Phase) -> list[nn.Parameter]:
+        """Set batches and network up for a phase; returns what is trained. A frozen trunk's norms stand still too."""
+        device = self.hardware.device
+        self.batches = Batches(phase.shares, self.config.batch_size, self.classes, device, self.seed, self.orders)
+        self.orders += len(phase.shares)
+        self.class_weight, self.shift = class_terms(phase, self.classes, device)
         head = last_layer(self.net)
         if phase.head != "kept":
             head.reset_parameters()
@@ -154,14 +177,24 @@ class _Training:
         head.requires_grad_(True)
         return [parameter for parameter in self.net.parameters() if parameter.requires_grad]
 
-    def _seen(self, phase: Phase, batch: Mixed) -> Mixed:
-        """The batch as the network sees it."""
-        images = self.augment(batch.images, self.draws) if phase.classical else batch.images
+    def mixed(self, phase: Phase, batch: Mixed) -> Mixed:
+        """The batch, mixed in pairs where the phase says so."""
         if not phase.mixup:
-            return Mixed(images, batch.target, batch.weight)
-        share = torch.from_numpy(self.random.beta(MIXUP_ALPHA, MIXUP_ALPHA, len(images))).float().to(images.device)
-        partner = torch.from_numpy(self.random.permutation(len(images))).to(images.device)
+            return batch
+        images, count = batch.images, len(batch.images)
+        share = torch.from_numpy(self.random.beta(MIXUP_ALPHA, MIXUP_ALPHA, count)).float().to(images.device)
+        partner = torch.from_numpy(self.random.permutation(count)).to(images.device)
         return Mixed(*mixed_pairs(images, batch.target, share, partner), batch.weight)
+
+
+def make_optimizer(
+    parameters: Sequence[Tensor], lr: float, weight_decay: float, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
+    """AdamW and its one-cycle schedule for a phase of `steps` steps."""
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=lr, total_steps=steps + 1, cycle_momentum=False
+    )
 
 
 def class_terms(phase: Phase, classes: Sequence[str], device: str) -> tuple[Tensor, Tensor]:
@@ -181,6 +214,6 @@ def apply_classifier(net: nn.Module, dataset: DataSet, rows: np.ndarray, hardwar
     for start in range(0, len(rows), _APPLY_BATCH):
         images = dataset.tensor(rows[start : start + _APPLY_BATCH]).to(hardware.device)
         with autocast(hardware):
-            logits = net(images)
+            logits = net(channels_last(images))
         parts.append(torch.softmax(logits.float(), dim=1).cpu())
     return torch.cat(parts).numpy()

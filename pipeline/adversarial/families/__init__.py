@@ -23,6 +23,7 @@ from pipeline.adversarial.families import (
     wgan_gp,
 )
 from pipeline.adversarial.recipe import Family
+from pipeline.config.gan import GanConfig
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -47,3 +48,8 @@ FAMILIES: dict[str, Family] = {
         s3gan.FAMILY,
     )
 }
+
+
+def learns_from_pool(config: GanConfig) -> bool:
+    """Whether the family's recipe reads the stream of unlabelled images."""
+    return "unlabelled" in FAMILIES[config.family].recipe(config).streams

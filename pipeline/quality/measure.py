@@ -1,0 +1,131 @@
+"""Stage `quality`: one generator's images against the fold's real ones, class by class and as a whole.
+
+The reference is the fold's training images; its validation images give each figure's floor, which is what as many
+real images of patients that no generator saw would get. Test images are not touched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline.adversarial.families import FAMILIES
+from pipeline.core.compute import Hardware, autocast
+from pipeline.core.records import Record
+from pipeline.data.dataset import DataSet, open_dataset, write_table
+from pipeline.data.split import split_ids
+from pipeline.nets.extractors import ClassifierFeatures, EffNetLite0, Extractor, ScriptedFeatures
+from pipeline.quality.describe import Described, describe, with_nearest
+from pipeline.quality.figures import COPY, Rules
+from pipeline.quality.settings import QualityStageConfig
+from pipeline.quality.tables import COLUMNS, curves, metrics
+from pipeline.supervised.fit import Share, fit_classifier
+
+NOT_NOISE = "not a figure of noise samples"
+Sets = dict[str, Described]
+
+
+def run(config: QualityStageConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+    """Write metrics.csv (figures, floors, and figures at the floors' number of images) and curves.csv.
+
+    A family that changes real images of another class makes no noise samples; it gets no figures, and the record and
+    the table say so.
+    """
+    if "source" in FAMILIES[config.family].needs:
+        return _no_figures(config, out_dir)
+    real, synthetic = open_dataset(inputs["prepare"]), open_dataset(inputs["synthesise"])
+    rows = {split: _labelled(real, inputs["split"], config, split) for split in ("train", "val")}
+    extractor, sets = _describe(config, real, synthetic, rows)
+    rules = _rules(config, real, sets)
+    table = metrics(config, rules, sets, extractor.name(real.images.ndim - 2), (real, rows["train"]), synthetic)
+    write_table(out_dir / "metrics.csv", table)
+    write_table(out_dir / "curves.csv", curves(sets, real.scaling))
+    whole = table[(table["label"] == "all") & ~table["metric"].str.endswith(("_floor", "_matched"))]
+    values = {name: float(value) for name, value in zip(whole["metric"], whole["value"], strict=True) if value}
+    counts = {f"{name}_images": len(described) for name, described in sets.items()}
+    return Record(stage="quality", figures=values | counts, notes=_notes(table))
+
+
+def _describe(
+    config: QualityStageConfig, real: DataSet, synthetic: DataSet, rows: Mapping[str, np.ndarray]
+) -> tuple[Extractor, Sets]:
+    hardware = Hardware(config.device, config.precision)
+    settings = config.classifier.model_copy(update={"steps": config.quality.classifier_steps})
+    shares = [Share(real, rows["train"])]
+    net = fit_classifier(settings, shares, config.classes, hardware, classical=True, seed=config.classifier_seed)
+    classify = _probabilities(net, hardware)
+    extractor = _extractor(config, net)
+    places = {split: (real, at) for split, at in rows.items()}
+    places["synthetic"] = (synthetic, np.arange(len(synthetic.images)))
+    sets = {
+        name: describe(name, dataset, at, extractor, classify, config.device) for name, (dataset, at) in places.items()
+    }
+    return extractor, {
+        name: each if name == "train" else with_nearest(each, sets["train"], config.device)
+        for name, each in sets.items()
+    }
+
+
+def _extractor(config: QualityStageConfig, net: torch.nn.Module) -> Extractor:
+    if config.weights:
+        return ScriptedFeatures(Path(config.weights), config.weights_digest, config.device)
+    return ClassifierFeatures(net) if config.quality.extractor == "classifier" else EffNetLite0(config.device)
+
+
+def _probabilities(net: torch.nn.Module, hardware: Hardware) -> Callable[[Tensor], Tensor]:
+    @torch.no_grad()
+    def classify(images: Tensor) -> Tensor:
+        with autocast(hardware):
+            logits = net(images.to(hardware.device))
+        return torch.softmax(logits.float(), dim=1).cpu()
+
+    return classify
+
+
+def _labelled(real: DataSet, split: Path, config: QualityStageConfig, name: str) -> np.ndarray:
+    """Rows of the fold's images in a split that have one of the run's classes."""
+    rows = real.rows(split_ids(split, config.fold, name))
+    return rows[real.manifest["label"].iloc[rows].isin(config.classes).to_numpy()]
+
+
+def _rules(config: QualityStageConfig, real: DataSet, sets: Sets) -> Rules:
+    low, high = real.scaling.window
+    return Rules(
+        grey=high - low,
+        copy=COPY * float(np.median(sets["val"].nearest)) if len(sets["val"]) else math.nan,
+        neighbours=config.quality.neighbours,
+        max_images=config.quality.max_images,
+        draws=config.quality.draws,
+        alpha=config.alpha,
+        seed=config.seed,
+        device=config.device,
+    )
+
+
+def _no_figures(config: QualityStageConfig, out_dir: Path) -> Record:
+    detail = f"{NOT_NOISE}: {config.family} changes real images of another class"
+    row: dict[str, Any] = {
+        "stage": "quality", "fold": config.fold, "gan_seed": config.gan_seed, "label": "all", "metric": "fid",
+        "detail": detail,
+    }  # fmt: skip
+    write_table(out_dir / "metrics.csv", pd.DataFrame([row], columns=COLUMNS))
+    return Record(stage="quality", figures={"fid": NOT_NOISE}, notes=(f"Image quality: {detail}.",))
+
+
+def _notes(table: pd.DataFrame) -> tuple[str, ...]:
+    """A sentence where synthetic images are near copies beyond what real ones are."""
+    whole = table[table["label"] == "all"].set_index("metric")
+    copies = whole.reindex(["near_copies", "near_copies_floor"])[["value", "ci_low"]].apply(pd.to_numeric).to_numpy()
+    if not copies[0, 1] > copies[1, 0]:
+        return ()
+    return (
+        f"{100 * copies[0, 0]:.0f} % of the synthetic images are near copies of a training image "
+        f"({100 * copies[1, 0]:.0f} % of real validation images are that near to one).",
+    )

@@ -1,0 +1,84 @@
+"""The report's tables of subgroups and of what can be read off the images besides the disease."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pipeline.report.tables import Table
+from pipeline.report.words import metric_name, number, with_interval
+
+_FIGURES = ("auroc", "sensitivity", "specificity")
+_DIFFERENCE, _WARNING = "_difference", "subgroup_warning"
+_PROBE, _PROBE_WARNING = "probe", "probe_warning"
+
+
+def subgroup_table(metrics: pd.DataFrame) -> Table | None:
+    """Every arm in every subgroup, its difference from the reference below each figure; None without subgroups.
+
+    Args:
+        metrics: metrics.csv with numbers in value, ci_low and ci_high.
+    """
+    named = metrics["subgroup"].str.contains(" = ", regex=False)
+    rows = metrics[named & metrics["metric"].str.removesuffix(_DIFFERENCE).isin(_FIGURES)]
+    rows = rows[rows["stage"] == "downstream"]
+    if rows.empty:
+        return None
+    cells, tones = [], []
+    for (subgroup, arm), own in rows.groupby(["subgroup", "arm"], sort=False):
+        figures = tuple(_figure(own, name) for name in _FIGURES)
+        first = own.iloc[0]
+        cells.append((str(subgroup), str(arm), *figures, f"{first['n_patients']} ({first['n_images']})"))
+        differences = own[own["metric"].str.endswith(_DIFFERENCE)]
+        tones.append("caution" if bool((differences["ci_high"] < 0).any()) else "")
+    header = ("Subgroup", "Arm", *(metric_name(name) for name in _FIGURES), "Patients (images)")
+    caption = (
+        "Subgroups of the test patients: mean over fits (interval), and below it the difference from real+classical. "
+        "Thresholds are those of all patients. No interval below 10 patients with, or without, the disease. "
+        "Intervals are not corrected for the number of subgroups."
+    )
+    return Table(caption, header, tuple(cells), tuple(tones), tight=True)
+
+
+def subgroup_notes(metrics: pd.DataFrame) -> tuple[str, ...]:
+    """Warnings that one subgroup gains at another's cost, as sentences."""
+    return tuple(metrics["detail"][metrics["metric"] == _WARNING])
+
+
+def _figure(rows: pd.DataFrame, name: str) -> str:
+    lines = []
+    for metric, sign in ((name, False), (name + _DIFFERENCE, True)):
+        for row in rows[rows["metric"] == metric].to_dict("records"):
+            shown = with_interval(row["value"], row["ci_low"], row["ci_high"])
+            lines.append(f"{'+' if sign and row['value'] >= 0 else ''}{shown}")
+    return "\n".join(lines) or "–"
+
+
+def probe_table(metrics: pd.DataFrame) -> Table | None:
+    """What the confounder probe found, column by column; None where nothing was probed."""
+    rows = metrics[(metrics["stage"] == _PROBE) & (metrics["metric"] != _PROBE_WARNING)]
+    if rows.empty:
+        return None
+    cells = tuple(
+        (
+            row["subgroup"],
+            _QUESTIONS.get(row["metric"], metric_name(row["metric"])) + (f"\n{row['arm']}" if row["arm"] else ""),
+            with_interval(row["value"], row["ci_low"], row["ci_high"]),
+            row["detail"],
+            number(row["n_patients"], 0) if row["n_patients"] else "–",
+        )
+        for row in rows.to_dict("records")
+    )
+    header = ("Column", "Question", "Answer (interval)", "How", "Patients")
+    return Table("Confounder probe: what else the images tell, and whether the classifier listens.", header, cells)
+
+
+def probe_notes(metrics: pd.DataFrame) -> tuple[str, ...]:
+    """The probe's warnings, as sentences."""
+    return tuple(metrics["detail"][metrics["metric"] == _PROBE_WARNING])
+
+
+_QUESTIONS = {
+    "column_from_image": "Can it be read off the images? (AUROC)",
+    "label_from_column": "Does it tell the class? (balanced accuracy)",
+    "column_from_score": "Does the disease score tell it? (AUROC)",
+}
