@@ -18,6 +18,7 @@ from pipeline.core.errors import DataError
 from pipeline.downstream import VerdictPlan, decide
 from pipeline.downstream.comparison import combine
 from pipeline.downstream.figures import by_patient, draw_test_sets, figures_of_fits
+from pipeline.downstream.verdict import with_external
 from pipeline.report.reading import Run
 from pipeline.report.verdict_tables import comparisons_table, methods_sentence, rule_table, side_tests_table
 
@@ -182,3 +183,15 @@ def test_the_report_tells_rule_comparisons_and_methods() -> None:
     ]
     text = methods_sentence(run)
     assert "80 test patients (160 images)" in text and "sngan" in text and "Holm" in text
+
+
+def test_the_external_site_is_told_and_does_not_decide() -> None:
+    """At home the arm gains, elsewhere it loses: the decision is the home's, and the reader is told."""
+    home, away = simulate({REFERENCE: 0.0, AUGMENTED: 2.0}), simulate({REFERENCE: 1.5, AUGMENTED: 0.0}, seed=1)
+    away = away[away["split"] == "test"].assign(split="external", image_id=lambda rows: "away-" + rows["image_id"])
+    table = pd.concat([home, away.assign(patient_id=away["image_id"])], ignore_index=True)
+    found = with_external(decide(table, PLAN), table, PLAN)
+    assert found.decision == "helps" and "At the external site" in found.reasons[-1]
+    assert found.evidence["external"]["difference"] < 0 < found.evidence["difference"]
+    alone = decide(home, PLAN)
+    assert with_external(alone, home, PLAN) == alone

@@ -175,8 +175,8 @@ def _rows(fits: Sequence[Fit], label: str, tests: dict[str, TestSet], plan: Verd
             value = f"{values[0]:.6g}"
             rows.append(key | size | {"split": "test", "label": label, "metric": metric, "value": value})
     size = {
-        "n_patients": str(sum(test.num_patients for test in tests.values())),
-        "n_images": str(sum(len(test.image_ids) for test in tests.values())),
+        "n_patients": str(len(set().union(*(test.patients for test in tests.values())))),
+        "n_images": str(len(set().union(*(test.image_ids for test in tests.values())))),
     }
     for arm in dict.fromkeys(fit.arm for fit in fits):
         mine = [fit for fit in fits if fit.arm == arm]

@@ -147,7 +147,13 @@ def _warnings(run: Run, redact: Redaction) -> list[str]:
 def _notes(run: Run, redact: Redaction, *, of_anomaly: bool) -> list[str]:
     """Notes of the stages' records, each once: those of the anomaly stages, which have a section, or all others."""
     notes = (note for stage in run.stages if (stage.kind == "anomaly") == of_anomaly for note in stage.record.notes)
-    return list(dict.fromkeys(redact(note[:1].upper() + note[1:]) for note in notes))
+    told = set(tables.audit_rows(run)["detail"])
+    return list(dict.fromkeys(redact(_sentence(note)) for note in notes if note not in told))
+
+
+def _sentence(note: str) -> str:
+    """With a capital, unless it begins with a name such as real+classical or follow_up."""
+    return note[:1].upper() + note[1:] if note.split(" ")[0].isalpha() else note
 
 
 def _memory(run: Run) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +34,7 @@ _RELEASE = {
     "refuse": ("bad", "Release refused"),
     "not_audited": ("caution", "Release: not audited"),
 }
+_NARROW = 20
 _NOTHING_LEAVES = "Neither the generator nor its images may leave the building."
 
 GLOSSARY = (
@@ -154,8 +154,9 @@ def arm_words(arm: str) -> str:
 
 
 def arm_lines(arm: str) -> str:
-    """An arm's name, broken where it adds its last part, for narrow places."""
-    return re.sub(r"\+(?=synthetic@)", "\n+", arm)
+    """An arm's name, broken before its last part if it is long, for narrow places."""
+    head, plus, tail = arm.rpartition("+")
+    return f"{head}\n{plus}{tail}" if len(arm) > _NARROW and plus else arm
 
 
 def number(value: float | int | str | None, digits: int = 3) -> str:
@@ -207,7 +208,7 @@ def _basis_sentence(evidence: dict[str, Any]) -> str:
     nouns = (
         ("n_patients", "test patient"),
         ("n_images", "test image"),
-        ("n_folds", "fold"),
+        ("n_folds", "labelled draw" if evidence.get("paired_on_draws") else "fold"),
         ("n_gan_seeds", "GAN seed"),
         ("n_classifier_seeds", "classifier seed"),
     )
