@@ -16,7 +16,7 @@ from pipeline.core.compute import resolve_hardware
 from pipeline.core.cost import PROCESS_MIB, CostEstimate, FlopCount
 from pipeline.data.dataset import DataSet
 from pipeline.data.scaling import Scaling
-from pipeline.nets.classifiers import PRETRAINED
+from pipeline.nets.classifiers import PRETRAINED, make_classifier
 from pipeline.nets.extractors import EffNetLite0
 from pipeline.supervised.fit import Phase, Regimen, Share, fit
 
@@ -70,8 +70,10 @@ def _on_features(experiment: Experiment) -> CostEstimate:
     """Of features, for every image that a fit may see: at most `steps` batches. scikit-learn's own work is left out."""
     hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
     extractor, noise = EffNetLite0(hardware.device), torch.zeros(_TIMED, 1, *experiment.data.shape)
-    with FlopCount() as counter:
-        extractor.extract(noise)
+    net = make_classifier(PRETRAINED, spatial_dims=experiment.data.spatial_dims, channels=1, num_classes=2).eval()
+    with torch.no_grad(), FlopCount() as counter:  # under `inference_mode` nothing is counted
+        net(noise)
+    extractor.extract(noise)
     started = time.perf_counter()
     extractor.extract(noise)
     seconds = time.perf_counter() - started
