@@ -11,7 +11,8 @@ import torch
 from torch.nn.utils import parametrize
 
 from pipeline.adversarial.families import FAMILIES
-from pipeline.adversarial.fit import RESUME, FitConfig, run, save_resume, start
+from pipeline.adversarial.fit import FitConfig, run, start
+from pipeline.adversarial.log import RESUME, save_resume
 from pipeline.adversarial.loop import Training, train
 from pipeline.adversarial.weights import load_net
 from pipeline.config.families import SnganConfig

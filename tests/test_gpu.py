@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.adversarial.fit import FitConfig, run, save_resume, start
+from pipeline.adversarial.fit import FitConfig, run, start
+from pipeline.adversarial.log import save_resume
 from pipeline.adversarial.loop import train
 from pipeline.adversarial.weights import load_net
 from pipeline.config.experiment import ClassifierConfig

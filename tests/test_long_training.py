@@ -19,7 +19,8 @@ from pipeline.adversarial import fit
 from pipeline.adversarial.adaptation import ADA, AdaState
 from pipeline.adversarial.crew import ALONE, Crew, launch, require_devices
 from pipeline.adversarial.families import FAMILIES
-from pipeline.adversarial.fit import assemble, load_resume, save_resume
+from pipeline.adversarial.fit import assemble
+from pipeline.adversarial.log import load_resume, save_resume
 from pipeline.adversarial.loop import Training, train
 from pipeline.adversarial.penalties import r1_penalty
 from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +12,9 @@ from pipeline.adversarial.adaptation import ADA, adaptive, augmenter_of
 from pipeline.adversarial.crew import ALONE, Crew, launch, require_devices
 from pipeline.adversarial.donors import Donors
 from pipeline.adversarial.families import FAMILIES
-from pipeline.adversarial.loop import Training, sample, train
-from pipeline.adversarial.pictures import save_film_strip, save_grid
+from pipeline.adversarial.log import RESUME, Log, last_losses, load_resume, save_resume
+from pipeline.adversarial.loop import Training, train
+from pipeline.adversarial.pictures import save_film_strip
 from pipeline.adversarial.recipe import ImageShape
 from pipeline.adversarial.rollback import GOOD, Collapsed, Watch
 from pipeline.adversarial.stepping import Ema, Stepper
@@ -29,21 +25,14 @@ from pipeline.config.experiment import Experiment
 from pipeline.config.families import GanSettings
 from pipeline.config.gan import GanConfig
 from pipeline.config.section import Section
-from pipeline.core.cache import TIMED_LOG
 from pipeline.core.compute import Hardware, autocast, place, resolve_hardware
 from pipeline.core.errors import DataError, NonFiniteLoss
-from pipeline.core.files import atomic_path
-from pipeline.core.progress import Progress
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
 from pipeline.data.dataset import DataSet
 from pipeline.data.draws import Draws
 from pipeline.data.split import open_fold, split_ids
 from pipeline.data.streams import StoredImages, Stream, stored_images
-
-logger = logging.getLogger(__name__)
-RESUME = "resume.pt"
-_GRID_COLUMNS = 12
 
 
 class FitConfig(Section):
@@ -98,17 +87,18 @@ def _fit(crew: Crew, config: FitConfig, inputs: Mapping[str, Path], out_dir: Pat
     if config.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
     training, donors = start(config, dataset, np.concatenate([train_rows, unlabelled]), crew)
+    name = f"GAN of fold {config.fold}, seed {config.gan_seed}"
     watch = Watch(
         config.gan.watch,
         probe_of(training, donors, config, dataset, inputs["split"]),
         out_dir,
-        name=f"GAN of fold {config.fold}, seed {config.gan_seed}",
+        name=name,
         total=config.gan.num_images,
         seed=config.seed,
         crew=crew,
     )
     load_resume(out_dir / RESUME, training, watch)
-    log = Log(out_dir, config, donors, watch) if crew.leads else None
+    log = Log(out_dir, config.gan, name, len(config.classes), config.seed, donors, watch) if crew.leads else None
     _train(training, watch, log)
     if log is None:
         return Record(stage="fit-gan")
@@ -237,86 +227,6 @@ def _stream(name: str, images: StoredImages, shape: ImageShape, gan: GanConfig, 
     return Stream(part, gan.batch_size // gan.accumulate, order, crew.rank, crew.world)
 
 
-class Log:
-    """Watches a training: statistics, progress, sample grids, resume files."""
-
-    def __init__(self, out_dir: Path, config: FitConfig, donors: Donors, watch: Watch) -> None:
-        self.out_dir, self.config, self.donors, self.watch = out_dir, config, donors, watch
-        self.stats = out_dir / TIMED_LOG
-        self.grids = out_dir / "grids"
-        total = config.gan.num_images
-        self.progress = Progress(f"GAN of fold {config.fold}, seed {config.gan_seed}", total, "images")
-        self._log_every = max(config.gan.batch_size, total // 200)
-        self._grid_every = max(config.gan.batch_size, total // config.gan.snapshots)
-        self._save_every = max(config.gan.batch_size, total // config.gan.checkpoints)
-
-    def __call__(self, training: Training) -> None:
-        batch = training.images_per_step
-        self.progress.update(training.num_images)
-        if _crossed(training.num_images, batch, self._log_every):
-            self._write_stats(training)
-        if _crossed(training.num_images, batch, self._grid_every):
-            self.draw(training)
-        if _crossed(training.num_images, batch, self._save_every):
-            save_resume(self.out_dir / RESUME, training, self.watch)
-
-    def resume(self, training: Training) -> None:
-        """Take back the statistics and grids of images that `training` has not seen."""
-        kept = [line for line in _lines(self.stats) if json.loads(line)["num_images"] <= training.num_images]
-        self.stats.write_text("".join(kept), encoding="utf-8")
-        for grid in self.grids.glob("*.png"):
-            if int(grid.stem) > training.num_images:
-                grid.unlink()
-        self.progress = Progress(self.progress.what, self.progress.total, self.progress.unit, done=training.num_images)
-
-    def _write_stats(self, training: Training) -> None:
-        row = {"num_images": training.num_images, "images_per_s": round(self.progress.rate, 1)} | last_losses(training)
-        with self.stats.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(row) + "\n")
-
-    def draw(self, training: Training) -> None:
-        """A grid of samples, for the film strip."""
-        images = fixed_sample(training.ema.nets["generator"], self.donors, len(self.config.classes), self.config.seed)
-        save_grid(self.grids / f"{training.num_images:09d}.png", images, _GRID_COLUMNS)
-
-
-def last_losses(training: Training) -> dict[str, float]:
-    """The last step's losses and mean logits, as numbers."""
-    players = {player.name for player in training.recipe.players}
-    return {
-        f"{name}_loss" if name in players else name: round(float(value), 5) for name, value in training.figures.items()
-    }
-
-
-def fixed_sample(generator: Any, donors: Donors, num_classes: int, seed: int) -> np.ndarray:
-    """The same z and donors for every grid: `_GRID_COLUMNS` images a class, a row a class, not picked."""
-    random = torch.Generator().manual_seed(derive_seed(seed, "grid"))
-    label = torch.arange(num_classes).repeat_interleave(_GRID_COLUMNS)
-    z = torch.randn(len(label), generator.latent_dim, generator=random).to(donors.images.stored.device)
-    return sample(generator, z, donors.condition(label, random)).numpy()
-
-
-def load_resume(path: Path, training: Training, watch: Watch | None = None) -> None:
-    """Continue from the resume file, if a whole one is there."""
-    if not path.is_file():
-        return
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        training.load_state_dict(state)
-        if watch is not None:
-            watch.load_state_dict(state["watch"])
-        logger.info("training goes on at %d images", training.num_images)
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
-        logger.warning("%s cannot be read; training begins anew", RESUME)
-        training.num_images = 0
-
-
-def save_resume(path: Path, training: Training, watch: Watch | None = None) -> None:
-    remembered = {} if watch is None else {"watch": watch.state_dict()}
-    with atomic_path(path) as temporary:
-        torch.save(training.state_dict() | remembered, temporary)
-
-
 def _finish(config: FitConfig, dataset: DataSet, training: Training, donors: Donors, out_dir: Path) -> None:
     averaged = training.ema.nets
     refresh_batch_norm(averaged["generator"], donors, len(config.classes), derive_seed(config.seed, "norms"))
@@ -336,16 +246,3 @@ def _finish(config: FitConfig, dataset: DataSet, training: Training, donors: Don
     save_nets(out_dir, {**training.table.nets, **averaged}, description)
     for name in (RESUME, GOOD):
         (out_dir / name).unlink(missing_ok=True)
-
-
-def _crossed(num_images: int, batch: int, every: int) -> bool:
-    return num_images // every > (num_images - batch) // every
-
-
-def _lines(path: Path) -> list[str]:
-    """Whole lines of a log: a killed process may have left half a line."""
-    return (
-        [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-        if path.is_file()
-        else []
-    )

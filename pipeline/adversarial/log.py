@@ -1,0 +1,123 @@
+"""What a training leaves while it runs: statistics, progress, sample grids and the file to resume from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.adversarial.donors import Donors
+from pipeline.adversarial.loop import Training, sample
+from pipeline.adversarial.pictures import save_grid
+from pipeline.adversarial.rollback import Watch
+from pipeline.config.gan import GanConfig
+from pipeline.core.cache import TIMED_LOG
+from pipeline.core.files import atomic_path
+from pipeline.core.progress import Progress
+from pipeline.core.seeds import derive_seed
+
+logger = logging.getLogger(__name__)
+RESUME = "resume.pt"
+_GRID_COLUMNS = 12
+
+
+class Log:
+    """Watches a training: statistics, progress, sample grids, resume files."""
+
+    def __init__(
+        self, out_dir: Path, gan: GanConfig, name: str, num_classes: int, seed: int, donors: Donors, watch: Watch
+    ) -> None:
+        self.out_dir, self.donors, self.watch = out_dir, donors, watch
+        self.num_classes, self.seed = num_classes, seed
+        self.stats = out_dir / TIMED_LOG
+        self.grids = out_dir / "grids"
+        total = gan.num_images
+        self.progress = Progress(name, total, "images")
+        self._log_every = max(gan.batch_size, total // 200)
+        self._grid_every = max(gan.batch_size, total // gan.snapshots)
+        self._save_every = max(gan.batch_size, total // gan.checkpoints)
+
+    def __call__(self, training: Training) -> None:
+        batch = training.images_per_step
+        self.progress.update(training.num_images)
+        if _crossed(training.num_images, batch, self._log_every):
+            self._write_stats(training)
+        if _crossed(training.num_images, batch, self._grid_every):
+            self.draw(training)
+        if _crossed(training.num_images, batch, self._save_every):
+            save_resume(self.out_dir / RESUME, training, self.watch)
+
+    def resume(self, training: Training) -> None:
+        """Take back the statistics and grids of images that `training` has not seen."""
+        kept = [line for line in _lines(self.stats) if json.loads(line)["num_images"] <= training.num_images]
+        self.stats.write_text("".join(kept), encoding="utf-8")
+        for grid in self.grids.glob("*.png"):
+            if int(grid.stem) > training.num_images:
+                grid.unlink()
+        self.progress = Progress(self.progress.what, self.progress.total, self.progress.unit, done=training.num_images)
+
+    def _write_stats(self, training: Training) -> None:
+        row = {"num_images": training.num_images, "images_per_s": round(self.progress.rate, 1)} | last_losses(training)
+        with self.stats.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
+
+    def draw(self, training: Training) -> None:
+        """A grid of samples, for the film strip."""
+        images = fixed_sample(training.ema.nets["generator"], self.donors, self.num_classes, self.seed)
+        save_grid(self.grids / f"{training.num_images:09d}.png", images, _GRID_COLUMNS)
+
+
+def last_losses(training: Training) -> dict[str, float]:
+    """The last step's losses and mean logits, as numbers."""
+    players = {player.name for player in training.recipe.players}
+    return {
+        f"{name}_loss" if name in players else name: round(float(value), 5) for name, value in training.figures.items()
+    }
+
+
+def fixed_sample(generator: Any, donors: Donors, num_classes: int, seed: int) -> np.ndarray:
+    """The same z and donors for every grid: `_GRID_COLUMNS` images a class, a row a class, not picked."""
+    random = torch.Generator().manual_seed(derive_seed(seed, "grid"))
+    label = torch.arange(num_classes).repeat_interleave(_GRID_COLUMNS)
+    z = torch.randn(len(label), generator.latent_dim, generator=random).to(donors.images.stored.device)
+    return sample(generator, z, donors.condition(label, random)).numpy()
+
+
+def load_resume(path: Path, training: Training, watch: Watch | None = None) -> None:
+    """Continue from the resume file, if a whole one is there."""
+    if not path.is_file():
+        return
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        training.load_state_dict(state)
+        if watch is not None:
+            watch.load_state_dict(state["watch"])
+        logger.info("training goes on at %d images", training.num_images)
+    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
+        logger.warning("%s cannot be read; training begins anew", RESUME)
+        training.num_images = 0
+
+
+def save_resume(path: Path, training: Training, watch: Watch | None = None) -> None:
+    remembered = {} if watch is None else {"watch": watch.state_dict()}
+    with atomic_path(path) as temporary:
+        torch.save(training.state_dict() | remembered, temporary)
+
+
+def _crossed(num_images: int, batch: int, every: int) -> bool:
+    return num_images // every > (num_images - batch) // every
+
+
+def _lines(path: Path) -> list[str]:
+    """Whole lines of a log: a killed process may have left half a line."""
+    return (
+        [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        if path.is_file()
+        else []
+    )
