@@ -49,7 +49,7 @@ OBJECTIVES: dict[str, tuple[Any, Any]] = {
 REGULARISERS: dict[str, tuple[Weighted, ...]] = {
     "none": (),
     "gradient penalty": (Weighted("gradient_penalty", penalties.gradient_penalty, 0.1),),
-    "R1": (Weighted("r1", penalties.r1_penalty, 0.02),),
+    "R1": (Weighted("r1", penalties.r1_penalty, 0.2),),
     "spectral norm": (),
 }
 STEPS, BATCH, HIDDEN, RATE, LATENT, EMA = 20_000, 256, 128, 3e-4, 2, 0.9995
