@@ -162,14 +162,14 @@ def table(rows: pd.DataFrame) -> str:
 def draw(points: dict[tuple[str, str], np.ndarray]) -> None:
     """Samples of the first seed, a row an objective."""
     objectives = list(dict.fromkeys(objective for objective, _ in points))
-    size = (8, 2.2 * len(objectives))
+    size = (8, 2.3 * len(objectives))
     figure, axes = plt.subplots(len(objectives), len(REGULARISERS), figsize=size, squeeze=False)
     for axis, (case, made) in zip(axes.flat, points.items(), strict=True):
         axis.scatter(CENTRES[:, 0], CENTRES[:, 1], s=28, facecolors="none", edgecolors="0.75", linewidths=0.8)
         axis.scatter(made[:, 0], made[:, 1], s=0.6, color="tab:blue", linewidths=0)
         axis.set_title(f"{case[0]}, {case[1]}: {judged(made)[0]} of 25", fontsize=7)
         axis.set(xlim=(-5, 5), ylim=(-5, 5), xticks=[], yticks=[], aspect="equal")
-    figure.tight_layout(pad=0.4)
+    figure.tight_layout(pad=0.9)
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PICTURE, dpi=100)
 
@@ -206,9 +206,10 @@ def main() -> None:
         POINTS.mkdir(parents=True, exist_ok=True)
         np.save(POINTS / f"{seed}-{objective}-{regulariser}.npy", made)
         add(dict(zip(FIELDS, values, strict=True)))
-    cases = {case: POINTS / f"0-{case[0]}-{case[1]}.npy" for case in product(OBJECTIVES, REGULARISERS)}
-    if all(path.is_file() for path in cases.values()):
-        draw({case: np.load(path) for case, path in cases.items()})
+    kept = {case: POINTS / f"0-{case[0]}-{case[1]}.npy" for case in product(OBJECTIVES, REGULARISERS)}
+    whole = [name for name in OBJECTIVES if all(kept[name, regulariser].is_file() for regulariser in REGULARISERS)]
+    if whole:
+        draw({case: np.load(path) for case, path in kept.items() if case[0] in whole})
     print(table(pd.read_csv(RESULTS, keep_default_na=False)))
 
 
