@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.config.experiment import Experiment
 from pipeline.report.reading import Run
 from pipeline.report.tables import Table
 from pipeline.report.words import confidence, count, metric_name, number
@@ -93,7 +94,7 @@ def methods_sentence(run: Run) -> str:
         else ""
     )
     return (
-        f"Classifiers ({experiment.classifier.network}, {experiment.classifier.steps} steps, "
+        f"Classifiers ({_kind(experiment)}, "
         f"{count(evidence['n_classifier_seeds'], 'seed')} an arm) were trained with and without synthetic images of a "
         f"conditional GAN ({gan.family}, {gan.num_images:,} images shown, "
         f"{count(evidence['n_gan_seeds'], 'GAN seed')}), all arms under the same "
@@ -106,6 +107,13 @@ def methods_sentence(run: Run) -> str:
         f"BCa bootstrap; p-values were adjusted by Holm's method over the planned comparisons. A gain below "
         f"{100 * plan['margin']:.1f} points was taken not to matter."
     )
+
+
+def _kind(experiment: Experiment) -> str:
+    classifier = experiment.classifier
+    if classifier.on_features:
+        return f"{classifier.network} on EfficientNet-Lite0 features"
+    return f"{classifier.network}, {classifier.steps} steps"
 
 
 def checklist_table(run: Run) -> Table:
