@@ -144,7 +144,7 @@ def patients_table(run: Run) -> Table:
 def classes_table(run: Run) -> Table:
     """The same for each class against the rest and their mean; empty for two classes."""
     rows = mean_rows(run.metrics, "test")
-    rows = rows[rows["label"] != disease_label(run)]
+    rows = rows[(rows["label"] != disease_label(run)) & rows["metric"].isin(_MAIN)]
     return _by_arm(
         run, rows, "Each class against the rest, and macro (mean over classes): test patients.", explain=False
     )

@@ -57,7 +57,7 @@ def comparisons_table(run: Run) -> Table | None:
         "Alone",
     )
     endpoint = metric_name(compared[0]["endpoint"])
-    caption = f"All {count(len(rows), 'comparison')} of {endpoint}; 'alone': what the rule says of this pair."
+    caption = f"Every comparison that was made, of {endpoint}; 'alone': what the rule says of this pair."
     return Table(caption, header, tuple(rows), tuple(tones))
 
 
