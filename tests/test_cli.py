@@ -243,8 +243,9 @@ def test_validate_prints_audit_split_plan_cost_and_power(
     shown = capsys.readouterr().out
     assert "two images are the same" in shown
     assert "2 (1)" in shown
-    # arms real, real+classical once a seed; the two synthetic ones once a seed and GAN: (2 + 2 x 2) x 5
-    assert "3 stages, 2 GAN(s) (sngan), 30 classifier fits" in shown
+    # arms real, real+classical once a seed; the two synthetic ones once a seed and GAN: (2 + 2 x 2) x 5; and the
+    # reverse check once a GAN
+    assert "3 stages, 2 GAN(s) (sngan), 32 classifier fits" in shown
     assert "GANs: 3e+12 FLOPs, about 4.0 min and 500 MiB" in shown
     assert "Classifiers: 1e+11 FLOPs, about 0.5 min and 400 MiB" in shown
     assert asked == [(2, 1)]

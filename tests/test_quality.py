@@ -47,7 +47,7 @@ def noise(seed: int, num: int, shape: tuple[int, ...] = (12, 12)) -> np.ndarray:
 
 def stage_config(weights: Path | None = None, **settings: Any) -> QualityStageConfig:
     quality = QualityConfig(classifier_steps=30, pairs=60, draws=8, **settings)
-    classifier = ClassifierConfig(batch_size=16)
+    classifier = ClassifierConfig(batch_size=16, steps=30)
     return QualityStageConfig(
         quality=quality, classifier=classifier, classes=CLASSES, family="sngan", weights=str(weights or ""),
         weights_digest="feedfacecafe0000", fold=0, gan_seed=0, alpha=0.05, seed=0, classifier_seed=0, device="cpu",

@@ -108,6 +108,8 @@ def _member(fabric: Fabric, queue: Any, levels: dict[str, int], function: Callab
         return _Outcome(function(crew, *args))
     except RadaugError as error:
         return _Outcome(error)
+    finally:
+        torch.distributed.destroy_process_group()  # its threads would abort a process that ends before they do
 
 
 def _meeting_place() -> Any:

@@ -57,9 +57,8 @@ def _describe(
     config: QualityStageConfig, real: DataSet, synthetic: DataSet, rows: Mapping[str, np.ndarray]
 ) -> tuple[Extractor, Sets]:
     hardware = Hardware(config.device, config.precision)
-    settings = config.classifier.model_copy(update={"steps": config.quality.classifier_steps})
     shares = [Share(real, rows["train"])]
-    net = fit_classifier(settings, shares, config.classes, hardware, classical=True, seed=config.classifier_seed)
+    net = fit_classifier(config.classifier, shares, config.classes, hardware, classical=True, seed=config.classifier_seed)
     classify = _probabilities(net, hardware)
     extractor = _extractor(config, net)
     places = {split: (real, at) for split, at in rows.items()}

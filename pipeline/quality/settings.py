@@ -43,7 +43,10 @@ def quality_config(experiment: Experiment, fold: int, gan_seed: int) -> QualityS
         raise ConfigError(f"quality.extractor: {weights} is not there. Relative paths start in the data folder.")
     return QualityStageConfig(
         quality=experiment.quality,
-        classifier=experiment.classifier,
+        # how many downstream classifiers there are, and how long they train, does not change this one
+        classifier=experiment.classifier.model_copy(
+            update={"steps": experiment.quality.classifier_steps, "seeds": ClassifierConfig().seeds}
+        ),
         classes=experiment.data.classes,
         family=experiment.gan.family,
         weights=str(weights or ""),
