@@ -58,7 +58,9 @@ def _describe(
 ) -> tuple[Extractor, Sets]:
     hardware = Hardware(config.device, config.precision)
     shares = [Share(real, rows["train"])]
-    net = fit_classifier(config.classifier, shares, config.classes, hardware, classical=True, seed=config.classifier_seed)
+    net = fit_classifier(
+        config.classifier, shares, config.classes, hardware, classical=True, seed=config.classifier_seed
+    )
     classify = _probabilities(net, hardware)
     extractor = _extractor(config, net)
     places = {split: (real, at) for split, at in rows.items()}
