@@ -100,7 +100,7 @@ def arm_facts(name: str) -> ArmFacts | None:
     """Facts of the arm called `name`, such as `real+classical+synthetic@1`; None where there is no such arm."""
     match = _RATIO.fullmatch(name)
     facts = ARMS.get(match["stem"] if match else name)
-    return facts if facts is not None and facts.ratio == (match is not None) and arm_ratio(name) >= 0 else None
+    return facts if facts is not None and facts.ratio == (match is not None) else None
 
 
 def arm_ratio(name: str) -> float:

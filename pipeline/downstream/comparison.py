@@ -61,7 +61,7 @@ def combine(
             for a BCa interval at `alpha`.
     """
     folds = [(fold, [(sign, [fit for fit in fits if fit.fold == fold]) for sign, fits in sides]) for fold in tests]
-    by_fold = {fold: sum(sign * float(units(fits, metric)[:, 0].mean()) for sign, fits in here) for fold, here in folds}
+    by_fold = {fold: _value(here, metric) for fold, here in folds}
     value = float(np.mean(list(by_fold.values())))
     patients = len(set().union(*(test.patients for test in tests.values())))
     rows = np.mean([sum(sign * units(fits, metric).mean(axis=0) for sign, fits in here) for _, here in folds], axis=0)

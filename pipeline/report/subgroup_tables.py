@@ -72,11 +72,6 @@ def probe_table(metrics: pd.DataFrame) -> Table | None:
     return Table("Confounder probe: what else the images tell, and whether the classifier listens.", header, cells)
 
 
-def probe_notes(metrics: pd.DataFrame) -> tuple[str, ...]:
-    """The probe's warnings, as sentences."""
-    return tuple(metrics["detail"][metrics["metric"] == _PROBE_WARNING])
-
-
 _QUESTIONS = {
     "column_from_image": "Can it be read off the images? (AUROC)",
     "label_from_column": "Does it tell the class? (balanced accuracy)",

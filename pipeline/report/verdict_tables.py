@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.config.experiment import Experiment
 from pipeline.report.reading import Run
-from pipeline.report.tables import Table
+from pipeline.report.tables import PER_PATIENT, Table
 from pipeline.report.words import confidence, count, metric_name, number
 
 _LAYOUTS = {
@@ -143,7 +143,7 @@ def checklist_table(run: Run) -> Table:
 
 
 def _subgroups(run: Run) -> bool:
-    return bool((run.metrics["subgroup"].ne("") & run.metrics["subgroup"].ne("per patient")).any())
+    return bool((run.metrics["subgroup"].ne("") & run.metrics["subgroup"].ne(PER_PATIENT)).any())
 
 
 def _evidence(run: Run) -> dict[str, Any]:
