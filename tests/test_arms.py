@@ -72,7 +72,7 @@ def with_generator(inputs: dict[str, Path], root: Path, samples: int = 12) -> di
     bright = 100 * label.reshape(-1, *[1] * (noise.ndim - 1))
     np.save(found["synthesise"] / "images.npy", (noise + bright).astype(np.uint8))
     ids = [f"synthetic-{number}" for number in range(2 * samples)]
-    table = pd.DataFrame({"image_id": ids, "label": np.array(CLASSES)[label], "patient_id": ""})
+    table = pd.DataFrame({"image_id": ids, "label": np.array(CLASSES)[label], "patient_id": "", "fold": "0"})
     table.to_csv(found["synthesise"] / "manifest.csv", index=False)
     Record(stage="synthesise", extra={"scaling": real.scaling.as_json()}).save(found["synthesise"])
     return found

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.core.errors import DataError
+from pipeline.core.errors import DataError, LeakageError
 from pipeline.downstream import VerdictPlan, decide
 
 PLAN = VerdictPlan(positive=("disease",), bootstrap=300)
@@ -40,7 +40,8 @@ def simulate(
                             {
                                 "arm": arm, "fold": fold, "seed": number, "gan_seed": 0 if "syn" in arm else "",
                                 "split": split, "image_id": [f"{split}-{i}-{j}" for j, i in enumerate(ids)],
-                                "patient_id": ids, "label": np.where(disease, "disease", "normal"),
+                                "patient_id": [f"{split}-{i}" for i in ids],
+                                "label": np.where(disease, "disease", "normal"),
                                 "score_disease": score, "score_normal": 1 - score,
                             }
                         )
@@ -99,6 +100,20 @@ def test_the_arm_is_chosen_on_val_not_on_test() -> None:
     other["score_normal"] = 1 - other["score_disease"]
     found = decide(pd.concat([table, other]), PLAN)
     assert found.evidence["arm"] == "real+classical+synthetic@2" and found.decision == "harms"
+
+
+@pytest.mark.parametrize("column", ["patient_id", "image_id"])
+@pytest.mark.parametrize("side", ["val", "train", "external"])
+def test_a_threshold_or_a_training_that_saw_a_test_patient_is_refused(column: str, side: str) -> None:
+    table = simulate(0, folds=2)
+    of_fold = table["fold"] == 1
+    tested = table.loc[of_fold & (table["split"] == "test"), column].iloc[0]
+    leaky = table[of_fold & (table["split"] == "val")].head(1).assign(split=side, **{column: tested})
+    with pytest.raises(LeakageError, match="in fold 1, ") as error:
+        decide(pd.concat([table, leaky]), PLAN)
+    assert error.value.exit_code == 3 and tested not in str(error.value)
+    other = leaky.assign(fold=0, **{column: "1-new"})
+    assert decide(pd.concat([table, other]), PLAN).decision
 
 
 def test_missing_columns_arms_and_pairs_are_named() -> None:

@@ -94,7 +94,9 @@ def gan_inputs(root: Path, labels: list[str]) -> dict[str, Path]:
     split_dir.mkdir()
     ids = [f"i{number}" for number in range(24)]
     np.save(prepare / "images.npy", np.random.default_rng(0).integers(0, 255, (24, 1, 8, 8)).astype(np.uint8))
-    pd.DataFrame({"image_id": ids, "label": labels, "patient_id": ids}).to_csv(prepare / "manifest.csv", index=False)
+    table = pd.DataFrame({"image_id": ids, "label": labels, "patient_id": ids})
+    table.to_csv(prepare / "manifest.csv", index=False)
+    table.assign(pixel_digest=ids).to_csv(split_dir / "manifest.csv", index=False)
     scaling = {"scale": 1.0, "offset": 0.0, "unit": "none", "window": [0.0, 255.0], "dtype": "uint8"}
     Record(stage="prepare", extra={"scaling": scaling}).save(prepare)
     sides = ["unlabelled"] * 16 + ["train"] * 8

@@ -118,9 +118,12 @@ def open_fold(prepare: Path, split_dir: Path, fold: int) -> DataSet:
 
     Raises:
         DataError: there is no such fold, or the directories do not belong together.
+        LeakageError: a patient, or an image pixel for pixel, is on more than one side of the fold.
     """
     dataset = open_dataset(prepare)
     hidden = dataset.manifest["image_id"].isin(split_ids(split_dir, fold, "unlabelled"))
+    splits = read_table(split_dir / SPLITS_FILE)
+    assert_no_leakage(splits[splits["fold"] == str(fold)], read_table(split_dir / "manifest.csv"))
     return replace(dataset, manifest=dataset.manifest.assign(label=dataset.manifest["label"].mask(hidden, "")))
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate
-from pipeline.core.errors import DataError, UserError
+from pipeline.core.errors import DataError, LeakageError, UserError
 from pipeline.data.dataset import read_table
+from pipeline.data.leakage import SIDES, straddling
 from pipeline.downstream.comparison import Mean, combine, units
 from pipeline.downstream.figures import (
     Fit,
@@ -74,6 +75,7 @@ def decide(predictions: pd.DataFrame, plan: VerdictPlan | None = None) -> Verdic
 
     Raises:
         DataError: a column, an arm or a split is missing, or the plan names what is not there.
+        LeakageError: a patient or an image is on more than one side of a fold.
     """
     plan = plan or VerdictPlan()
     table = checked(predictions)
@@ -130,15 +132,18 @@ def checked(predictions: pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         DataError: something the verdict needs is missing; the message names it.
+        LeakageError: a patient or an image is on more than one side of a fold.
     """
     missing = [name for name in REQUIRED if name not in predictions.columns]
     scores = [name for name in predictions.columns if name.startswith("score_")]
     if missing or not scores:
         missing = missing or ["score_<class>"]
         raise DataError(f"predictions: the columns {missing} are missing; there are {list(predictions.columns)}.")
-    table = predictions[predictions["split"].isin(["val", "test"])].copy()
+    table = predictions[predictions["split"].isin(SIDES)].copy()
     for name in REQUIRED:
         table[name] = table[name].astype(object).where(table[name].notna(), "").astype(str)
+    _refuse_leaks(table)
+    table = table[table["split"].isin(["val", "test"])]
     if REFERENCE_ARM not in set(table["arm"]):
         raise DataError(f"predictions: the arm {REFERENCE_ARM} is missing: there is nothing to compare with.")
     try:
@@ -149,6 +154,18 @@ def checked(predictions: pd.DataFrame) -> pd.DataFrame:
         raise DataError("predictions: some scores are empty or not finite.")
     table[scores] = numbers
     return table
+
+
+def _refuse_leaks(table: pd.DataFrame) -> None:
+    """No image and no patient of a fold is on two sides: what is tested chose no threshold and no arm."""
+    for fold, rows in table.drop_duplicates(["fold", "split", "image_id", "patient_id"]).groupby("fold"):
+        images, patients = (straddling(keys, rows["split"]) for keys in (rows["image_id"], rows["patient_id"]))
+        if images or patients:
+            raise LeakageError(
+                f"predictions: in fold {fold}, {patients} patient(s) and {images} image(s) are in more than one of "
+                "train, val, test and external. Thresholds and arms are chosen on val: its patients must not be "
+                "tested. Take them out of one side."
+            )
 
 
 def disease_side(table: pd.DataFrame) -> tuple[str, ...]:

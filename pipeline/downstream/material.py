@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware
-from pipeline.core.errors import DataError
+from pipeline.core.errors import DataError, LeakageError
 from pipeline.core.files import atomic_path
 from pipeline.core.seeds import derive_seed
 from pipeline.data.dataset import DataSet, open_dataset
@@ -47,8 +47,19 @@ class Material:
 
     @cached_property
     def generated(self) -> DataSet:
-        """All synthetic images of the generator."""
-        return open_dataset(self.inputs["synthesise"])
+        """All synthetic images of the generator.
+
+        Raises:
+            LeakageError: it is another fold's, and may have seen this fold's test patients.
+        """
+        found = open_dataset(self.inputs["synthesise"])
+        others = set(found.manifest["fold"]) - {str(self.fold)}
+        if others:
+            raise LeakageError(
+                f"fold {self.fold}: the synthetic images come from a generator of fold {min(others)}, which may have "
+                "seen patients that are tested here. Use each fold's own generator."
+            )
+        return found
 
     def rows(self, split: str) -> np.ndarray:
         """Positions of the fold's images of `split`."""
