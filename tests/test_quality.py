@@ -23,7 +23,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.records import Record
 from pipeline.data.dataset import open_dataset
 from pipeline.downstream.verdict import METRICS_COLUMNS
-from pipeline.quality.describe import Described
+from pipeline.quality.describe import Described, with_nearest
 from pipeline.quality.figures import BOUNDS, Rules, compare, figures
 from pipeline.quality.measure import NOT_NOISE, run
 from pipeline.quality.settings import QualityStageConfig, quality_config
@@ -233,6 +233,18 @@ def test_figures_lie_in_their_intervals_and_empty_sets_have_none() -> None:
     assert (none.value, none.low) == (0, 0) and none.high == pytest.approx(1.96**2 / (20 + 1.96**2), rel=1e-3)
     assert found["near_copies"].value == np.mean(other.nearest < 0.1)
     assert np.isnan(list(compare(real, described([]), RULES).values())).all()
+
+
+def test_of_many_images_some_are_drawn_for_the_search_of_the_nearest() -> None:
+    train, many = described(["normal"] * 12), described(["normal"] * 50, seed=1)
+    whole, part = (with_nearest(many, train, most, 3, "cpu") for most in (50, 20))
+    sought = np.isfinite(part.nearest)
+    assert np.isfinite(whole.nearest).all() and sought.sum() == 20
+    np.testing.assert_array_equal(part.nearest[sought], whole.nearest[sought])
+    copies = figures(train, part, RULES)["near_copies"]
+    assert copies.value == np.mean(part.nearest[sought] < RULES.copy)
+    none = figures(train, part, replace(RULES, copy=0.0))["near_copies"]
+    assert none.high == pytest.approx(1.96**2 / (20 + 1.96**2), rel=1e-3)
 
 
 def test_a_wrong_extractor_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ class Described:
         histogram: [N, bins] shares of grey levels.
         spectrum: [N, R] decibels.
         probability: [N, K] of the reference classifier.
-        nearest: [N] distance to the nearest training image; NaN in the training set itself.
+        nearest: [N] distance to the nearest training image; NaN in the training set, and where it was not sought.
     """
 
     label: np.ndarray
@@ -78,6 +78,19 @@ def describe(
     return Described(label, features, plain, histogram, spectrum, probability, np.full(len(rows), np.nan))
 
 
-def with_nearest(described: Described, train: Described, device: str) -> Described:
-    """The same set, knowing how far each image lies from the nearest one of `train`, whatever its class."""
-    return replace(described, nearest=nearest_distances(train.features, described.features, device))
+def with_nearest(described: Described, train: Described, most: int, seed: int, device: str) -> Described:
+    """The same set, knowing how far its images lie from the nearest one of `train`, whatever its class.
+
+    Of more than `most` images as many are drawn at random; the others' distance stays NaN.
+    """
+    nearest = np.full(len(described), np.nan)
+    rows = drawn(len(described), most, seed)
+    nearest[rows] = nearest_distances(train.features, described.features[rows], device)
+    return replace(described, nearest=nearest)
+
+
+def drawn(number: int, most: int, seed: int) -> np.ndarray:
+    """All of `number` rows, or `most` of them at random, in order."""
+    if number <= most:
+        return np.arange(number)
+    return np.sort(np.random.default_rng(seed).permutation(number)[:most])

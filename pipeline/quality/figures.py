@@ -16,7 +16,7 @@ from pipeline.measures.kernel_distance import kid_of_subsets
 from pipeline.measures.radiomics import radiomics_distance
 from pipeline.measures.spectra import spectrum_distance
 from pipeline.measures.subsampling import margins
-from pipeline.quality.describe import Described
+from pipeline.quality.describe import Described, drawn
 
 BOUNDS = {
     "fid": (0.0, math.inf),
@@ -33,7 +33,8 @@ BOUNDS = {
     "radiomics_fid": (0.0, math.inf),
 }
 """What `compare` gives, and between which ends each figure lies."""
-OF_FEATURES = ("fid", "kid", "precision", "recall", "density", "coverage", "nearest_real_distance", "near_copies")
+OF_NEAREST = ("nearest_real_distance", "near_copies")
+OF_FEATURES = ("fid", "kid", "precision", "recall", "density", "coverage", *OF_NEAREST)
 """The figures that an extractor's name belongs to."""
 COPY = 0.25
 """An image is a near copy within this share of the median distance of real validation images to the nearest training
@@ -83,14 +84,17 @@ def compare(real: Described, other: Described, rules: Rules) -> dict[str, float]
     found["histogram_js"] = jensen_shannon(*levels)
     found["spectrum_distance"] = spectrum_distance(real.spectrum, other.spectrum)
     found["inception_score"] = inception_score(other.probability)
-    found["nearest_real_distance"] = float(np.median(other.nearest))
-    if math.isfinite(rules.copy):
-        found["near_copies"] = float(np.mean(other.nearest < rules.copy))
+    nearest = other.nearest[np.isfinite(other.nearest)]
+    if len(nearest):
+        found["nearest_real_distance"] = float(np.median(nearest))
+        if math.isfinite(rules.copy):
+            found["near_copies"] = float(np.mean(nearest < rules.copy))
     if min(len(real), len(other)) >= 2:
         found["fid"] = fid(real.features, other.features)
         found["radiomics_fid"] = radiomics_distance(real.radiomics, other.radiomics)
     if min(len(real), len(other)) > rules.neighbours:
-        near = prdc(_drawn(real, rules), _drawn(other, rules), rules.neighbours, rules.device)
+        one, two = (each.features[drawn(len(each), rules.max_images, rules.seed)] for each in (real, other))
+        near = prdc(one, two, rules.neighbours, rules.device)
         found |= {name: getattr(near, name) for name in ("precision", "recall", "density", "coverage")}
     return found
 
@@ -115,7 +119,8 @@ def figures(real: Described, other: Described, rules: Rules) -> dict[str, Figure
         else Figure(value)
         for (name, value), width in zip(values.items(), widths, strict=True)
     }
-    return found | {"near_copies": _share(values["near_copies"], len(other), rules), "kid": _kid(real, other, rules)}
+    sought = int(np.isfinite(other.nearest).sum())
+    return found | {"near_copies": _share(values["near_copies"], sought, rules), "kid": _kid(real, other, rules)}
 
 
 def matched(
@@ -146,11 +151,3 @@ def _kid(real: Described, other: Described, rules: Rules) -> Figure:
     if min(len(real), len(other)) < 3:
         return Figure(math.nan)
     return Figure(*kid_of_subsets(real.features, other.features, _SUBSET, rules.seed, rules.alpha, rules.device))
-
-
-def _drawn(described: Described, rules: Rules) -> np.ndarray:
-    """Features of all images, or of `max_images` drawn at random."""
-    if len(described) <= rules.max_images:
-        return described.features
-    rows = np.random.default_rng(rules.seed).permutation(len(described))[: rules.max_images]
-    return described.features[np.sort(rows)]

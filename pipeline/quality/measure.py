@@ -69,7 +69,9 @@ def _describe(
         name: describe(name, dataset, at, extractor, classify, config.device) for name, (dataset, at) in places.items()
     }
     return extractor, {
-        name: each if name == "train" else with_nearest(each, sets["train"], config.device)
+        name: each
+        if name == "train"
+        else with_nearest(each, sets["train"], config.quality.max_images, config.seed, config.device)
         for name, each in sets.items()
     }
 
@@ -100,7 +102,7 @@ def _rules(config: QualityStageConfig, real: DataSet, sets: Sets) -> Rules:
     low, high = real.scaling.window
     return Rules(
         grey=high - low,
-        copy=COPY * float(np.median(sets["val"].nearest)) if len(sets["val"]) else math.nan,
+        copy=COPY * float(np.nanmedian(sets["val"].nearest)) if len(sets["val"]) else math.nan,
         neighbours=config.quality.neighbours,
         max_images=config.quality.max_images,
         draws=config.quality.draws,

@@ -14,7 +14,7 @@ from pipeline.data.dataset import DataSet
 from pipeline.data.scaling import Scaling
 from pipeline.measures.ms_ssim import pairwise_ms_ssim_interval
 from pipeline.quality.describe import Described
-from pipeline.quality.figures import OF_FEATURES, Figure, Rules, figures, matched
+from pipeline.quality.figures import OF_FEATURES, OF_NEAREST, Figure, Rules, figures, matched
 from pipeline.quality.settings import QualityStageConfig
 
 COLUMNS = [
@@ -99,8 +99,10 @@ def _what(name: str, extractor: str, unit: str) -> str:
 
 
 def _limit(name: str, other: Described, rules: Rules) -> str:
-    drawn = name in ("precision", "recall", "density", "coverage") and len(other) > rules.max_images
-    return f", of these {rules.max_images} at most drawn" if drawn else ""
+    if name in ("precision", "recall", "density", "coverage") and len(other) > rules.max_images:
+        return f", of these {rules.max_images} at most drawn"
+    sought = int(np.isfinite(other.nearest).sum())
+    return f", of these {sought} drawn" if name in OF_NEAREST and sought < len(other) else ""
 
 
 def _similarity_rows(
