@@ -14,34 +14,43 @@ from pipeline.data.dataset import read_table, write_table
 
 LEDGER = "ledger.csv"
 COLUMNS = ("test_set", "when", "run", "stage", "fingerprint", "look")
-_LOOKING = ("verdict", "anomaly", "privacy")
+_LOOKING = {"test": ("verdict", "anomaly", "privacy"), "external": ("verdict",)}
 
 
 def record_looks(cache: Path, out: Path, directories: dict[str, Path], run: str) -> None:
-    """Add this run's looks at its test images to the cache's ledger, and write those at this test set into `out`.
+    """Add this run's looks at its test images to the cache's ledger, and write those at the same images into `out`.
 
-    A stage that opens test images is one look. The same stage taken from the cache again shows nothing new and is not
-    counted twice. A test set is told by its images, so another experiment on the same images counts too.
+    A stage that opens test images, or the external site's, is one look at that set. The same stage taken from the cache
+    again shows nothing new and is not counted twice. A set is told by its images, so another experiment on the same
+    images counts too.
     """
-    test_set = digest_of_test_images(directories["split"])
-    looks = {name: path for name, path in directories.items() if name.startswith(_LOOKING)}
+    sets = {side: digest_of_images(directories["split"], side) for side in _LOOKING}
     with FileLock(cache / f".lock-{LEDGER}"):
         path = cache / LEDGER
         ledger = read_table(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS), dtype=str)
-        known = set(ledger.loc[ledger["test_set"] == test_set, "fingerprint"])
-        rows: list[tuple[str, ...]] = []
-        for stage, directory in looks.items():
-            key = load_record(directory).fingerprint
-            if key not in known:
-                number = str(len(known) + len(rows) + 1)
-                rows.append((test_set, datetime.now(UTC).isoformat(timespec="seconds"), run, stage, key, number))
-        ledger = pd.concat([ledger, pd.DataFrame(rows, columns=list(COLUMNS))], ignore_index=True)
+        for side, digest in sets.items():
+            if digest:
+                looks = {name: at for name, at in directories.items() if name.startswith(_LOOKING[side])}
+                ledger = pd.concat([ledger, _new_looks(ledger, digest, side, looks, run)], ignore_index=True)
         write_table(path, ledger)
-    write_table(out / LEDGER, ledger[ledger["test_set"] == test_set].drop(columns="fingerprint"))
+    write_table(out / LEDGER, ledger[ledger["test_set"].isin(sets.values())].drop(columns="fingerprint"))
 
 
-def digest_of_test_images(split: Path) -> str:
-    """12 hex digits over the pixels of all images that are tested in some fold."""
+def _new_looks(ledger: pd.DataFrame, digest: str, side: str, looks: dict[str, Path], run: str) -> pd.DataFrame:
+    """Rows for the stages that are not in the ledger yet, counted on."""
+    known = set(ledger.loc[ledger["test_set"] == digest, "fingerprint"])
+    rows: list[tuple[str, ...]] = []
+    for stage, directory in looks.items():
+        key = load_record(directory).fingerprint
+        if key not in known:
+            number = str(len(known) + len(rows) + 1)
+            what = stage if side == "test" else f"{stage} ({side} site)"
+            rows.append((digest, datetime.now(UTC).isoformat(timespec="seconds"), run, what, key, number))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def digest_of_images(split: Path, side: str) -> str:
+    """12 hex digits over the pixels of all images that are on `side` in some fold; empty if there are none."""
     splits, manifest = read_table(split / "splits.csv"), read_table(split / "manifest.csv")
-    tested = set(splits.loc[splits["split"] == "test", "image_id"])
-    return digest_json(sorted(manifest.loc[manifest["image_id"].isin(tested), "pixel_digest"]))[:12]
+    chosen = manifest["image_id"].isin(set(splits.loc[splits["split"] == side, "image_id"]))
+    return digest_json(sorted(manifest.loc[chosen, "pixel_digest"]))[:12] if chosen.any() else ""
