@@ -10,7 +10,6 @@ without that setting a step of two threads took twenty times as long.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from rows import append
 
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware, resolve_hardware
@@ -74,16 +74,10 @@ def row(size: tuple[int, ...], threads: int, count: int, hardware: Hardware) -> 
 
 def main(precision: str) -> None:
     hardware = resolve_hardware("auto", precision)
-    new = not RESULTS.is_file()
-    with RESULTS.open("a", newline="") as handle:
-        writer = csv.DictWriter(handle, FIELDS)
-        if new:
-            writer.writeheader()
-        for threads, size, count in itertools.product(THREADS if hardware.device == "cpu" else (1,), SIZES, COUNTS):
-            found = row(size, threads, count, hardware)
-            print(*found.values(), flush=True)
-            writer.writerow(found)
-            handle.flush()
+    for threads, size, count in itertools.product(THREADS if hardware.device == "cpu" else (1,), SIZES, COUNTS):
+        found = row(size, threads, count, hardware)
+        print(*found.values(), flush=True)
+        append(RESULTS, [found], FIELDS)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from drawing z, or phantom lesions, anew.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from rows import append
 from scipy import ndimage, stats
 
 from flows.plan import plan_experiment
@@ -158,14 +158,8 @@ def draw(sweeps: dict[str, np.ndarray], asked: np.ndarray, classes: tuple[str, .
     figure.savefig(PICTURE, dpi=100)
 
 
-def append(rows: list[dict[str, Any]]) -> None:
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    new = not TABLE.is_file()
-    with TABLE.open("a", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, COLUMNS, restval="", lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
+def keep(rows: list[dict[str, Any]]) -> None:
+    append(TABLE, rows, COLUMNS)
     for row in rows:
         print(f"{row['images']:<10}{row['label']:<14} r {row['pearson']} [{row['pearson_low']}, {row['pearson_high']}]",
               f" rho {row['spearman']}  slope {row['slope']}  bias {row['bias_mm']} mm", flush=True)  # fmt: skip
@@ -186,9 +180,9 @@ def main() -> None:
         dataset = open_dataset(directories["prepare"])
         train_rows, test_rows = (dataset.rows(split_ids(directories["split"], 0, part)) for part in ("train", "test"))
         if number == 0:
-            append(phantom_rows(experiment, dataset, test_rows))
+            keep(phantom_rows(experiment, dataset, test_rows))
         rows, asked, sweeps[family] = family_rows(experiment, dataset, train_rows)
-        append(rows)
+        keep(rows)
     draw(sweeps, asked, experiment.data.classes)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rows import append
 
 from flows.plan import Step, plan_experiment
 from pipeline.adversarial.cost import noise_training
@@ -177,16 +178,6 @@ def existing() -> set[tuple[str, str]]:
         return {(row["setting"], row["family"]) for row in csv.DictReader(handle)}
 
 
-def append(row: dict[str, Any]) -> None:
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    new = not TABLE.is_file()
-    with TABLE.open("a", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, COLUMNS, restval="", lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("setting", choices=[*SETTINGS, *(f"{name}-floor" for name in SETTINGS)])
@@ -198,10 +189,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.setting.endswith("-floor"):
         for row in make_floor(arguments.setting.removesuffix("-floor"), arguments.cache):
-            append(row)
+            append(TABLE, [row], COLUMNS)
         return
     if arguments.one:
-        append(make_row(arguments.setting, arguments.families[0], arguments.cache, arguments.extra))
+        row = make_row(arguments.setting, arguments.families[0], arguments.cache, arguments.extra)
+        append(TABLE, [row], COLUMNS)
         return
     names = [name for name in arguments.families or FAMILIES if (arguments.setting, name) not in existing()]
     changes = [token for change in arguments.extra for token in ("--set", change)]

@@ -11,7 +11,6 @@ rightly (half of them by guessing). Rows are added to benchmarks/results/few_lab
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rows import append
 
 from flows.plan import plan_experiment
 from pipeline.adversarial.donors import Donors
@@ -115,14 +115,8 @@ def rows_of(name: str, experiment: Experiment, dataset: DataSet, rows: dict[str,
     return table
 
 
-def append(rows: list[dict[str, Any]]) -> None:
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    new = not TABLE.is_file()
-    with TABLE.open("a", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, COLUMNS, restval="", lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
+def keep(rows: list[dict[str, Any]]) -> None:
+    append(TABLE, rows, COLUMNS)
     for row in rows:
         print(
             {name: row[name] for name in ("family", "label", "fid", "fid_low", "fid_high", "named_rightly")}, flush=True
@@ -140,7 +134,7 @@ def main() -> None:
         family = name.split()[0]
         changes = ["data.train_per_class=null", f"gan.family={family}", f"gan.num_images={arguments.num_images}"]
         experiment = load_experiment(ROOT / "configs" / "pneumoniamnist.yaml", changes)
-        append(rows_of(name, experiment, *prepared(experiment, arguments.cache)))
+        keep(rows_of(name, experiment, *prepared(experiment, arguments.cache)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ them, the picture of the points of seed 0, which are kept in runs/gaussians.
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from contextlib import nullcontext
@@ -25,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from rows import append
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -181,17 +181,6 @@ def existing() -> set[tuple[int, str, str]]:
     return set(zip(rows["seed"], rows["objective"], rows["regulariser"], strict=True))
 
 
-def add(row: dict[str, Any]) -> None:
-    """One more line of the results, kept even if the next run is killed."""
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    new = not RESULTS.is_file()
-    with RESULTS.open("a", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, FIELDS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
 def main() -> None:
     torch.set_num_threads(1)
     seed, objectives = int(sys.argv[1]), sys.argv[2:] or list(OBJECTIVES)
@@ -205,7 +194,7 @@ def main() -> None:
         values = (seed, objective, regulariser, modes, round(high_quality, 4), seconds)
         POINTS.mkdir(parents=True, exist_ok=True)
         np.save(POINTS / f"{seed}-{objective}-{regulariser}.npy", made)
-        add(dict(zip(FIELDS, values, strict=True)))
+        append(RESULTS, [dict(zip(FIELDS, values, strict=True))], FIELDS)
     kept = {case: POINTS / f"0-{case[0]}-{case[1]}.npy" for case in product(OBJECTIVES, REGULARISERS)}
     whole = [name for name in OBJECTIVES if all(kept[name, regulariser].is_file() for regulariser in REGULARISERS)]
     if whole:

@@ -9,7 +9,6 @@ Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/hunt.py ROW [ROW ...]
 
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rows import append
 
 from pipeline.core.files import read_json
 
@@ -96,13 +96,7 @@ def add(name: str, one: dict[str, Any], kind: str, utility: dict[str, Any], minu
         **{key: f"{one[key]:.5g}" if one[key] is not None else "" for key in ("difference", "ci_low", "ci_high", "p")},
         **{key: utility["evidence"][key] for key in ("n_patients", "n_folds")},
     }  # fmt: skip
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    new = not TABLE.is_file()
-    with TABLE.open("a", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, FIELDS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(values)
+    append(TABLE, [values], FIELDS)
 
 
 def table() -> str:

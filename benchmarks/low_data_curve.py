@@ -12,7 +12,6 @@ Rows are added to benchmarks/results/low_data_curve.csv, and those that are ther
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from rows import append
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
@@ -87,13 +87,7 @@ def add_rows(config: Path, size: int, draws: int, changes: list[str], cache: Pat
     except DataError as error:
         print(f"{size} a class: {error}", flush=True)
         return key["settings"]
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    new = not TABLE.is_file()
-    with TABLE.open("a", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(key | row | {"auroc": f"{row['auroc']:.5f}"} for row in found.to_dict("records"))
+    append(TABLE, [key | row | {"auroc": f"{row['auroc']:.5f}"} for row in found.to_dict("records")], COLUMNS)
     return key["settings"]
 
 

@@ -9,7 +9,6 @@ Run: .venv/bin/python benchmarks/quality_speed.py [most images]    (appends to b
 
 from __future__ import annotations
 
-import csv
 import json
 import resource
 import subprocess
@@ -18,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from rows import append
 
 RESULT = Path(__file__).parent / "results" / "quality_speed.csv"
 WIDTH = 1280
@@ -77,12 +78,7 @@ def main(most: int) -> None:
             finished = subprocess.run(command, capture_output=True, text=True, check=True)
             row = json.loads(finished.stdout.splitlines()[-1])
             print(row)
-            is_new = not RESULT.is_file()
-            with RESULT.open("a", encoding="utf-8", newline="") as handle:
-                writer = csv.DictWriter(handle, list(row), lineterminator="\n")
-                if is_new:
-                    writer.writeheader()
-                writer.writerow(row)
+            append(RESULT, [row], list(row))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ Each repetition adds its row to benchmarks/results/real_nulls.csv; the table is 
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from rows import append
 from scipy import stats
 
 from flows.plan import plan_experiment
@@ -93,13 +93,8 @@ def repetition(number: int, experiment: Experiment, real: DataSet) -> dict[str, 
 
 
 def add(row: dict[str, object]) -> None:
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    new = not TABLE.is_file()
-    with TABLE.open("a", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, FIELDS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow({name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()})
+    shown = {name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()}
+    append(TABLE, [shown], FIELDS)
 
 
 def summary(rows: pd.DataFrame) -> str:

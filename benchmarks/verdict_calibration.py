@@ -13,7 +13,6 @@ Each case adds its row to benchmarks/results/verdict_calibration.csv; `plot` dra
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from rows import append
 from scipy import stats
 
 from pipeline.downstream import VerdictPlan, decide
@@ -140,16 +140,6 @@ def row(name: str, world: World, simulations: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def add(values: dict[str, object]) -> None:
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    new = not TABLE.is_file()
-    with TABLE.open("a", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, list(values), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(values)
-
-
 def plot() -> None:
     """False `helps` of every null with its interval; power over the number of patients."""
     rows = pd.read_csv(TABLE)
@@ -189,7 +179,7 @@ def main() -> None:
     for name in [case for asked in arguments.case for case in groups.get(asked, [asked])]:
         if name not in done:
             found = row(name, CASES[name], arguments.simulations)
-            add(found)
+            append(TABLE, [found], list(found))
             print(found, file=sys.stderr, flush=True)
 
 
