@@ -2,7 +2,8 @@
 
 Each row is one `radaug run` of a shipped configuration with the changes below, in a directory of its own; finished
 stages come from the cache. Its comparisons go to benchmarks/results/hunt.csv, all of them, and `table` prints
-docs/results.md's table. The test patients of a row are looked at once, by the verdict of that run.
+docs/results.md's table. The test patients of a row are opened once, by that run. AUROC decides, as the configurations
+say beforehand; sensitivity and specificity of the same pairs are told beside it.
 
 Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/hunt.py ROW [ROW ...] | table
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ import pandas as pd
 from rows import append
 
 from pipeline.core.files import read_json
+from pipeline.downstream import VerdictPlan, decide
+from pipeline.downstream.decide import read_predictions
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "hunt.csv"
@@ -70,48 +74,75 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "liver-added": ("demo", [arms(ADDED + PRETRAINED), "gan.num_images=60000", *QUICK]),
 }  # fmt: skip
 FIELDS = (
-    "row", "arm", "reference", "endpoint", "arm_kind", "difference", "ci_low", "ci_high", "p", "alone", "verdict",
-    "n_patients", "n_folds", "minutes",
+    "row", "kind", "arm", "reference", "endpoint", "difference", "ci_low", "ci_high", "p", "alone", "verdict",
+    "n_patients", "n_folds", "fits", "minutes",
 )  # fmt: skip
+ENDPOINTS = ("auroc", "sensitivity", "specificity")
+"""The first decides; the others are told of the same pairs of arms, with the threshold that was fixed on val."""
 
 
 def run_row(name: str) -> None:
+    """Run a row's configuration, and add its comparisons to the table."""
     config, changes = ROWS[name]
     out = ROOT / "runs" / f"hunt-{name}"
     command = [str(Path(sys.executable).parent / "radaug"), "run", f"configs/{config}.yaml", "--out", str(out)]
     started = time.monotonic()
     subprocess.run([*command, *(word for change in changes for word in ("--set", change))], check=True, cwd=ROOT)
-    minutes = (time.monotonic() - started) / 60
+    append(TABLE, comparisons(name, out, (time.monotonic() - started) / 60), FIELDS)
+
+
+def comparisons(name: str, out: Path, minutes: float) -> list[dict[str, Any]]:
+    """Every comparison of a finished run, in every endpoint."""
     utility = read_json(out / "verdict.json")["utility"]
-    for place, one in enumerate(utility["evidence"].get("comparisons", [])):
-        kind = "primary" if place == 0 else "planned" if one["p_holm"] is not None else "exploratory"
-        add(name, one, kind, utility, minutes)
+    plan = plan_in(utility["evidence"]["plan"], utility["evidence"]["arm"])
+    predictions = read_predictions(out / "predictions.csv")
+    rows = []
+    for endpoint in ENDPOINTS:
+        found = (
+            utility if endpoint == plan.endpoint else decide(predictions, replace(plan, endpoint=endpoint)).as_json()
+        )
+        for place, one in enumerate(found["evidence"]["comparisons"]):
+            decides = place == 0 and endpoint == plan.endpoint
+            rows.append({
+                "row": name, "kind": "primary" if decides else "exploratory", "alone": one["decision"],
+                "verdict": utility["decision"] if decides else "", "minutes": round(minutes, 1),
+                **{key: one[key] for key in ("arm", "reference", "endpoint")},
+                **{key: shown(one[key]) for key in ("difference", "ci_low", "ci_high", "p")},
+                **{key: found["evidence"][key] for key in ("n_patients", "n_folds")},
+                "fits": found["evidence"]["n_classifier_seeds"] * found["evidence"]["n_gan_seeds"],
+            })  # fmt: skip
+    return rows
 
 
-def add(name: str, one: dict[str, Any], kind: str, utility: dict[str, Any], minutes: float) -> None:
-    values = {
-        "row": name, "arm_kind": kind, "alone": one["decision"], "minutes": round(minutes, 1),
-        "verdict": utility["decision"] if kind == "primary" else "",
-        **{key: one[key] for key in ("arm", "reference", "endpoint")},
-        **{key: f"{one[key]:.5g}" if one[key] is not None else "" for key in ("difference", "ci_low", "ci_high", "p")},
-        **{key: utility["evidence"][key] for key in ("n_patients", "n_folds")},
-    }  # fmt: skip
-    append(TABLE, [values], FIELDS)
+def plan_in(values: dict[str, Any], arm: str) -> VerdictPlan:
+    """The plan as the run's verdict wrote it down, with the arm that it compared."""
+    return VerdictPlan(**values | {"positive": tuple(values["positive"]), "arm": arm, "comparisons": ()})
+
+
+def shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"
 
 
 def table() -> str:
-    """Every comparison of every row, in points."""
+    """Every comparison of every row: a line a pair of arms, differences in points with 95 % intervals."""
     lines = [
-        "| row | arm | against | difference, points (95 % interval) | alone | verdict |",
-        "|---|---|---|---|---|---|",
+        "| row (test patients) | arm | against | AUROC | sensitivity | specificity | verdict |",
+        "|---|---|---|---|---|---|---|",
     ]
-    rows = pd.read_csv(TABLE, keep_default_na=False)
-    for row in rows.to_dict("records"):
-        span = f" ({100 * float(row['ci_low']):+.1f} to {100 * float(row['ci_high']):+.1f})" if row["ci_low"] else ""
-        shown = f"{100 * float(row['difference']):+.1f}{span}"
-        cells = (row["row"], row["arm"], row["reference"], shown, row["alone"], row["verdict"])
-        lines.append(f"| {' | '.join(cells)} |")
+    rows = pd.read_csv(TABLE, keep_default_na=False, dtype=str)
+    for (name, arm, reference), pair in rows.groupby(["row", "arm", "reference"], sort=False):
+        cells = [points(pair[pair["endpoint"] == endpoint]) for endpoint in ENDPOINTS]
+        verdict = "".join(pair["verdict"])
+        told = f"**{verdict}**" if verdict else pair["alone"].iloc[0]
+        place = f"{name} ({pair['n_patients'].iloc[0]})"
+        lines.append(f"| {' | '.join((place, arm, reference, *cells, told))} |")
     return "\n".join(lines)
+
+
+def points(rows: pd.DataFrame) -> str:
+    one = rows.iloc[0]
+    span = f" ({100 * float(one['ci_low']):+.1f} to {100 * float(one['ci_high']):+.1f})" if one["ci_low"] else ""
+    return f"{100 * float(one['difference']):+.1f}{span}"
 
 
 def main() -> None:
