@@ -39,11 +39,6 @@ def subgroup_table(metrics: pd.DataFrame) -> Table | None:
     return Table(caption, header, tuple(cells), tuple(tones), tight=True)
 
 
-def subgroup_notes(metrics: pd.DataFrame) -> tuple[str, ...]:
-    """Warnings that one subgroup gains at another's cost, as sentences."""
-    return tuple(metrics["detail"][metrics["metric"] == _WARNING])
-
-
 def _figure(rows: pd.DataFrame, name: str) -> str:
     lines = []
     for metric, sign in ((name, False), (name + _DIFFERENCE, True)):
