@@ -8,7 +8,7 @@ from pipeline.report.tables import Table
 from pipeline.report.words import metric_name, number, with_interval
 
 _FIGURES = ("auroc", "sensitivity", "specificity")
-_DIFFERENCE, _WARNING = "_difference", "subgroup_warning"
+_DIFFERENCE = "_difference"
 _PROBE, _PROBE_WARNING = "probe", "probe_warning"
 
 
