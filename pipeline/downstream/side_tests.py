@@ -29,7 +29,8 @@ def side_tests(
 
     `delong_p`: the AUROC of scores averaged over an arm's fits, fold by fold, patients as clusters. `mcnemar`: of calls
     by the majority of an arm's fits, each at its own threshold, images taken as independent; counts of diseased
-    (sensitivity) and healthy images that only one arm got right. `sign_flip_p`: over labelled draws or folds.
+    (sensitivity) and healthy images that only one arm got right. Neither is given where folds share patients (labelled
+    draws), since their tests are not independent. `sign_flip_p`: over labelled draws or folds.
     """
     test = table[(table["split"] == "test") & table["arm"].isin(arms)]
     test = test.assign(score=disease_score(test, positive), disease=test["label"].isin(positive))
@@ -39,10 +40,13 @@ def side_tests(
         test.pivot_table(index=["fold", "image_id"], columns="arm", values=name).loc[diseased.index, list(arms)]
         for name in ("score", "called")
     )
-    found: dict[str, Any] = {"delong_p": _delong(scores, diseased, tests)}
-    right = (shares >= 0.5).eq(diseased, axis=0)
-    for name, side in (("sensitivity", diseased), ("specificity", ~diseased)):
-        found[f"mcnemar_{name}"] = _mcnemar(right[side].to_numpy())
+    found: dict[str, Any] = {}
+    patients = [set(test.patients) for test in tests.values()]
+    if sum(map(len, patients)) == len(set().union(*patients)):
+        found["delong_p"] = _delong(scores, diseased, tests)
+        right = (shares >= 0.5).eq(diseased, axis=0)
+        for name, side in (("sensitivity", diseased), ("specificity", ~diseased)):
+            found[f"mcnemar_{name}"] = _mcnemar(right[side].to_numpy())
     if len(difference.by_fold) >= _FEWEST_DRAWS:
         found["sign_flip_p"] = sign_flip(list(difference.by_fold.values()))
     return found
@@ -54,10 +58,7 @@ def _thresholds(test: pd.DataFrame, fits: Sequence[Fit]) -> np.ndarray:
 
 
 def _delong(scores: pd.DataFrame, diseased: pd.Series, tests: dict[str, TestSet]) -> float | None:
-    """None where it cannot be computed, or where folds share patients, so that their tests are not independent."""
-    patients = [set(test.patients) for test in tests.values()]
-    if sum(map(len, patients)) > len(set().union(*patients)):
-        return None
+    """None where it cannot be computed."""
     values, variances = [], []
     for fold, test in tests.items():
         at = pd.MultiIndex.from_product([[fold], test.image_ids])

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.config.experiment import Experiment
 from pipeline.report.reading import Run
 from pipeline.report.tables import PER_PATIENT, Table
-from pipeline.report.words import confidence, count, metric_name, number
+from pipeline.report.words import confidence, count, metric_name, p_value
 
 _LAYOUTS = {
     "holdout": "patients were divided once into training, validation and test",
@@ -43,7 +43,7 @@ def comparisons_table(run: Run) -> Table | None:
         kind = "primary" if place == 0 else "planned" if one["p_holm"] is not None else "not planned"
         shown = _points(one["difference"], one["ci_low"], one["ci_high"])
         crossed = _points(one["difference"], one["bca_low"], one["bca_high"])
-        p_values = (number(one["p"]), number(one["p_holm"]))
+        p_values = (p_value(one["p"]), p_value(one["p_holm"]))
         rows.append((one["arm"], one["reference"], kind, shown, crossed, *p_values, one["decision"].replace("_", " ")))
         tones.append({"harms": "bad", "inconclusive": "caution"}.get(one["decision"], "") if place == 0 else "")
     header = (
@@ -66,18 +66,20 @@ def side_tests_table(run: Run) -> Table | None:
     tests = _evidence(run).get("tests")
     if not tests:
         return None
-    rows = [("DeLong, AUROC of the scores averaged over fits", number(tests.get("delong_p")), "")]
+    rows = []
+    if tests.get("delong_p") is not None:
+        rows.append(("DeLong, AUROC of the scores averaged over fits", p_value(tests["delong_p"]), ""))
     for side in ("sensitivity", "specificity"):
         found = tests.get(f"mcnemar_{side}")
         if found:
             who = f"only the arm right: {found['only_arm']}; only the reference right: {found['only_reference']}"
-            rows.append((f"McNemar, {side} of majority calls", number(found["p"]), who))
+            rows.append((f"McNemar, {side} of majority calls", p_value(found["p"]), who))
     if "sign_flip_p" in tests:
-        rows.append(("Sign flips over labelled draws or folds", number(tests["sign_flip_p"]), ""))
+        rows.append(("Sign flips over labelled draws or folds", p_value(tests["sign_flip_p"]), ""))
     caption = (
         "Classical tests of the primary pair. They know these fits only, not others: they are told and do not decide."
     )
-    return Table(caption, ("Test", "p", "Images"), tuple(rows))
+    return Table(caption, ("Test", "p", "Images"), tuple(rows)) if rows else None
 
 
 def methods_sentence(run: Run) -> str:

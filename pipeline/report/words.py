@@ -170,6 +170,11 @@ def number(value: float | int | str | None, digits: int = 3) -> str:
     return str(value) if isinstance(value, int) else f"{value:.{digits}f}"
 
 
+def p_value(value: float | None) -> str:
+    """A p-value for a table, never 0."""
+    return "<0.001" if value is not None and value < 0.001 else number(value)
+
+
 def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
     """`0.912 (0.850 to 0.960)`, or the bare value where no interval was given."""
     if not (math.isfinite(low) and math.isfinite(high)):
