@@ -82,9 +82,19 @@ def test_a_required_control_that_is_missing_is_named() -> None:
     assert decide(simulate({REFERENCE: 0.0, POOL: 2.0, PSEUDO: 0.3}), PLAN).decision == "helps"
 
 
-def test_pseudo_labels_that_beat_the_pool_gan_are_recommended() -> None:
-    found = decide(simulate({REFERENCE: 0.0, AUGMENTED: 0.0, POOL: 0.8, PSEUDO: 2.5}), PLAN)
-    assert f"{PSEUDO} beats {POOL}: the archive helps more without the GAN." in found.reasons
+@pytest.mark.parametrize("others", [{AUGMENTED: 0.0}, {}])
+def test_pseudo_labels_that_beat_the_pool_gan_are_recommended(others: dict[str, float]) -> None:
+    """Whether the pool GAN is the primary arm or not."""
+    found = decide(simulate({REFERENCE: 0.0, **others, POOL: 0.8, PSEUDO: 2.5}), PLAN)
+    advice = [reason for reason in found.reasons if reason.startswith("Use your archive, not the GAN")]
+    assert len(advice) == 1 and f"{PSEUDO} beats {POOL} (-" in advice[0]
+
+
+def test_a_control_without_an_archive_that_beats_the_arm_is_recommended_too() -> None:
+    found = decide(simulate({REFERENCE: 0.0, AUGMENTED: 0.0, OVERSAMPLING: 2.0}), PLAN)
+    assert any(reason.startswith(f"The GAN is not needed: {OVERSAMPLING} beats") for reason in found.reasons)
+    equal = decide(simulate({REFERENCE: 0.0, AUGMENTED: 0.8, OVERSAMPLING: 0.8}), PLAN)
+    assert not any("not needed" in reason for reason in equal.reasons)
 
 
 def test_draws_of_the_training_set_are_paired_and_their_scatter_counts() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.config.arms import REFERENCE_ARM
+from pipeline.config.arms import REFERENCE_ARM, arm_facts
 from pipeline.downstream.comparison import Mean
 from pipeline.measures.resampling import MIN_PATIENTS
 
@@ -155,6 +155,8 @@ def _remarks(compared: Sequence[Compared], evidence: dict[str, Any]) -> list[str
         if one.arm != primary.arm and one.reference == REFERENCE_ARM:
             planned = "planned" if one.p_holm is not None else "not planned, so exploratory"
             found.append(f"{one.arm} ({planned}): {one.points} over {one.reference}, {one.span}.")
-        elif one.arm != primary.arm and one.decision == "harms":
-            found.append(f"{one.reference} beats {one.arm}: the archive helps more without the GAN.")
+        elif one.reference != REFERENCE_ARM and one.decision == "harms":
+            facts = arm_facts(one.reference)
+            advice = "Use your archive, not the GAN" if facts and facts.pool else "The GAN is not needed"
+            found.append(f"{advice}: {one.reference} beats {one.arm} ({one.points}, {one.span}).")
     return found
