@@ -73,6 +73,10 @@ CASES: dict[str, World] = {
         f"power-sensitivity-{n}": World(patients=n, gain=0.4, fit_sd=0.1, seeds=4, endpoint="sensitivity")
         for n in (30, 60, 120, 240, 480)
     },
+    **{
+        f"fits-sensitivity-{n}": World(patients=240, gain=0.4, fit_sd=0.1, seeds=n, endpoint="sensitivity")
+        for n in (8, 16)
+    },
 }
 PLAN = VerdictPlan(positive=("disease",), bootstrap=400)
 
