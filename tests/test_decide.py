@@ -128,6 +128,15 @@ def test_missing_columns_arms_and_pairs_are_named() -> None:
         decide(table.assign(score_disease=np.nan), PLAN)
 
 
+@pytest.mark.parametrize("column", ["label", "patient_id"])
+def test_an_image_with_two_labels_or_patients_is_refused(column: str) -> None:
+    table = simulate(0)
+    at = table.index[(table["split"] == "test") & (table["arm"] == AUGMENTED) & (table["label"] == "disease")][0]
+    table.loc[at, column] = "normal"
+    with pytest.raises(DataError, match=r"1 image\(s\) have another label or patient_id"):
+        decide(table, PLAN)
+
+
 def test_a_verdict_is_json() -> None:
     found = json.loads(json.dumps(decide(simulate(8), PLAN).as_json()))
     assert set(found) == {"decision", "reasons", "evidence"}

@@ -153,6 +153,13 @@ def checked(predictions: pd.DataFrame) -> pd.DataFrame:
     if not np.isfinite(numbers.to_numpy()).all():
         raise DataError("predictions: some scores are empty or not finite.")
     table[scores] = numbers
+    facts = table[["fold", "image_id", "patient_id", "label"]].drop_duplicates()
+    unlike = int(facts.duplicated(["fold", "image_id"]).sum())
+    if unlike:
+        raise DataError(
+            f"predictions: {unlike} image(s) have another label or patient_id in one arm or fit than in another. Arms "
+            "are compared on the same images: give each image one label and one patient."
+        )
     return table
 
 
