@@ -68,9 +68,9 @@ ROWS: dict[str, tuple[str, list[str]]] = {
             "data.split.draws=3", *QUICK,
         ],
     ),
-    "nih-added": ("nih-cxr", [arms(ADDED), *SMALL_64, *QUICK]),
+    "nih-added": ("nih-cxr", [arms(ADDED), "gan.family=vae-gan", *SMALL_64, *QUICK]),
     "adrenal-minority": ("adrenal3d", [arms(MINORITY), "gan.num_images=10000", *QUICK]),
-    "tcga-added": ("tcga-contrast", [arms(ADDED), *SMALL_64, *QUICK]),
+    "tcga-added": ("tcga-contrast", [arms(ADDED), "gan.family=vae-gan", *SMALL_64, *QUICK]),
     "liver-added": ("demo", [arms(ADDED + PRETRAINED), "gan.num_images=60000", *QUICK]),
 }  # fmt: skip
 FIELDS = (
