@@ -69,7 +69,13 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "nih-added": ("nih-cxr", [arms(ADDED), "gan.family=vae-gan", *SMALL_64, *QUICK]),
-    "adrenal-minority": ("adrenal3d", [arms(MINORITY), "gan.num_images=10000", *QUICK]),
+    "adrenal-minority": (
+        "adrenal3d",
+        [
+            arms(MINORITY), "gan.family=vae-gan", "gan.num_images=6000", "gan.generator_width=8",
+            "gan.discriminator_width=8", *QUICK,
+        ],
+    ),
     "tcga-added": ("tcga-contrast", [arms(ADDED), "gan.family=vae-gan", *SMALL_64, *QUICK]),
     "liver-added": ("demo", [arms(ADDED + PRETRAINED), "gan.num_images=60000", *QUICK]),
 }  # fmt: skip
