@@ -4,12 +4,11 @@ Each row is a process of its own, on one thread, and two steps: the first has ev
 second none; the second's processor time is given. `training_mib` is the peak less what the process held before its
 first step (Python, torch, weights and images).
 
-Run: .venv/bin/python benchmarks/memory.py    (about 6 minutes; writes benchmarks/results/memory.csv)
+Run: .venv/bin/python benchmarks/memory.py    (about 6 minutes; adds what is missing to benchmarks/results/memory.csv)
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import resource
 import subprocess
@@ -17,6 +16,9 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+from rows import append
 
 from pipeline.adversarial.cost import noise_training
 from pipeline.adversarial.loop import train
@@ -65,19 +67,21 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def existing() -> list[dict[str, Any]]:
+    """The cases whose rows are there."""
+    if not RESULT.is_file():
+        return []
+    kept: list[dict[str, Any]] = pd.read_csv(RESULT)[list(CASES[0])].to_dict("records")
+    return kept
+
+
 def main() -> None:
-    RESULT.parent.mkdir(exist_ok=True)
-    with RESULT.open("w", encoding="utf-8", newline="") as handle:
-        for case in CASES:
-            command = [sys.executable, __file__, json.dumps(case)]
-            finished = subprocess.run(command, capture_output=True, text=True, check=True)
-            row = json.loads(finished.stdout.splitlines()[-1])
-            print(row)
-            writer = csv.DictWriter(handle, list(row), lineterminator="\n")
-            if case == CASES[0]:
-                writer.writeheader()
-            writer.writerow(row)
-            handle.flush()
+    for case in (case for case in CASES if case not in existing()):
+        command = [sys.executable, __file__, json.dumps(case)]
+        finished = subprocess.run(command, capture_output=True, text=True, check=True)
+        row = json.loads(finished.stdout.splitlines()[-1])
+        print(row)
+        append(RESULT, [row], list(row))
 
 
 if __name__ == "__main__":
