@@ -13,7 +13,8 @@ from pipeline.core.errors import DataError
 from pipeline.measures.blocks import on_device, products
 from pipeline.measures.frechet import feature_sets
 
-_BLOCK = 1024
+_BLOCK, _PAIRS = 1024, 2**24
+"""Rows of a block, and pairs in it, at most: where there are many columns a block has fewer rows."""
 _ROUNDING = 1e-10
 
 
@@ -100,7 +101,7 @@ def _edges(features: np.ndarray, k: int, device: str) -> Tensor:
 def _squared_distances(one: np.ndarray, two: np.ndarray, device: str) -> Iterator[tuple[slice, Tensor]]:
     """Blocks of the [N, M] squared distances, with their rows; what is no more than rounding error is exactly 0."""
     lengths = [(on_device(part, device) ** 2).sum(dim=1) for part in (one, two)]
-    for rows, inner in products(one, two, _BLOCK, device):
+    for rows, inner in products(one, two, max(1, min(_BLOCK, _PAIRS // len(two))), device):
         scale = lengths[0][rows, None] + lengths[1]
         distances = scale - 2 * inner
         yield rows, torch.where(distances > _ROUNDING * scale, distances, 0.0)
