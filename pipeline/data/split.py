@@ -106,11 +106,16 @@ def split_ids(split_dir: Path, fold: int, split: str) -> list[str]:
     Raises:
         DataError: there is no such fold.
     """
+    part = _rows_of_fold(split_dir, fold)
+    return list(part["image_id"][part["split"] == split])
+
+
+def _rows_of_fold(split_dir: Path, fold: int) -> pd.DataFrame:
     splits = read_table(split_dir / SPLITS_FILE)
     part = splits[splits["fold"] == str(fold)]
     if part.empty:
         raise DataError(f"{SPLITS_FILE}: there is no fold {fold}; it has {splits['fold'].nunique()}, counted from 0.")
-    return list(part["image_id"][part["split"] == split])
+    return part
 
 
 def open_fold(prepare: Path, split_dir: Path, fold: int) -> DataSet:
@@ -120,10 +125,9 @@ def open_fold(prepare: Path, split_dir: Path, fold: int) -> DataSet:
         DataError: there is no such fold, or the directories do not belong together.
         LeakageError: a patient, or an image pixel for pixel, is on more than one side of the fold.
     """
-    dataset = open_dataset(prepare)
-    hidden = dataset.manifest["image_id"].isin(split_ids(split_dir, fold, "unlabelled"))
-    splits = read_table(split_dir / SPLITS_FILE)
-    assert_no_leakage(splits[splits["fold"] == str(fold)], read_table(split_dir / "manifest.csv"))
+    dataset, part = open_dataset(prepare), _rows_of_fold(split_dir, fold)
+    assert_no_leakage(part, read_table(split_dir / "manifest.csv"))
+    hidden = dataset.manifest["image_id"].isin(part["image_id"][part["split"] == "unlabelled"])
     return replace(dataset, manifest=dataset.manifest.assign(label=dataset.manifest["label"].mask(hidden, "")))
 
 
