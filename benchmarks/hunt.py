@@ -41,8 +41,11 @@ MINORITY = [
     "real+classical", "real+classical+classweights", OVERSAMPLING, "real+classical+logitadjustment",
     "real+classical+refit", "minority-synthetic",
 ]  # fmt: skip
+POOL_ALONE = ["real+classical", "real+classical+pseudolabels", "pool-gan"]
+CURATED = ["real+classical", OVERSAMPLING, MIXUP, "real+classical+synthetic@0.5", "real+classical+curated@0.5"]
 SMALL_64 = ["gan.generator_width=16", "gan.discriminator_width=16", "gan.num_images=40000"]
 QUICK = ["classifier.steps=300", "classifier.seeds=3"]
+EIGHT_DRAWS = ["data.split.draws=8", "classifier.steps=300", "classifier.seeds=2"]
 
 
 def arms(names: list[str]) -> str:
@@ -60,6 +63,21 @@ ROWS: dict[str, tuple[str, list[str]]] = {
             arms(POOL), "gan.family=s3gan", "gan.num_images=60000", "data.surplus=unlabelled", "data.split.draws=3",
             "classifier.encoder_images=30000", *QUICK,
         ],
+    ),
+    **{
+        f"pneumonia-{size}-pool-8": (
+            "pneumoniamnist",
+            [
+                arms(POOL_ALONE), "gan.family=s3gan", "gan.num_images=60000", "data.surplus=unlabelled",
+                f"data.train_per_class={size}", *EIGHT_DRAWS,
+            ],
+        )
+        for size in (10, 50)
+    },
+    "pneumonia-50-curated-8": ("pneumoniamnist", [arms(CURATED), "gan.num_images=60000", *EIGHT_DRAWS]),
+    "nih-curated": (
+        "nih-cxr",
+        [arms([*CURATED, "pretrained+classical"]), "gan.family=vae-gan", *SMALL_64, *QUICK],
     ),
     "pneumonia-200-to-20": (
         "pneumoniamnist",

@@ -85,6 +85,33 @@ def validate(config: Path, *, overrides: Overrides | None = None) -> None:
 
 
 @app.command
+def curve(
+    config: Path,
+    *,
+    sizes: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="")] = (10, 25, 50, 100, 200),
+    draws: int = 5,
+    arm: str = "real+classical+synthetic@1",
+    out: Out = None,
+    overrides: Overrides | None = None,
+) -> None:
+    """Draw the low-data curve of CONFIG: how many real images is a synthetic set worth?
+
+    For every one of SIZES, the number of real training images a class, up to DRAWS training sets that share no patient,
+    each with a GAN of its own. Into runs/NAME-curve unless --out is given.
+    """
+    experiment = load_experiment(config, overrides or [])
+    place = out or Path("runs") / f"{experiment.name}-curve"
+    most = f"at most {len(sizes) * draws * experiment.gan.gan_seeds} GANs of {experiment.gan.num_images:,} images"
+    print(f"{len(sizes)} sizes, up to {draws} draws each: {most}.")
+    server = start_server()
+    from flows.curve import curve_flow
+
+    wait_for_server(server)
+    _show_progress()
+    print(f"Curve: {curve_flow(experiment.model_dump(mode='json'), str(place), sizes, draws, arm)}")
+
+
+@app.command
 def sample(
     run_dir: Annotated[Path, Parameter(name="RUN")],
     *,

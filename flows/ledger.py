@@ -14,7 +14,7 @@ from pipeline.data.dataset import read_table, write_table
 
 LEDGER = "ledger.csv"
 COLUMNS = ("test_set", "when", "run", "stage", "fingerprint", "look")
-_LOOKING = {"test": ("verdict", "anomaly", "privacy"), "external": ("verdict",)}
+_LOOKING = {"test": ("verdict", "anomaly", "privacy", "curve"), "external": ("verdict",)}
 
 
 def record_looks(cache: Path, out: Path, directories: dict[str, Path], run: str) -> None:

@@ -27,6 +27,10 @@ _FINAL = (
     "predictions.csv",
     "manifest.csv",
     "ledger.csv",
+    "curve.html",
+    "curve.csv",
+    "points.csv",
+    "left_out.csv",
     FAULT_LOG,
 )
 _LINKED = ("stages", "synthetic", "checkpoints")

@@ -54,15 +54,8 @@ def _write_pictures(folder: Path, pictures: dict[str, Picture]) -> None:
 
 
 def _render(run: Run, redact: Redaction, made_tables: Tables, pictures: dict[str, Picture], *, shareable: bool) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     experiment = run.experiment
-    page = environment.get_template("template.html.j2")
+    page = templates().get_template("template.html.j2")
     return page.render(
         made_tables,
         run=run,
@@ -85,6 +78,17 @@ def _render(run: Run, redact: Redaction, made_tables: Tables, pictures: dict[str
         num_gans=len(run.of_kind("fit-gan")),
         config=config_without_paths(experiment) if shareable else run.config_text,
         glossary=GLOSSARY,
+    )
+
+
+def templates() -> Environment:
+    """The pages' templates, which escape what they are given."""
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
@@ -113,7 +117,7 @@ def _tables(run: Run, redact: Redaction) -> Tables:
         "anomaly": tables.anomaly_table(run),
         "memorisation": tables.memorisation_table(run),
         "audit": tables.audit_table(run),
-        "ledger": tables.ledger_table(run),
+        "ledger": None if run.ledger is None else tables.look_table(run.ledger),
         "stages": tables.stages_table(run),
         "versions": tables.versions_table(run),
         "all_means": tables.all_means_table(run),

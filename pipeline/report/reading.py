@@ -215,5 +215,14 @@ def _read_table(path: Path, name: str, columns: Iterable[str]) -> pd.DataFrame:
     return table
 
 
+def read_numbers(root: Path, name: str, numbers: Iterable[str], texts: Iterable[str]) -> pd.DataFrame:
+    """A CSV file with the columns of `numbers` as numbers and all others as text.
+
+    Raises:
+        UserError: it is missing, or lacks one of the columns.
+    """
+    return _with_numbers(_read(root, name, (*numbers, *texts)), numbers)
+
+
 def _with_numbers(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     return table.assign(**{column: pd.to_numeric(table[column], errors="coerce") for column in columns})

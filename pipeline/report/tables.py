@@ -244,11 +244,8 @@ def audit_table(run: Run) -> Table:
     return Table("Checks of the data before anything was trained.", header, _text_rows(rows, columns), tones)
 
 
-def ledger_table(run: Run) -> Table | None:
-    """The looks at test patients, whatever columns the ledger has; None without a ledger."""
-    ledger = run.ledger
-    if ledger is None:
-        return None
+def look_table(ledger: pd.DataFrame) -> Table:
+    """The looks at test patients, whatever columns the ledger has."""
     header = tuple(metric_name(name) for name in ledger.columns)
     return Table("Every look at test patients.", header, _text_rows(ledger, list(ledger.columns)))
 

@@ -1,0 +1,137 @@
+"""The low-data curve as a flow: small experiments on more and more training images, tested on the same patients."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from prefect import flow
+
+from flows.faults import faults_kept_in
+from flows.flow import describe_execution, run_stage
+from flows.ledger import record_looks
+from flows.plan import Step, plan_experiment
+from flows.run_directory import FAULT_LOG, cache_of, open_run
+from pipeline.config import Experiment
+from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate
+from pipeline.config.loading import validate_experiment
+from pipeline.core.cache import execute
+from pipeline.core.errors import ConfigError, DataError, UserError
+from pipeline.data.dataset import read_table, write_table
+from pipeline.downstream.decide import VerdictPlan
+from pipeline.downstream.figures import patient_units
+from pipeline.downstream.low_data_curve import POINT_COLUMNS, curve_plan, curve_table, size_points, size_row
+from pipeline.downstream.train import PREDICTIONS
+from pipeline.downstream.verdict import plan_of
+from pipeline.report.curve_page import write_curve_page
+
+logger = logging.getLogger(__name__)
+_ROOMS = ("data", "adversarial", "synthesis", "downstream")
+_LEAST_SIZES = 2
+
+
+@flow(name="radaug-curve", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)
+def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws: int, arm: str) -> Path:
+    """Train on `sizes` real images a class with and without synthetic ones, and write the curve into `out`.
+
+    Every size has up to `draws` training sets that share no patient, each with a GAN of its own that saw nothing else.
+    Sizes that the data cannot give are left out, with their reasons.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigError: `arm` is no arm that may help.
+        UserError: fewer than two different sizes.
+        DataError: the data can give fewer than two of the sizes.
+        RadaugError: a stage refused or could not go on.
+    """
+    settings = validate_experiment(experiment, "the flow's parameters")
+    _check(sizes, arm)
+    place = Path(out)
+    with open_run(place, settings), faults_kept_in(place / FAULT_LOG, "curve"):
+        plan = curve_plan(plan_of(settings.verdict, settings.data.positive, settings.seed), arm)
+        rows: list[dict[str, Any]] = []
+        points: list[dict[str, Any]] = []
+        left_out: dict[int, str] = {}
+        for size in sorted(sizes):
+            try:
+                row, own = _measure(settings, plan, size, draws, place)
+            except _NotEnough as error:
+                left_out[size] = str(error)
+                logger.warning("%d images a class: left out. %s", size, error)
+                continue
+            rows.append(row)
+            points += own
+        if len(rows) < _LEAST_SIZES:
+            raise DataError(f"A curve needs two sizes at least. {' '.join(left_out.values())}")
+        write_table(place / "points.csv", pd.DataFrame(points, columns=list(POINT_COLUMNS)))
+        lost = pd.DataFrame(left_out.items(), columns=["size", "reason"])
+        write_table(place / "left_out.csv", lost)
+        write_table(place / "curve.csv", curve_table(rows, plan.alpha))
+        return write_curve_page(place)
+
+
+class _NotEnough(DataError):
+    """The data cannot give a training set of this size."""
+
+
+def _check(sizes: Sequence[int], arm: str) -> None:
+    if len(set(sizes)) < max(_LEAST_SIZES, len(sizes)) or min(sizes) < 1:
+        raise UserError(f"--sizes needs two or more different numbers, such as 10 25 50; found {list(sizes)}.")
+    if not is_candidate(arm):
+        raise ConfigError(f"--arm {arm}: is no arm that may help. Name one that learns from a GAN.")
+
+
+def _measure(
+    settings: Experiment, plan: VerdictPlan, size: int, draws: int, place: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Make every stage of one size, and compare its arms on the test patients."""
+    cache, fault_log = cache_of(place), place / FAULT_LOG
+
+    def made(step: Step, directories: dict[str, Path]) -> Path:
+        execution = run_stage(step, directories, cache, fault_log)
+        logger.info("%d a class: %s", size, describe_execution(step.name, execution))
+        return execution.directory
+
+    for number in range(draws, 0, -1):
+        ingest, split, *steps = plan_experiment(_at_size(settings, size, number, plan.arm))
+        directories = {ingest.name: made(ingest, {})}
+        try:
+            execute(split.stage(directories), cache)
+            break
+        except DataError as error:
+            if number == 1:
+                raise _NotEnough(str(error)) from None
+    for step in (split, *steps):
+        if step.room in _ROOMS and step.name != "verdict":
+            directories[step.name] = made(step, directories)
+    tables = {name: at / PREDICTIONS for name, at in directories.items() if name.startswith("downstream")}
+    predictions = pd.concat([read_table(path) for path in tables.values()], ignore_index=True)
+    looks = {"split": directories["split"], f"curve, {size} a class": directories[list(tables)[-1]]}
+    record_looks(cache, place, looks, settings.name)
+    row = size_row(predictions, plan, size) | _patients(directories["split"])
+    return row, size_points(predictions, plan, size)
+
+
+def _at_size(settings: Experiment, size: int, draws: int, arm: str) -> Experiment:
+    """The experiment with `size` training images a class in `draws` draws, and no arm but `arm` and its controls."""
+    facts = arm_facts(arm)
+    controls = (*facts.controls, *(one for one in facts.also if one in settings.arms)) if facts else ()
+    values = settings.model_dump(mode="json")
+    values["data"]["train_per_class"] = size
+    values["data"]["split"]["draws"] = draws
+    values["arms"] = list(dict.fromkeys((REFERENCE_ARM, *controls, arm)))
+    values["verdict"] |= {"arm": arm, "comparisons": []}
+    return validate_experiment(values, f"{size} training images a class")
+
+
+def _patients(split: Path) -> dict[str, float]:
+    """Mean number of training patients of a draw; images without an id count as patients, and are counted too."""
+    train = read_table(split / "splits.csv").query("split == 'train'")
+    known = train.merge(read_table(split / "manifest.csv")[["image_id", "patient_id"]], on="image_id")
+    drawn = known.assign(unit=patient_units(known)).groupby("fold")["unit"].nunique()
+    return {"train_patients": float(drawn.mean()), "without_patient": int((known["patient_id"] == "").sum())}
