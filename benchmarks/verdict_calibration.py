@@ -39,6 +39,8 @@ class World:
     Attributes:
         gain: added to the augmented arm's separation; `difference` in the table says what that is in the endpoint.
         layout: holdout, kfold (other patients in every fold), or draws (the same test patients in every fold).
+        images: a patient has 1 to so many.
+        one_in: one patient in so many is diseased.
         fit_sd, gan_sd, fold_sd: scatter of classifier seeds, GAN seeds, and folds' effects.
     """
 
@@ -49,6 +51,8 @@ class World:
     layout: str = "holdout"
     endpoint: str = "auroc"
     separation: float = 1.5
+    images: int = 3
+    one_in: int = 2
     gain: float = 0.0
     fit_sd: float = 0.25
     gan_sd: float = 0.0
@@ -66,6 +70,9 @@ CASES: dict[str, World] = {
     "null-gan-seeds": World(gan_seeds=3, seeds=2, gan_sd=0.25, fit_sd=0.15),
     "null-kfold": World(folds=3, layout="kfold", patients=90, fit_sd=0.15, gan_sd=0.0),
     "null-draws": World(folds=5, layout="draws", fold_sd=0.2, seeds=2),
+    "null-rare-disease": World(patients=150, one_in=10),
+    "null-many-images": World(patients=40, images=12),
+    "null-8-draws-1-seed": World(folds=8, layout="draws", fold_sd=0.2, seeds=1),
     "null-sensitivity": World(endpoint="sensitivity", patients=120),
     "null-specificity-kfold": World(endpoint="specificity", folds=3, layout="kfold", patients=120),
     **{f"power-auroc-{n}": World(patients=n, gain=0.4, fit_sd=0.1, seeds=4) for n in (30, 60, 120, 240, 480)},
@@ -108,11 +115,11 @@ def simulate(world: World, seed: int) -> pd.DataFrame:
 def _people(world: World, random: np.random.Generator, name: str, patients: int = 0) -> pd.DataFrame:
     """Images of patients, half of them diseased, with the difficulty that all readers see."""
     patients = patients or world.patients
-    owner = np.repeat(np.arange(patients), random.integers(1, 4, patients))
+    owner = np.repeat(np.arange(patients), random.integers(1, world.images + 1, patients))
     difficulty = random.normal(size=patients)[owner] * 0.8 + random.normal(size=len(owner)) * 0.5
     names = np.char.add(f"{name}-", owner.astype(str))
     ids = np.char.add(np.char.add(names, "-"), np.arange(len(owner)).astype(str))
-    return pd.DataFrame({"patient_id": names, "image_id": ids, "diseased": owner % 2 == 0, "difficulty": difficulty})
+    return pd.DataFrame({"patient_id": names, "image_id": ids, "diseased": owner % world.one_in == 0, "difficulty": difficulty})
 
 
 def _judged(people: pd.DataFrame, separation: float, random: np.random.Generator) -> pd.DataFrame:

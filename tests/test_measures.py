@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import expit
 from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
 from pipeline.downstream.power import hanley_mcneil_variance
-from pipeline.measures.classification import weighted_auroc, weighted_rate, youden_threshold
+from pipeline.measures.classification import choose_threshold, weighted_auroc, weighted_rate, youden_threshold
 from pipeline.measures.resampling import Spread, interval, patient_weights, spread_of_fits
 
 
@@ -51,6 +52,41 @@ def test_youden_threshold_is_the_best_of_all_thresholds(seed: int) -> None:
 
 def test_youden_threshold_lies_between_images() -> None:
     assert youden_threshold(np.array([0.1, 0.2, 0.6, 0.9]), np.array([False, False, True, True])) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_smoothed_youden_threshold_equals_scipys_kernel_estimate(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    positive = np.arange(70) >= 40
+    score = random.normal(1.2 * positive, 1.0 + 0.5 * positive)
+    found = choose_threshold("youden-smoothed", score, positive)
+    kernels = []
+    for side in (score[~positive], score[positive]):
+        width = 0.9 * min(side.std(ddof=1), stats.iqr(side) / 1.34) * len(side) ** -0.2
+        kernels.append(stats.gaussian_kde(side, bw_method=width / side.std(ddof=1)))
+    order = np.sort(score)
+    cuts = (order[1:] + order[:-1]) / 2
+    gain = [np.subtract(*(kernel.integrate_box_1d(-np.inf, cut) for kernel in kernels)) for cut in cuts]
+    assert found == pytest.approx(cuts[int(np.argmax(gain))])
+
+
+def test_smoothed_youden_threshold_finds_the_crossing_of_two_normal_distributions() -> None:
+    # N(0, 1) and N(1.5, 1) cross at 0.75, where the Youden index is largest (Fluss et al. 2005, equation 5)
+    random = np.random.default_rng(0)
+    positive = np.arange(4000) >= 2000
+    logits = random.normal(1.5 * positive, 1.0)
+    assert choose_threshold("youden-smoothed", logits, positive) == pytest.approx(0.75, abs=0.1)
+    assert choose_threshold("youden-smoothed", expit(logits), positive) == pytest.approx(expit(0.75), abs=0.025)
+
+
+def test_smoothed_youden_threshold_with_few_cases_or_ties() -> None:
+    score, positive = np.array([0.1, 0.2, 0.6, 0.9]), np.array([False, False, True, True])
+    assert choose_threshold("youden-smoothed", score, positive) == pytest.approx(0.4)
+    assert choose_threshold("youden-smoothed", score[1:3], positive[1:3]) == pytest.approx(0.4)
+    tied = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0])
+    assert choose_threshold("youden-smoothed", tied, tied > 0.5) == pytest.approx(0.5)
+    same = np.full(4, 0.5)
+    assert np.isfinite(choose_threshold("youden-smoothed", same, positive))
 
 
 def test_patients_are_drawn_whole() -> None:

@@ -17,7 +17,7 @@ from pipeline.downstream.subgroups import banded, subgroup_rows, subgroup_warnin
 from pipeline.report.subgroup_tables import subgroup_table
 
 REFERENCE, ARM = "real+classical", "real+classical+synthetic@1"
-PLAN = VerdictPlan(positive=("disease",), bootstrap=300)
+PLAN = VerdictPlan(positive=("disease",), bootstrap=300, threshold="youden")
 SEX = (SubgroupConfig(column="sex"),)
 
 
@@ -129,7 +129,7 @@ def test_folds_with_the_same_patients_count_them_once_and_patients_can_be_the_un
     assert row["n_patients"] == "100"
     position = table["image_id"].str.partition("-")[2].astype(int)
     paired = table.assign(patient_id=table["split"] + (position % 4 + position // 8 * 4).astype(str))  # two images each
-    own = VerdictPlan(positive=("disease",), bootstrap=300, unit="patient")
+    own = VerdictPlan(positive=("disease",), bootstrap=300, unit="patient", threshold="youden")
     row = found(subgroup_rows(paired, manifest, SEX, own), arm=ARM, subgroup="sex = F", metric="sensitivity")
     females = set(manifest["image_id"][manifest["sex"] == "F"])
     rates = []

@@ -69,7 +69,8 @@ class VerdictConfig(Section):
     """The decision rule, fixed before the run.
 
     Attributes:
-        threshold: youden, sensitivity@T or specificity@T, fixed on val fit by fit.
+        threshold: youden-smoothed (of kernel-smoothed distributions), youden (of the bare counts), sensitivity@T or
+            specificity@T, fixed on val fit by fit.
         unit: image, or patient: the mean score of a patient's images, diseased if any of them is.
         arm: the candidate of the primary comparison; empty: the one with synthetic images that is best on val.
         comparisons: further planned pairs [arm, reference]; they share alpha with the primary one by Holm's rule.
@@ -81,7 +82,9 @@ class VerdictConfig(Section):
     margin: Positive = 0.02
     alpha: float = Field(0.05, gt=0, lt=0.5)
     bootstrap: int = Field(2000, ge=100)
-    threshold: str = Field("youden", pattern=r"^(youden|(sensitivity|specificity)@(0\.\d+|1(\.0)?))$")
+    threshold: str = Field(
+        "youden-smoothed", pattern=r"^(youden(-smoothed)?|(sensitivity|specificity)@(0\.\d+|1(\.0)?))$"
+    )
     unit: Literal["image", "patient"] = "image"
     arm: str = ""
     comparisons: tuple[tuple[str, str], ...] = ()

@@ -43,7 +43,7 @@ class VerdictPlan:
         margin: a gain below it does not matter.
         alpha: the interval covers 1 - alpha.
         bootstrap: draws of patients.
-        threshold: youden, sensitivity@T or specificity@T, fixed on val fit by fit.
+        threshold: youden-smoothed, youden, sensitivity@T or specificity@T, fixed on val fit by fit.
         unit: image, or patient: the mean score of a patient's images, diseased if any of them is.
         arm: the candidate of the primary comparison. Empty: the `…+synthetic…` (or curated) arm that is best on val,
             else the best of the other candidates.
@@ -56,7 +56,7 @@ class VerdictPlan:
     alpha: float = 0.05
     bootstrap: int = 2000
     seed: int = 0
-    threshold: str = "youden"
+    threshold: str = "youden-smoothed"
     unit: str = "image"
     arm: str = ""
     comparisons: tuple[tuple[str, str], ...] = ()

@@ -137,7 +137,7 @@ def figures_of_fits(
     positive: Sequence[str],
     tests: dict[str, TestSet],
     metrics: Sequence[str] = METRICS,
-    threshold: str = "youden",
+    threshold: str = "youden-smoothed",
 ) -> list[Fit]:
     """The figures of every fit in `table` (disease against the rest).
 

@@ -133,6 +133,6 @@ def _same_as(rows: pd.DataFrame, curve: pd.DataFrame) -> list[str]:
 
 def _caption(curve: pd.DataFrame) -> str:
     return (
-        f"A small mark is a draw: a training set that shares no patient with the others, and a GAN that saw nothing "
-        f"else. Large marks are means. Up to {curve['draws'].max():.0f} draws a size."
+        f"A small mark is a draw: a training set that shares no patient with the others, and a GAN of its own. "
+        f"Large marks are means. Up to {curve['draws'].max():.0f} draws a size."
     )

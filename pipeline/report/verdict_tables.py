@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.config.experiment import Experiment
 from pipeline.report.reading import Run
 from pipeline.report.tables import PER_PATIENT, Table
-from pipeline.report.words import confidence, count, metric_name, p_value
+from pipeline.report.words import confidence, count, metric_name, p_value, threshold_words
 
 _LAYOUTS = {
     "holdout": "patients were divided once into training, validation and test",
@@ -26,7 +26,7 @@ def rule_table(run: Run) -> Table | None:
         ("Endpoint", f"{metric_name(plan['endpoint'])}, one {plan['unit']} counting once"),
         ("Margin: a gain below it does not matter", f"{100 * plan['margin']:.1f} points"),
         ("Interval", f"{100 * (1 - plan['alpha']):g} %, {plan['bootstrap']} draws of patients"),
-        ("Threshold of each classifier", f"{plan['threshold']}, on its validation images"),
+        ("Threshold of each classifier", f"{threshold_words(plan['threshold'])}, on its validation images"),
         ("Arm of the primary comparison", plan["arm"] or "the one that is best on validation images"),
         ("Further planned comparisons", pairs),
     )
@@ -101,8 +101,8 @@ def methods_sentence(run: Run) -> str:
         f"conditional GAN ({gan.family}, {gan.num_images:,} images shown, "
         f"{count(evidence['n_gan_seeds'], 'GAN seed')}), all arms under the same "
         f"steps, schedule and classical augmentation; {layout}{draws}. The GAN, the thresholds "
-        f"({plan['threshold']}) and the choice of the arm used training and validation patients only. The primary "
-        f"endpoint was the difference in {metric_name(plan['endpoint'])} between {evidence['arm']} and "
+        f"({threshold_words(plan['threshold'])}) and the choice of the arm used training and validation patients only. "
+        f"The primary endpoint was the difference in {metric_name(plan['endpoint'])} between {evidence['arm']} and "
         f"{evidence['reference']} on {count(evidence['n_patients'], 'test patient')} "
         f"({count(evidence['n_images'], 'image')}), with a {confidence(evidence)} interval over patients (bootstrap of "
         "whole patients) and repeated fits (t quantile with Satterthwaite's degrees of freedom), checked by a crossed "

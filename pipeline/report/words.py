@@ -34,6 +34,10 @@ _RELEASE = {
     "refuse": ("bad", "Release refused"),
     "not_audited": ("caution", "Release: not audited"),
 }
+_THRESHOLDS = {
+    "youden": "largest Youden index",
+    "youden-smoothed": "largest Youden index of the kernel-smoothed distributions of scores",
+}
 _NARROW = 20
 _NOTHING_LEAVES = "Neither the generator nor its images may leave the building."
 
@@ -135,6 +139,11 @@ def memorisation_sentence(figures: Mapping[str, Any]) -> str:
     if figures["rate_low"] > figures["baseline_rate"]:
         return f"{seen} This is a sign that the generator remembers its patients."
     return f"{seen} This does not show memory, nor can it rule memory out."
+
+
+def threshold_words(rule: str) -> str:
+    """What a threshold rule means; `sensitivity@0.9` stays as it is."""
+    return _THRESHOLDS.get(rule, rule)
 
 
 def metric_name(metric: str) -> str:
