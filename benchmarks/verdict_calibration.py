@@ -119,7 +119,9 @@ def _people(world: World, random: np.random.Generator, name: str, patients: int 
     difficulty = random.normal(size=patients)[owner] * 0.8 + random.normal(size=len(owner)) * 0.5
     names = np.char.add(f"{name}-", owner.astype(str))
     ids = np.char.add(np.char.add(names, "-"), np.arange(len(owner)).astype(str))
-    return pd.DataFrame({"patient_id": names, "image_id": ids, "diseased": owner % world.one_in == 0, "difficulty": difficulty})
+    return pd.DataFrame(
+        {"patient_id": names, "image_id": ids, "diseased": owner % world.one_in == 0, "difficulty": difficulty}
+    )
 
 
 def _judged(people: pd.DataFrame, separation: float, random: np.random.Generator) -> pd.DataFrame:
