@@ -14,6 +14,7 @@ import pytest
 
 from flows.cli import launch
 from pipeline.config import load_experiment
+from pipeline.config.arms import ARMS, arm_facts
 from pipeline.core.errors import DataError
 from pipeline.downstream import VerdictPlan, decide
 from pipeline.downstream.comparison import combine
@@ -95,6 +96,20 @@ def test_a_control_without_an_archive_that_beats_the_arm_is_recommended_too() ->
     assert any(reason.startswith(f"The GAN is not needed: {OVERSAMPLING} beats") for reason in found.reasons)
     equal = decide(simulate({REFERENCE: 0.0, AUGMENTED: 0.8, OVERSAMPLING: 0.8}), PLAN)
     assert not any("not needed" in reason for reason in equal.reasons)
+
+
+CANDIDATES = [name + "@1" * facts.ratio for name, facts in ARMS.items() if facts.candidate]
+
+
+@pytest.mark.parametrize("arm", CANDIDATES)
+def test_an_arm_that_does_not_beat_the_pretrained_network_is_no_help(arm: str) -> None:
+    facts = arm_facts(arm)
+    assert facts is not None
+    weak = dict.fromkeys(facts.controls, 0.0)
+    assert decide(simulate(weak | {arm: 1.0}), PLAN).decision == "helps"
+    found = decide(simulate(weak | {arm: 1.0, "pretrained+classical": 2.5}), PLAN)
+    assert found.decision != "helps"
+    assert any(reason.startswith("The GAN is not needed: pretrained+classical beats") for reason in found.reasons)
 
 
 def test_draws_of_the_training_set_are_paired_and_their_scatter_counts() -> None:

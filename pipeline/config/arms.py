@@ -63,34 +63,34 @@ ARMS: dict[str, ArmFacts] = {
     "autoencoder-features": ArmFacts("real images, on the features of a denoising autoencoder's trunk", pool=True),
     f"{REFERENCE_ARM}+synthetic": ArmFacts(
         "real images, classical augmentation and synthetic images",
-        generator=True, ratio=True, candidate=True, controls=(REFERENCE_ARM,), also=(_OVERSAMPLING, _MIXUP),
-        on_features=True,
+        generator=True, ratio=True, candidate=True, controls=(REFERENCE_ARM,),
+        also=(_OVERSAMPLING, _MIXUP, PRETRAINED_ARM), on_features=True,
     ),
     f"{REFERENCE_ARM}+curated": ArmFacts(
         "real images, classical augmentation and those synthetic images that passed three filters",
-        generator=True, ratio=True, candidate=True, controls=(REFERENCE_ARM,), also=(_OVERSAMPLING, _MIXUP),
-        on_features=True,
+        generator=True, ratio=True, candidate=True, controls=(REFERENCE_ARM,),
+        also=(_OVERSAMPLING, _MIXUP, PRETRAINED_ARM), on_features=True,
     ),
     "synthetic+classical": ArmFacts(
         "synthetic images only, with classical augmentation; tested on real ones", generator=True, on_features=True
     ),
     "synthetic-pretrained": ArmFacts(
         "synthetic images first, then real ones with a fresh head",
-        generator=True, candidate=True, controls=(REFERENCE_ARM, "augmented-pretrained"),
+        generator=True, candidate=True, controls=(REFERENCE_ARM, "augmented-pretrained"), also=(PRETRAINED_ARM,),
     ),
     "minority-synthetic": ArmFacts(
         "real images, the rare class filled up with synthetic ones, mixup, the last layer fitted again on real ones",
         generator=True, candidate=True,
-        controls=(REFERENCE_ARM, _WEIGHTS, _OVERSAMPLING, _ADJUSTED, _REFITTED), also=(_MIXUP,),
+        controls=(REFERENCE_ARM, _WEIGHTS, _OVERSAMPLING, _ADJUSTED, _REFITTED), also=(_MIXUP, PRETRAINED_ARM),
     ),
     "pool-gan": ArmFacts(
         "real images and those of a GAN that also saw the unlabelled ones, weighing less and less",
-        generator=True, pool=True, candidate=True, controls=(REFERENCE_ARM, _PSEUDO_LABELS),
+        generator=True, pool=True, candidate=True, controls=(REFERENCE_ARM, _PSEUDO_LABELS), also=(PRETRAINED_ARM,),
     ),
     "gan-features": ArmFacts(
         "real images, on the features of the GAN's discriminator",
         generator=True, pool=True, candidate=True,
-        controls=(REFERENCE_ARM, "simclr-features", "random-features"), also=("autoencoder-features",),
+        controls=(REFERENCE_ARM, "simclr-features", "random-features"), also=("autoencoder-features", PRETRAINED_ARM),
     ),
 }  # fmt: skip
 """Names without @RATIO, in the order of a report."""
