@@ -17,7 +17,7 @@ from rich.table import Table
 
 from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
-from flows.run_directory import LOCK, REPORT, cache_of
+from flows.run_directory import CURVE, LOCK, REPORT, cache_of
 from flows.server import start_server, wait_for_server
 from pipeline.config import Experiment, load_experiment
 from pipeline.core.errors import RadaugError, UserError
@@ -99,7 +99,7 @@ def curve(
     For every one of SIZES, the number of real training images a class, up to DRAWS training sets that share no patient,
     each with a GAN of its own. Into runs/NAME-curve unless --out is given.
     """
-    experiment = load_experiment(config, overrides or [])
+    experiment = load_experiment(config, [*(overrides or []), f"data.train_per_class={max(sizes, default=0)}"])
     place = out or Path("runs") / f"{experiment.name}-curve"
     most = f"at most {len(sizes) * draws * experiment.gan.gan_seeds} GANs of {experiment.gan.num_images:,} images"
     print(f"{len(sizes)} sizes, up to {draws} draws each: {most}.")
@@ -108,7 +108,9 @@ def curve(
 
     wait_for_server(server)
     _show_progress()
-    print(f"Curve: {curve_flow(experiment.model_dump(mode='json'), str(place), sizes, draws, arm)}")
+    for sentence in curve_flow(experiment.model_dump(mode="json"), str(place), sizes, draws, arm):
+        print(sentence)
+    print(f"Curve: {place / CURVE}")
 
 
 @app.command

@@ -26,7 +26,7 @@ from pipeline.downstream.figures import patient_units
 from pipeline.downstream.low_data_curve import POINT_COLUMNS, curve_plan, curve_table, size_points, size_row
 from pipeline.downstream.train import PREDICTIONS
 from pipeline.downstream.verdict import plan_of
-from pipeline.report.curve_page import write_curve_page
+from pipeline.report.curve_page import answer, read_curve, write_curve_page
 
 logger = logging.getLogger(__name__)
 _ROOMS = ("data", "adversarial", "synthesis", "downstream")
@@ -34,14 +34,14 @@ _LEAST_SIZES = 2
 
 
 @flow(name="radaug-curve", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)
-def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws: int, arm: str) -> Path:
+def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws: int, arm: str) -> list[str]:
     """Train on `sizes` real images a class with and without synthetic ones, and write the curve into `out`.
 
     Every size has up to `draws` training sets that share no patient, each with a GAN of its own that saw nothing else.
     Sizes that the data cannot give are left out, with their reasons.
 
     Returns:
-        The page.
+        The answer in sentences; curve.html in `out` is the page.
 
     Raises:
         ConfigError: `arm` is no arm that may help.
@@ -72,7 +72,8 @@ def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws
         lost = pd.DataFrame(left_out.items(), columns=["size", "reason"])
         write_table(place / "left_out.csv", lost)
         write_table(place / "curve.csv", curve_table(rows, plan.alpha))
-        return write_curve_page(place)
+        write_curve_page(place)
+        return answer(read_curve(place))
 
 
 class _NotEnough(DataError):

@@ -18,6 +18,7 @@ from pipeline.core.files import atomic_path, clear_disk_errors, link, write_text
 LOCK = "run.lock"
 FAULT_LOG = "error.log"
 REPORT = "report.html"
+CURVE = "curve.html"
 VERDICT = "verdict.json"
 _FINAL = (
     REPORT,
@@ -27,7 +28,7 @@ _FINAL = (
     "predictions.csv",
     "manifest.csv",
     "ledger.csv",
-    "curve.html",
+    CURVE,
     "curve.csv",
     "points.csv",
     "left_out.csv",

@@ -141,7 +141,7 @@ def test_one_command_draws_the_curve(study: Path, tmp_path: Path, capsys: pytest
     before = (out / "curve.csv").read_bytes(), len(looks)
     assert curve(study, out, "--sizes", "4", "8", "5000", "--draws", "2") == 0
     assert ((out / "curve.csv").read_bytes(), len(pd.read_csv(out / "ledger.csv"))) == before
-    capsys.readouterr()
+    assert "sizes did synthetic images help" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def write_curve_page(place: Path) -> Path:
         UserError: one of the files is missing, or lacks a column; the message names it.
     """
     experiment = load_experiment(place / "config.yaml")
-    curve = read_numbers(place, "curve.csv", _NUMBERS, ("arm", "reference", "endpoint", "decision"))
+    curve = read_curve(place)
     points = read_numbers(place, "points.csv", ("size", "value"), ("draw", "arm"))
     left_out = read_numbers(place, "left_out.csv", ("size",), ("reason",))
     picture = Picture(
@@ -57,6 +57,15 @@ def write_curve_page(place: Path) -> Path:
             temporary.write_bytes(picture.png)
         write_text(place / PAGE, html)
     return place / PAGE
+
+
+def read_curve(place: Path) -> pd.DataFrame:
+    """The rows of curve.csv, a size each.
+
+    Raises:
+        UserError: it is missing, or lacks a column.
+    """
+    return read_numbers(place, "curve.csv", _NUMBERS, ("arm", "reference", "endpoint", "decision"))
 
 
 def answer(curve: pd.DataFrame) -> list[str]:
