@@ -53,6 +53,14 @@ def prefect_server() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def server(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the session's server, so that a run starts none of its own."""
+    from prefect.settings import get_current_settings
+
+    monkeypatch.setenv("PREFECT_API_URL", str(get_current_settings().api.url))
+
+
 @pytest.fixture(scope="session")
 def data_packs() -> Path:
     """The folder of real test data: `RADAUG_DATA`, or `../shared/data` beside the repository."""

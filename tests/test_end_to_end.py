@@ -22,14 +22,6 @@ TINY = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def server(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name the session's server, so that a run starts none of its own."""
-    from prefect.settings import get_current_settings
-
-    monkeypatch.setenv("PREFECT_API_URL", str(get_current_settings().api.url))
-
-
 def write_study(folder: Path, leak: bool = False, patients: int = 60) -> Path:
     """A CSV of PNGs, 30 patients a class, two images each, with a split column; and its config."""
     random = np.random.default_rng(0)

@@ -105,10 +105,7 @@ TINY = [
 
 
 @pytest.fixture
-def study(prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    from prefect.settings import get_current_settings
-
-    monkeypatch.setenv("PREFECT_API_URL", str(get_current_settings().api.url))
+def study(server: None, tmp_path: Path) -> Path:
     config = tmp_path / "tiny.yaml"
     config.write_text(
         "data: {source: {kind: phantom}, classes: [cyst, metastasis, haemangioma], positive: [metastasis]}\n"
