@@ -87,13 +87,16 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "nih-added": ("nih-cxr", [arms(ADDED), "gan.family=vae-gan", *SMALL_64, *QUICK]),
-    "adrenal-minority": (
-        "adrenal3d",
-        [
-            arms(MINORITY), "gan.family=vae-gan", "gan.num_images=6000", "gan.generator_width=8",
-            "gan.discriminator_width=8", *QUICK,
-        ],
-    ),
+    **{
+        name: (
+            "adrenal3d",
+            [
+                arms(MINORITY), "gan.family=vae-gan", f"gan.num_images={images}", "gan.generator_width=8",
+                "gan.discriminator_width=8", *QUICK,
+            ],
+        )
+        for name, images in (("adrenal-minority", 6000), ("adrenal-minority-longer", 24000))
+    },
     "tcga-added": ("tcga-contrast", [arms(ADDED), "gan.family=vae-gan", *SMALL_64, *QUICK]),
     "liver-added": ("demo", [arms(ADDED + PRETRAINED), "gan.num_images=60000", *QUICK]),
 }  # fmt: skip
