@@ -45,12 +45,12 @@ def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws
 
     Raises:
         ConfigError: `arm` is no arm that may help.
-        UserError: fewer than two different sizes.
+        UserError: fewer than two different sizes, or no draw.
         DataError: the data can give fewer than two of the sizes.
         RadaugError: a stage refused or could not go on.
     """
     settings = validate_experiment(experiment, "the flow's parameters")
-    _check(sizes, arm)
+    _check(sizes, draws, arm)
     place = Path(out)
     with open_run(place, settings), faults_kept_in(place / FAULT_LOG, "curve"):
         plan = curve_plan(plan_of(settings.verdict, settings.data.positive, settings.seed), arm)
@@ -80,7 +80,9 @@ class _NotEnough(DataError):
     """The data cannot give a training set of this size."""
 
 
-def _check(sizes: Sequence[int], arm: str) -> None:
+def _check(sizes: Sequence[int], draws: int, arm: str) -> None:
+    if draws < 1:
+        raise UserError(f"--draws must be 1 or more; found {draws}.")
     if len(set(sizes)) < max(_LEAST_SIZES, len(sizes)) or min(sizes) < 1:
         raise UserError(f"--sizes needs two or more different numbers, such as 10 25 50; found {list(sizes)}.")
     if not is_candidate(arm):
@@ -91,31 +93,34 @@ def _measure(
     settings: Experiment, plan: VerdictPlan, size: int, draws: int, place: Path
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Make every stage of one size, and compare its arms on the test patients."""
-    cache, fault_log = cache_of(place), place / FAULT_LOG
-
-    def made(step: Step, directories: dict[str, Path]) -> Path:
-        execution = run_stage(step, directories, cache, fault_log)
+    cache = cache_of(place)
+    directories: dict[str, Path] = {}
+    for step in _steps(settings, plan.arm, size, draws, cache):
+        execution = run_stage(step, directories, cache, place / FAULT_LOG)
+        directories[step.name] = execution.directory
         logger.info("%d a class: %s", size, describe_execution(step.name, execution))
-        return execution.directory
-
-    for number in range(draws, 0, -1):
-        ingest, split, *steps = plan_experiment(_at_size(settings, size, number, plan.arm))
-        directories = {ingest.name: made(ingest, {})}
-        try:
-            execute(split.stage(directories), cache)
-            break
-        except DataError as error:
-            if number == 1:
-                raise _NotEnough(str(error)) from None
-    for step in (split, *steps):
-        if step.room in _ROOMS and step.name != "verdict":
-            directories[step.name] = made(step, directories)
-    tables = {name: at / PREDICTIONS for name, at in directories.items() if name.startswith("downstream")}
-    predictions = pd.concat([read_table(path) for path in tables.values()], ignore_index=True)
-    looks = {"split": directories["split"], f"curve, {size} a class": directories[list(tables)[-1]]}
+    fitted = [at for name, at in directories.items() if name.startswith("downstream")]
+    predictions = pd.concat([read_table(at / PREDICTIONS) for at in fitted], ignore_index=True)
+    looks = {"split": directories["split"], f"curve, {size} a class": fitted[-1]}
     record_looks(cache, place, looks, settings.name)
     row = size_row(predictions, plan, size) | _patients(directories["split"])
     return row, size_points(predictions, plan, size)
+
+
+def _steps(settings: Experiment, arm: str, size: int, draws: int, cache: Path) -> list[Step]:
+    """The steps of the size, with as many draws as the data can give."""
+    reason = ""
+    for number in range(draws, 0, -1):
+        steps = plan_experiment(_at_size(settings, size, number, arm))
+        ingest, split, *_ = steps
+        source = {ingest.name: execute(ingest.stage({}), cache).directory}
+        try:
+            execute(split.stage(source), cache)
+        except DataError as error:
+            reason = str(error)
+            continue
+        return [step for step in steps if step.room in _ROOMS and step.name != "verdict"]
+    raise _NotEnough(reason)
 
 
 def _at_size(settings: Experiment, size: int, draws: int, arm: str) -> Experiment:

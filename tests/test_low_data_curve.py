@@ -146,6 +146,7 @@ def test_one_command_draws_the_curve(study: Path, tmp_path: Path, capsys: pytest
     [
         (["--sizes", "8"], "two or more different numbers"),
         (["--sizes", "8", "8"], "two or more different numbers"),
+        (["--sizes", "4", "8", "--draws", "0"], "--draws must be 1 or more"),
         (["--sizes", "4", "8", "--arm", "real+classical+mixup"], "no arm that may help"),
         (["--sizes", "4000", "8000"], "two sizes at least"),
         (["--sizes", "4", "8", "--draws", "2", "--set", "data.split.kind=kfold"], "draws are for one test set"),
