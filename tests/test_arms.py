@@ -21,9 +21,9 @@ from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.dataset import open_dataset
+from pipeline.data.dataset import DataSet, open_dataset
 from pipeline.data.streams import StoredImages
-from pipeline.downstream import curation, features, train
+from pipeline.downstream import curation, features, shortcut, train
 from pipeline.downstream.features import TRUNKS, TrunkConfig
 from pipeline.downstream.material import Material
 from pipeline.downstream.regimens import REGIMENS, regimen_of
@@ -245,6 +245,35 @@ def test_the_minority_is_filled_up_to_balance_and_no_further(inputs: dict[str, P
     assert set(synthetic.dataset.labels(synthetic.rows, CLASSES).tolist()) == {1}
     assert set(synthetic.rows) == set(range(12, 24))
     assert last.shares == (material.real,) and last.head == "alone" and not last.mixup
+
+
+def test_a_classifier_that_takes_synthetic_for_a_sign_of_the_rare_class_is_found_out(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    material = material_of(inputs, tmp_path / "parts")
+
+    def by_origin(dataset: DataSet, rows: np.ndarray) -> np.ndarray:
+        return np.tile([0.1, 0.9] if dataset is material.generated else [0.9, 0.1], (len(rows), 1))
+
+    def by_brightness(dataset: DataSet, rows: np.ndarray) -> np.ndarray:
+        bright = dataset.images[rows].reshape(len(rows), -1).mean(axis=1) > 110
+        return np.stack([~bright, bright], axis=1).astype(float)
+
+    found = shortcut.called_rare(by_origin, material)
+    assert found == {"synthetic": 1.0, "real": 0.0}
+    (note,) = shortcut.shortcut_notes([{}, {"called_rare": found}, {"called_rare": {"synthetic": 0.5, "real": 0.1}}])
+    assert "75 % of the synthetic images" in note and "but 5 % of the real" in note
+    assert shortcut.called_rare(by_brightness, material) == {"synthetic": 0.0, "real": 0.0}
+    assert shortcut.shortcut_notes([{"called_rare": {"synthetic": 0.3, "real": 0.2}}]) == ()
+
+
+def test_the_stage_measures_the_shortcut_of_the_filled_arm_alone(inputs: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    arms = ("minority-synthetic", "real+classical+synthetic@1")
+    fits = train.run(stage(arms), inputs, out).figures["fits"]
+    assert set(fits) == {"minority-synthetic seed 0"}
+    assert set(fits["minority-synthetic seed 0"]["called_rare"]) == {"synthetic", "real"}
 
 
 def test_balanced_classes_have_no_minority(noise_inputs: MakeInputs, tmp_path: Path) -> None:

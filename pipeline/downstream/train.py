@@ -27,6 +27,7 @@ from pipeline.downstream.feature_models import Predict, fit_feature_model
 from pipeline.downstream.features import TRUNKS, TrunkConfig, fit_on_features, trunk_config
 from pipeline.downstream.material import Material
 from pipeline.downstream.regimens import regimen_of
+from pipeline.downstream.shortcut import FILLED_ARM, called_rare, shortcut_notes
 from pipeline.supervised.fit import apply_classifier, fit
 from pipeline.supervised.together import MOST, fit_together, regimen_kind, together_is_faster
 
@@ -131,6 +132,8 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     done = len(fits) - len(waiting)
     for group in fit_groups(config, material, waiting):
         for (arm, seed), (predict, facts) in zip(group, fit_arms(group, config, material), strict=True):
+            if arm == FILLED_ARM:
+                facts = facts | {"called_rare": called_rare(predict, material)}
             write_json(parts / f"{arm}-{seed}.json", facts)
             write_table(parts / f"{arm}-{seed}.csv", _applied(config, arm, seed, material, predict))
         done += len(group)
@@ -140,7 +143,8 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     facts = {f"{arm} seed {seed}": read_json(parts / f"{arm}-{seed}.json") for arm, seed in fits}
     shutil.rmtree(parts)
     figures = {"classifiers": len(fits), "train_images": len(material.real.rows)}
-    return Record(stage="downstream", figures=figures | {"fits": {name: fact for name, fact in facts.items() if fact}})
+    told = {name: fact for name, fact in facts.items() if fact}
+    return Record(stage="downstream", figures=figures | {"fits": told}, notes=shortcut_notes(facts.values()))
 
 
 def _is_reverse_check(config: DownstreamConfig, arm: str) -> bool:
