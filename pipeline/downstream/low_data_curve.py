@@ -88,8 +88,8 @@ def number_reaching(sizes: np.ndarray, curve: np.ndarray, value: float) -> float
     if not np.isfinite(value):
         return float("nan")
     smooth = IsotonicRegression().fit_transform(np.log(sizes), curve)
-    if value > smooth[-1]:
-        return float(sizes[-1])
+    if value <= smooth[0] or value > smooth[-1]:
+        return float(sizes[0] if value <= smooth[0] else sizes[-1])
     rising, first = np.unique(smooth, return_index=True)
     return float(np.exp(np.interp(value, rising, np.log(sizes)[first])))
 
