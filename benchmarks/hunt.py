@@ -5,7 +5,7 @@ stages come from the cache. Its comparisons go to benchmarks/results/hunt.csv, a
 docs/results.md's table. The test patients of a row are opened once, by that run. AUROC decides, as the configurations
 say beforehand; sensitivity and specificity of the same pairs are told beside it.
 
-Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/hunt.py ROW [ROW ...] | table
+Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/hunt.py ROW [ROW ...] | table | together ROW ROW ...
 """
 
 from __future__ import annotations
@@ -74,6 +74,16 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         )
         for size in (10, 50)
     },
+    **{
+        f"pneumonia-10-pool-again-{seed}": (
+            "pneumoniamnist",
+            [
+                arms(POOL_ALONE), "gan.family=s3gan", "gan.num_images=60000", "data.surplus=unlabelled",
+                "data.train_per_class=10", *EIGHT_DRAWS, "data.split.draws=4", f"seed={seed}",
+            ],
+        )
+        for seed in (1, 2)
+    },
     "pneumonia-50-curated-8": ("pneumoniamnist", [arms(CURATED), "gan.num_images=60000", *EIGHT_DRAWS]),
     "nih-curated": (
         "nih-cxr",
@@ -141,6 +151,16 @@ def comparisons(name: str, out: Path, minutes: float) -> list[dict[str, Any]]:
     return rows
 
 
+def together(names: list[str]) -> str:
+    """The primary arm's comparisons over the labelled draws of several rows at once, as one set of draws."""
+    outs = [ROOT / "runs" / f"hunt-{name}" for name in names]
+    tables = [read_predictions(out / "predictions.csv") for out in outs]
+    joined = pd.concat([table.assign(fold=f"{number}-" + table["fold"]) for number, table in enumerate(tables)])
+    utility = read_json(outs[0] / "verdict.json")["utility"]
+    found = decide(joined, plan_in(utility["evidence"]["plan"], utility["evidence"]["arm"]))
+    return "\n".join([f"{' + '.join(names)}: {found.decision}", *found.reasons])
+
+
 def plan_in(values: dict[str, Any], arm: str) -> VerdictPlan:
     """The plan as the run's verdict wrote it down, with the arm that it compared."""
     return VerdictPlan(**values | {"positive": tuple(values["positive"]), "arm": arm, "comparisons": ()})
@@ -175,6 +195,9 @@ def points(rows: pd.DataFrame) -> str:
 def main() -> None:
     if sys.argv[1:] == ["table"]:
         print(table())
+        return
+    if sys.argv[1:2] == ["together"]:
+        print(together(sys.argv[2:]))
         return
     for name in sys.argv[1:] or list(ROWS):
         run_row(name)
