@@ -10,16 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tiny_run import TINY
 
 from flows.cli import launch
 from pipeline.adversarial.families import FAMILIES
 from pipeline.core.records import load_record
-
-TINY = [
-    "gan.num_images=64", "gan.batch_size=8", "gan.generator_width=4", "gan.discriminator_width=4", "gan.snapshots=1",
-    "gan.samples_per_class=8", "classifier.steps=2", "classifier.seeds=2", "verdict.bootstrap=100",
-    "data.spatial_size=16", "compute.precision=float32",
-]  # fmt: skip
 
 
 def write_study(folder: Path, leak: bool = False, patients: int = 60) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_run import TINY
 
 from flows.cli import launch
 from pipeline.core.records import load_record
@@ -95,13 +96,6 @@ def test_a_planted_worth_is_found() -> None:
     means = points.groupby(["size", "arm"])["value"].mean()
     assert means[10, ARM] == pytest.approx(found["arm_mean"][10])
     assert means[160, "real+classical"] == pytest.approx(found["reference_mean"][160])
-
-
-TINY = [
-    "gan.num_images=64", "gan.batch_size=8", "gan.generator_width=4", "gan.discriminator_width=4", "gan.snapshots=1",
-    "gan.samples_per_class=8", "classifier.steps=2", "classifier.seeds=2", "verdict.bootstrap=100",
-    "data.spatial_size=16", "compute.precision=float32",
-]  # fmt: skip
 
 
 @pytest.fixture
