@@ -45,6 +45,7 @@ POOL_ALONE = ["real+classical", "real+classical+pseudolabels", "pool-gan"]
 CURATED = ["real+classical", OVERSAMPLING, MIXUP, "real+classical+synthetic@0.5", "real+classical+curated@0.5"]
 SMALL_64 = ["gan.generator_width=16", "gan.discriminator_width=16", "gan.num_images=40000"]
 QUICK = ["classifier.steps=300", "classifier.seeds=3"]
+ARCHIVE = ["gan.family=s3gan", "gan.num_images=60000", "data.surplus=unlabelled"]
 EIGHT_DRAWS = ["data.split.draws=8", "classifier.steps=300", "classifier.seeds=2"]
 
 
@@ -60,17 +61,13 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "pneumonia-50-pool": (
         "pneumoniamnist",
         [
-            arms(POOL), "gan.family=s3gan", "gan.num_images=60000", "data.surplus=unlabelled", "data.split.draws=3",
-            "classifier.encoder_images=30000", *QUICK,
+            arms(POOL), *ARCHIVE, "data.split.draws=3", "classifier.encoder_images=30000", *QUICK,
         ],
     ),
     **{
         f"pneumonia-{size}-pool-8": (
             "pneumoniamnist",
-            [
-                arms(POOL_ALONE), "gan.family=s3gan", "gan.num_images=60000", "data.surplus=unlabelled",
-                f"data.train_per_class={size}", *EIGHT_DRAWS,
-            ],
+            [arms(POOL_ALONE), *ARCHIVE, f"data.train_per_class={size}", *EIGHT_DRAWS],
         )
         for size in (10, 50)
     },
@@ -78,8 +75,8 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         f"pneumonia-10-pool-again-{seed}": (
             "pneumoniamnist",
             [
-                arms(POOL_ALONE), "gan.family=s3gan", "gan.num_images=60000", "data.surplus=unlabelled",
-                "data.train_per_class=10", *EIGHT_DRAWS, "data.split.draws=4", f"seed={seed}",
+                arms(POOL_ALONE), *ARCHIVE, "data.train_per_class=10", *EIGHT_DRAWS, "data.split.draws=4",
+                f"seed={seed}",
             ],
         )
         for seed in (1, 2)
@@ -158,7 +155,11 @@ def together(names: list[str]) -> str:
     joined = pd.concat([table.assign(fold=f"{number}-" + table["fold"]) for number, table in enumerate(tables)])
     utility = read_json(outs[0] / "verdict.json")["utility"]
     found = decide(joined, plan_in(utility["evidence"]["plan"], utility["evidence"]["arm"]))
-    return "\n".join([f"{' + '.join(names)}: {found.decision}", *found.reasons])
+    pairs = [
+        f"{one['arm']} against {one['reference']}: {points(pd.DataFrame([one]))}, {one['decision']}"
+        for one in found.evidence["comparisons"]
+    ]
+    return "\n".join([f"{' + '.join(names)}: {found.decision}", *found.reasons, *pairs])
 
 
 def plan_in(values: dict[str, Any], arm: str) -> VerdictPlan:

@@ -113,7 +113,7 @@ def simulate(world: World, seed: int) -> pd.DataFrame:
 
 
 def _people(world: World, random: np.random.Generator, name: str, patients: int = 0) -> pd.DataFrame:
-    """Images of patients, half of them diseased, with the difficulty that all readers see."""
+    """Images of patients, one in `world.one_in` diseased, with the difficulty that all readers see."""
     patients = patients or world.patients
     owner = np.repeat(np.arange(patients), random.integers(1, world.images + 1, patients))
     difficulty = random.normal(size=patients)[owner] * 0.8 + random.normal(size=len(owner)) * 0.5

@@ -99,6 +99,7 @@ def curve(
     For every one of SIZES, the number of real training images a class, up to DRAWS training sets that share no patient,
     each with a GAN of its own. Into runs/NAME-curve unless --out is given.
     """
+    # every size sets it anew; it is set here for keys that need it, such as data.surplus
     experiment = load_experiment(config, [*(overrides or []), f"data.train_per_class={max(sizes, default=0)}"])
     place = out or Path("runs") / f"{experiment.name}-curve"
     most = f"at most {len(sizes) * draws * experiment.gan.gan_seeds} GANs of {experiment.gan.num_images:,} images"
