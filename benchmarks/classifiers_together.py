@@ -22,8 +22,8 @@ from rows import append
 
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware, resolve_hardware
-from pipeline.data.dataset import DataSet
-from pipeline.data.scaling import Scaling
+from pipeline.data.batches.dataset import DataSet
+from pipeline.data.batches.scaling import Scaling
 from pipeline.supervised.fit import Phase, Regimen, Share, fit
 from pipeline.supervised.together import fit_together
 

@@ -30,8 +30,8 @@ from pipeline.adversarial.loop import sample, train
 from pipeline.adversarial.weights import refresh_batch_norm
 from pipeline.config import Experiment, load_experiment
 from pipeline.core.cache import execute
-from pipeline.data.dataset import DataSet, open_dataset
-from pipeline.data.split import split_ids
+from pipeline.data.batches.dataset import DataSet, open_dataset
+from pipeline.data.cohort.split import split_ids
 from pipeline.nets.conditions import Condition
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -30,8 +30,8 @@ from pipeline.config import Experiment, load_experiment
 from pipeline.core.cache import Execution, execute
 from pipeline.core.compute import Hardware
 from pipeline.core.cost import FlopCount
-from pipeline.data.dataset import DataSet, open_dataset
-from pipeline.data.split import split_ids
+from pipeline.data.batches.dataset import DataSet, open_dataset
+from pipeline.data.cohort.split import split_ids
 from pipeline.measures.coverage import prdc
 from pipeline.measures.frechet import fid, fid_interval
 from pipeline.measures.kernel_distance import kid, kid_interval

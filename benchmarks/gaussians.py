@@ -34,9 +34,9 @@ from pipeline.adversarial.recipe import OptimizerSettings, Player, Recipe, Weigh
 from pipeline.adversarial.stepping import Ema, Stepper
 from pipeline.adversarial.turns import NoiseTurn, Table
 from pipeline.config.augment import AugmentConfig
-from pipeline.data.augmentation import Augmenter
-from pipeline.data.draws import Draws
-from pipeline.data.streams import Batch
+from pipeline.data.batches.augmentation import Augmenter
+from pipeline.data.batches.draws import Draws
+from pipeline.data.batches.streams import Batch
 from pipeline.nets.conditions import Condition, Judgement, condition_of
 
 OBJECTIVES: dict[str, tuple[Any, Any]] = {

@@ -21,8 +21,8 @@ import pandas as pd
 from rows import append
 
 from pipeline.core.files import read_json
-from pipeline.downstream import VerdictPlan, decide
-from pipeline.downstream.decide import read_predictions
+from pipeline.verdict import VerdictPlan, decide
+from pipeline.verdict.decide import read_predictions
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "hunt.csv"

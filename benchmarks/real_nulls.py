@@ -25,13 +25,13 @@ from flows.plan import plan_experiment
 from pipeline.config import Experiment, load_experiment
 from pipeline.core.cache import execute
 from pipeline.core.compute import Hardware
-from pipeline.data.augmentation import Augmenter
-from pipeline.data.dataset import DataSet, open_dataset
-from pipeline.data.draws import Draws
-from pipeline.downstream import VerdictPlan, decide
+from pipeline.data.batches.augmentation import Augmenter
+from pipeline.data.batches.dataset import DataSet, open_dataset
+from pipeline.data.batches.draws import Draws
 from pipeline.downstream.train import predictions
 from pipeline.supervised.batches import Share
 from pipeline.supervised.fit import apply_classifier, fit_classifier
+from pipeline.verdict import VerdictPlan, decide
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "real_nulls.csv"

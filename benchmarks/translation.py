@@ -35,9 +35,9 @@ from pipeline.adversarial.recipe import ImageShape
 from pipeline.adversarial.weights import refresh_batch_norm
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
-from pipeline.data.phantoms import CLASSES, lesion_image
-from pipeline.data.scaling import Scaling
-from pipeline.data.streams import StoredImages
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.batches.streams import StoredImages
+from pipeline.data.phantoms.cohort import CLASSES, lesion_image
 from pipeline.nets.conditions import Condition, condition_of
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,7 +23,7 @@ import pandas as pd
 from rows import append
 from scipy import stats
 
-from pipeline.downstream import VerdictPlan, decide
+from pipeline.verdict import VerdictPlan, decide
 
 REFERENCE, AUGMENTED = "real+classical", "real+classical+synthetic@1"
 ROOT = Path(__file__).resolve().parents[1]

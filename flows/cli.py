@@ -154,8 +154,8 @@ def verdict(
     ] = None,
 ) -> None:
     """Print the utility verdict on PREDICTIONS, anyone's table in the form of predictions.csv, as JSON."""
-    from pipeline.downstream.decide import decide, read_predictions
-    from pipeline.downstream.verdict import plan_of
+    from pipeline.verdict.decide import decide, read_predictions
+    from pipeline.verdict.stage import plan_of
 
     experiment = load_experiment(plan) if plan else None
     rule = plan_of(experiment.verdict, experiment.data.positive, 0) if experiment else None
@@ -167,8 +167,8 @@ def compare(
     *runs: Path, as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False
 ) -> None:
     """Print the arms of finished RUNS side by side, paired where they tested the same patients."""
-    from pipeline.downstream.compare import compare_runs
     from pipeline.report.words import with_interval
+    from pipeline.verdict.compare import compare_runs
 
     found = compare_runs(runs)
     if as_json:

@@ -20,13 +20,13 @@ from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate
 from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import execute
 from pipeline.core.errors import ConfigError, DataError, UserError
-from pipeline.data.dataset import read_table, write_table
-from pipeline.downstream.decide import VerdictPlan
-from pipeline.downstream.figures import patient_units
-from pipeline.downstream.low_data_curve import POINT_COLUMNS, curve_plan, curve_table, size_points, size_row
+from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.downstream.train import PREDICTIONS
-from pipeline.downstream.verdict import plan_of
 from pipeline.report.curve_page import answer, read_curve, write_curve_page
+from pipeline.verdict.decide import VerdictPlan
+from pipeline.verdict.figures import patient_units
+from pipeline.verdict.low_data_curve import POINT_COLUMNS, curve_plan, curve_table, size_points, size_row
+from pipeline.verdict.stage import plan_of
 
 logger = logging.getLogger(__name__)
 _ROOMS = ("data", "adversarial", "synthesis", "downstream")

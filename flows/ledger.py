@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from pipeline.core.files import digest_json
 from pipeline.core.records import load_record
-from pipeline.data.dataset import read_table, write_table
+from pipeline.data.batches.dataset import read_table, write_table
 
 LEDGER = "ledger.csv"
 COLUMNS = ("test_set", "when", "run", "stage", "fingerprint", "look")

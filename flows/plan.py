@@ -15,22 +15,22 @@ from pipeline.config.arms import uses_synthetic
 from pipeline.config.section import Section
 from pipeline.core.cache import Stage, StageFunction
 from pipeline.core.compute import resolve_hardware
+from pipeline.data.cohort.split import run as run_split
+from pipeline.data.cohort.split import split_config
 from pipeline.data.ingest import ingest_config, source_digest
 from pipeline.data.ingest import run as run_ingest
 from pipeline.data.prepare import prepare_config
 from pipeline.data.prepare import run as run_prepare
-from pipeline.data.split import run as run_split
-from pipeline.data.split import split_config
 from pipeline.downstream.train import downstream_config
 from pipeline.downstream.train import run as run_downstream
-from pipeline.downstream.verdict import run as run_verdict
-from pipeline.downstream.verdict import verdict_config
 from pipeline.privacy.memorisation import memorisation_config
 from pipeline.privacy.memorisation import run as run_memorisation
 from pipeline.quality.measure import run as run_quality
 from pipeline.quality.settings import quality_config
 from pipeline.synthesis.synthesise import run as run_synthesise
 from pipeline.synthesis.synthesise import synthesise_config
+from pipeline.verdict.stage import run as run_verdict
+from pipeline.verdict.stage import verdict_config
 
 MANIFEST_STEPS = ("ingest", "split")
 """What `validate` runs: nothing is trained."""
@@ -84,7 +84,7 @@ def plan_experiment(experiment: Experiment) -> tuple[Step, ...]:
     judged = [step.name for step in steps if step.room in ("downstream", "anomaly", "privacy", "quality")]
     needs = {name: name for name in ("split", "prepare", *judged)}
     config = verdict_config(experiment)
-    return (*steps, Step("verdict", "downstream", run_verdict, config, needs, seed=experiment.seed))
+    return (*steps, Step("verdict", "verdict", run_verdict, config, needs, seed=experiment.seed))
 
 
 def _data_steps(experiment: Experiment) -> list[Step]:

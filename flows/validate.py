@@ -13,8 +13,8 @@ from pipeline.adversarial import cost as gan_cost
 from pipeline.config import Experiment
 from pipeline.core.cache import execute
 from pipeline.core.errors import RefusedError
-from pipeline.downstream.power import smallest_difference
 from pipeline.supervised import cost as classifier_cost
+from pipeline.verdict.power import smallest_difference
 
 
 def validate(experiment: Experiment, cache: Path, console: Console) -> None:

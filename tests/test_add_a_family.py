@@ -14,8 +14,8 @@ from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import train
 from pipeline.adversarial.recipe import ImageShape
 from pipeline.core.compute import Hardware
-from pipeline.data.scaling import Scaling
-from pipeline.data.streams import StoredImages
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.batches.streams import StoredImages
 
 PAGE = Path(__file__).parents[1] / "docs" / "add-a-family.md"
 

@@ -19,7 +19,7 @@ from pipeline.config.families import SnganConfig
 from pipeline.config.gan import WatchConfig
 from pipeline.core.cache import TIMED_LOG
 from pipeline.core.errors import DataError, NonFiniteLoss
-from pipeline.data.dataset import DataSet, open_dataset
+from pipeline.data.batches.dataset import DataSet, open_dataset
 from pipeline.nets.conditions import condition_of
 
 CLASSES = ("normal", "disease")

@@ -21,8 +21,8 @@ from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.dataset import DataSet, open_dataset
-from pipeline.data.streams import StoredImages
+from pipeline.data.batches.dataset import DataSet, open_dataset
+from pipeline.data.batches.streams import StoredImages
 from pipeline.downstream import curation, features, shortcut, train
 from pipeline.downstream.features import TRUNKS, TrunkConfig
 from pipeline.downstream.material import Material

@@ -19,8 +19,8 @@ from pipeline.adversarial.loop import Training, sample, train
 from pipeline.adversarial.recipe import ImageShape
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
-from pipeline.data.scaling import Scaling
-from pipeline.data.streams import StoredImages
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.attention import SelfAttention, attend, attended_grid, table_bytes
 from pipeline.nets.conditions import condition_of
 from pipeline.nets.equalised import EqualConv, EqualLinear, MinibatchDeviation, PixelNorm

@@ -12,10 +12,10 @@ from scipy import stats
 
 from pipeline.config.loading import validate_experiment
 from pipeline.data import ingest
-from pipeline.data.audit import audit_manifest
-from pipeline.data.confounders import Finding, find_confounders
-from pipeline.data.dataset import read_table
-from pipeline.data.duplicates import near_groups, pixel_digest, repeats, thumbnail
+from pipeline.data.batches.dataset import read_table
+from pipeline.data.cohort.audit import audit_manifest
+from pipeline.data.cohort.confounders import Finding, find_confounders
+from pipeline.data.cohort.duplicates import near_groups, pixel_digest, repeats, thumbnail
 
 CLASSES = ["a", "b"]
 

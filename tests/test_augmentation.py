@@ -12,8 +12,8 @@ from monai.transforms import Affine
 from pipeline.adversarial.adaptation import augment_probability, augmenter_of
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.families import SnganConfig
-from pipeline.data.augmentation import Augmenter, affine_matrices
-from pipeline.data.draws import Draws
+from pipeline.data.batches.augmentation import Augmenter, affine_matrices
+from pipeline.data.batches.draws import Draws
 
 NOTHING = {"brightness": 0, "contrast": 0, "shift": 0, "rotate_degrees": 0, "scale": 0, "noise": 0}
 

@@ -20,8 +20,8 @@ from pipeline.adversarial.recipe import ImageShape
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
-from pipeline.data.scaling import Scaling
-from pipeline.data.streams import StoredImages
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.conditions import Condition, condition_of
 from pipeline.nets.discriminators import ProjectionDiscriminator
 from pipeline.nets.encoders import Encoder, FeatureDiscriminator, Posterior

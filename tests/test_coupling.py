@@ -16,8 +16,8 @@ from pipeline.config.augment import AugmentConfig
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import ConfigError
-from pipeline.data.scaling import Scaling
-from pipeline.data.streams import StoredImages
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.conditions import Condition
 from pipeline.nets.coupled import CoupledGenerator, by_domain
 

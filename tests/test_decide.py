@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.core.errors import DataError, LeakageError
-from pipeline.downstream import VerdictPlan, decide
+from pipeline.verdict import VerdictPlan, decide
 
 PLAN = VerdictPlan(positive=("disease",), bootstrap=300)
 REFERENCE, AUGMENTED = "real+classical", "real+classical+synthetic@1"

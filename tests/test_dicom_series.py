@@ -16,8 +16,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 from scipy import ndimage
 
 from pipeline.core.errors import UnreadableImage
-from pipeline.data.images import Image, read_image
-from pipeline.data.series import index_series, read_series
+from pipeline.data.readers.door import read_image
+from pipeline.data.readers.image import Image
+from pipeline.data.readers.series import index_series, read_series
 
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 AXIAL = [1, 0, 0, 0, 1, 0]

@@ -13,9 +13,10 @@ from PIL import Image
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import ConfigError, DataError, LeakageError
-from pipeline.data import ingest, prepare, split
-from pipeline.data.dataset import DataSet, open_dataset, read_table
-from pipeline.data.leakage import assert_no_leakage
+from pipeline.data import ingest, prepare
+from pipeline.data.batches.dataset import DataSet, open_dataset, read_table
+from pipeline.data.cohort import split
+from pipeline.data.cohort.leakage import assert_no_leakage
 
 CLASSES = ["normal", "disease"]
 

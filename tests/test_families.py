@@ -19,8 +19,8 @@ from pipeline.config.families import validate_gan
 from pipeline.config.gan import GanConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.cost import FlopCount
-from pipeline.data.scaling import Scaling
-from pipeline.data.streams import StoredImages
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.conditions import Condition
 
 NAMES = (

@@ -21,8 +21,8 @@ from pipeline.config.experiment import FEATURE_MODELS, ClassifierConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError
 from pipeline.core.records import Record
-from pipeline.data.dataset import DataSet, open_dataset
-from pipeline.data.scaling import Scaling
+from pipeline.data.batches.dataset import DataSet, open_dataset
+from pipeline.data.batches.scaling import Scaling
 from pipeline.downstream import feature_models, train
 from pipeline.downstream.feature_models import Examples, examples_of, fit_feature_model, patient_folds
 from pipeline.downstream.material import Material

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,6 @@ from pipeline.core.cache import Execution
 from pipeline.core.errors import LeakageError, RadaugError, UserError
 from pipeline.core.files import read_json, write_json, write_text
 from pipeline.core.records import Record
-from pipeline.core.sources import ROOM_IMPORTS, reachable_rooms
 
 METRICS = """\
 stage,arm,fold,seed,gan_seed,split,label,subgroup,metric,value,ci_low,ci_high,n_patients,n_images,detail
@@ -291,17 +289,3 @@ def test_the_cache_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert cache_of(tmp_path / "runs" / "demo") == tmp_path / "runs" / ".cache"
     monkeypatch.setenv("RADAUG_CACHE", str(tmp_path / "elsewhere"))
     assert cache_of(tmp_path / "runs" / "demo") == tmp_path / "elsewhere"
-
-
-def test_import_contracts_are_those_of_the_rooms() -> None:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
-    contracts = project["tool"]["importlinter"]["contracts"]
-    of_room = {
-        contract["source_modules"][0]: set(contract["forbidden_modules"])
-        for contract in contracts
-        if len(contract["source_modules"]) == 1
-    }
-    for room in ROOM_IMPORTS:
-        forbidden = {f"pipeline.{other}" for other in ROOM_IMPORTS if other not in reachable_rooms(room)} | {"flows"}
-        assert of_room[f"pipeline.{room}"] == forbidden, room
-    assert "prefect" in of_room["pipeline"]

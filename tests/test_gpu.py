@@ -16,7 +16,7 @@ from pipeline.adversarial.weights import load_net
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.config.families import SnganConfig
 from pipeline.core.compute import Hardware
-from pipeline.data.dataset import open_dataset
+from pipeline.data.batches.dataset import open_dataset
 from pipeline.supervised.fit import Share, apply_classifier, fit_classifier
 
 pytestmark = pytest.mark.gpu

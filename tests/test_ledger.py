@@ -8,7 +8,7 @@ import pandas as pd
 
 from flows.ledger import record_looks
 from pipeline.core.records import Record
-from pipeline.data.dataset import read_table
+from pipeline.data.batches.dataset import read_table
 
 
 def directories(root: Path, fingerprints: dict[str, str], sides: list[str]) -> dict[str, Path]:

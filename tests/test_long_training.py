@@ -31,9 +31,9 @@ from pipeline.config.families import validate_gan
 from pipeline.config.gan import GanConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import ConfigError, NonFiniteLoss
-from pipeline.data.draws import Draws
-from pipeline.data.scaling import Scaling
-from pipeline.data.streams import StoredImages, Stream
+from pipeline.data.batches.draws import Draws
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.batches.streams import StoredImages, Stream
 from pipeline.nets.conditions import Condition, Judgement
 from pipeline.nets.discriminators import ProjectionDiscriminator
 

@@ -11,8 +11,8 @@ from tiny_run import TINY
 
 from flows.cli import launch
 from pipeline.core.records import load_record
-from pipeline.downstream.decide import VerdictPlan
-from pipeline.downstream.low_data_curve import curve_table, number_reaching, size_points, size_row
+from pipeline.verdict.decide import VerdictPlan
+from pipeline.verdict.low_data_curve import curve_table, number_reaching, size_points, size_row
 
 ARM = "real+classical+synthetic@1"
 PLAN = VerdictPlan(positive=("ill",), arm=ARM, bootstrap=500)

@@ -8,9 +8,9 @@ from scipy import stats
 from scipy.special import expit
 from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
-from pipeline.downstream.power import hanley_mcneil_variance
 from pipeline.measures.classification import choose_threshold, weighted_auroc, weighted_rate, youden_threshold
 from pipeline.measures.resampling import Spread, interval, patient_weights, spread_of_fits
+from pipeline.verdict.power import hanley_mcneil_variance
 
 
 def cases(seed: int, n: int = 60, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:

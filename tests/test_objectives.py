@@ -20,9 +20,9 @@ from pipeline.adversarial.wasserstein import WassersteinTurn
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware, autocast
-from pipeline.data.augmentation import Augmenter
-from pipeline.data.draws import Draws
-from pipeline.data.streams import Batch
+from pipeline.data.batches.augmentation import Augmenter
+from pipeline.data.batches.draws import Draws
+from pipeline.data.batches.streams import Batch
 from pipeline.nets.classic import StridedDiscriminator
 from pipeline.nets.conditions import Condition, Judgement, condition_of
 

@@ -14,7 +14,7 @@ from pipeline.config.experiment import ClassifierConfig
 from pipeline.config.families import SnganConfig
 from pipeline.core.errors import LeakageError
 from pipeline.core.records import Record
-from pipeline.data.dataset import open_dataset
+from pipeline.data.batches.dataset import open_dataset
 from pipeline.downstream import train
 
 MakeInputs = Callable[..., dict[str, Path]]

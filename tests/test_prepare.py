@@ -16,8 +16,9 @@ from pipeline.config.data import CropConfig
 from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import DataError
 from pipeline.core.records import Record
-from pipeline.data import ingest, prepare, split
-from pipeline.data.dataset import DataSet, open_dataset
+from pipeline.data import ingest, prepare
+from pipeline.data.batches.dataset import DataSet, open_dataset
+from pipeline.data.cohort import split
 from pipeline.data.geometry import geometry
 from pipeline.data.prepare import choose_scaling
 from pipeline.data.resampling import AxisGrid, resample, resample_nearest

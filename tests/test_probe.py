@@ -12,11 +12,12 @@ from sklearn.linear_model import Ridge
 from pipeline.config.loading import load_experiment, validate_experiment
 from pipeline.core.errors import DataError
 from pipeline.core.records import Record
-from pipeline.data import ingest, prepare, split
-from pipeline.data.dataset import DataSet, open_dataset, read_table, write_table
-from pipeline.downstream.decide import VerdictPlan
-from pipeline.downstream.probe import probe_rows, probe_warnings
+from pipeline.data import ingest, prepare
+from pipeline.data.batches.dataset import DataSet, open_dataset, read_table, write_table
+from pipeline.data.cohort import split
 from pipeline.measures.readable import readable
+from pipeline.verdict.decide import VerdictPlan
+from pipeline.verdict.probe import probe_rows, probe_warnings
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = VerdictPlan(positive=("contrast",), bootstrap=300)

@@ -10,8 +10,8 @@ import pytest
 from pipeline.adversarial import cost as gan_cost
 from pipeline.config import Experiment, load_experiment
 from pipeline.core import progress
-from pipeline.downstream.power import smallest_difference
 from pipeline.supervised import cost as classifier_cost
+from pipeline.verdict.power import smallest_difference
 
 
 @pytest.fixture

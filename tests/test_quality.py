@@ -21,8 +21,7 @@ from pipeline.config.loading import validate_experiment
 from pipeline.config.quality import QualityConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.records import Record
-from pipeline.data.dataset import open_dataset
-from pipeline.downstream.verdict import METRICS_COLUMNS
+from pipeline.data.batches.dataset import open_dataset
 from pipeline.quality.describe import Described, with_nearest
 from pipeline.quality.figures import BOUNDS, Rules, compare, figures
 from pipeline.quality.measure import NOT_NOISE, run
@@ -31,6 +30,7 @@ from pipeline.quality.tables import groups
 from pipeline.report.quality_plots import curves_plot
 from pipeline.report.quality_tables import FIGURES, quality_classes_table, quality_gans_table, quality_table
 from pipeline.report.reading import Run
+from pipeline.verdict.stage import METRICS_COLUMNS
 
 MakeInputs = Callable[..., dict[str, Path]]
 CLASSES = ("normal", "disease")

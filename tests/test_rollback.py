@@ -23,7 +23,7 @@ from pipeline.config.families import SnganConfig
 from pipeline.config.gan import WatchConfig
 from pipeline.core.errors import NonFiniteLoss
 from pipeline.core.records import Record
-from pipeline.data.dataset import DataSet, open_dataset
+from pipeline.data.batches.dataset import DataSet, open_dataset
 
 MakeInputs = Callable[..., dict[str, Path]]
 GOOD_READING = Reading(0.1, 0.8, 0.0, 0.2)

@@ -19,8 +19,8 @@ from pipeline.adversarial.terms import logistic_discriminator
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
-from pipeline.data.scaling import Scaling
-from pipeline.data.streams import StoredImages
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.conditions import Condition, Judgement, condition_of
 from pipeline.nets.semi_supervised import (
     ClassifyingDiscriminator,

@@ -13,9 +13,9 @@ from PIL import Image
 from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.data import ingest
-from pipeline.data.dataset import read_table
-from pipeline.data.manifest import image_ids, read_user_table
-from pipeline.data.sources import read_source
+from pipeline.data.batches.dataset import read_table
+from pipeline.data.cohort.manifest import image_ids, read_user_table
+from pipeline.data.cohort.sources import read_source
 from pipeline.data.writers import DicomIds, SlicePlace, write_dicom, write_dicom_series, write_nifti
 
 ORGANS = ["liver", "spleen", "kidney", "vertebra"]

@@ -13,10 +13,11 @@ import pytest
 from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import ConfigError, DataError, LeakageError
 from pipeline.core.records import Record
-from pipeline.data import ingest, split
-from pipeline.data.assignment import assign_patients
-from pipeline.data.dataset import read_table, write_table
-from pipeline.data.leakage import assert_no_leakage
+from pipeline.data import ingest
+from pipeline.data.batches.dataset import read_table, write_table
+from pipeline.data.cohort import split
+from pipeline.data.cohort.assignment import assign_patients
+from pipeline.data.cohort.leakage import assert_no_leakage
 
 CLASSES = ["a", "b", "c"]
 Ingested = Callable[..., Path]

@@ -16,7 +16,7 @@ from pipeline.config.experiment import ClassifierConfig
 from pipeline.config.families import SnganConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.records import Record
-from pipeline.data.dataset import open_dataset
+from pipeline.data.batches.dataset import open_dataset
 from pipeline.downstream import train
 from pipeline.privacy import memorisation
 from pipeline.supervised import fit as supervised

@@ -20,10 +20,10 @@ from pipeline.adversarial.turns import Table
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.families import Stylegan2Config
 from pipeline.core.compute import Hardware
-from pipeline.data.augmentation import Augmenter
-from pipeline.data.draws import Draws
-from pipeline.data.scaling import Scaling
-from pipeline.data.streams import Batch, StoredImages
+from pipeline.data.batches.augmentation import Augmenter
+from pipeline.data.batches.draws import Draws
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.batches.streams import Batch, StoredImages
 from pipeline.nets.conditions import Condition
 from pipeline.nets.style import EqualCode, ModulatedConv, StyleDiscriminator, StyleGenerator, resized
 

@@ -12,9 +12,9 @@ from sklearn.metrics import roc_auc_score
 from pipeline.config.experiment import SubgroupConfig, VerdictConfig
 from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.downstream.decide import VerdictPlan
-from pipeline.downstream.subgroups import banded, subgroup_rows, subgroup_warnings
 from pipeline.report.subgroup_tables import subgroup_table
+from pipeline.verdict.decide import VerdictPlan
+from pipeline.verdict.subgroups import banded, subgroup_rows, subgroup_warnings
 
 REFERENCE, ARM = "real+classical", "real+classical+synthetic@1"
 PLAN = VerdictPlan(positive=("disease",), bootstrap=300, threshold="youden")

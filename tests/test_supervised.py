@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError
-from pipeline.data.dataset import DataSet, open_dataset
-from pipeline.data.scaling import Scaling
-from pipeline.data.streams import StoredImages, Stream
+from pipeline.data.batches.dataset import DataSet, open_dataset
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.batches.streams import StoredImages, Stream
 from pipeline.nets.classifiers import last_layer, make_classifier
 from pipeline.nets.discriminators import StridedTrunk
 from pipeline.nets.extractors import EffNetLite0

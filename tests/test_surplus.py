@@ -14,10 +14,10 @@ from pipeline.adversarial import fit
 from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import ConfigError, DataError, LeakageError
 from pipeline.core.records import Record
-from pipeline.data import split
-from pipeline.data.dataset import open_dataset, read_table, write_table
-from pipeline.data.leakage import assert_no_leakage
-from pipeline.data.streams import UNLABELLED, stored_images
+from pipeline.data.batches.dataset import open_dataset, read_table, write_table
+from pipeline.data.batches.streams import UNLABELLED, stored_images
+from pipeline.data.cohort import split
+from pipeline.data.cohort.leakage import assert_no_leakage
 
 CLASSES = ["a", "b"]
 Split = Callable[..., pd.DataFrame]

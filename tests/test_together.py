@@ -18,7 +18,7 @@ from pipeline.config.augment import AugmentConfig
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware, place
 from pipeline.core.errors import NonFiniteLoss
-from pipeline.data.dataset import DataSet, open_dataset
+from pipeline.data.batches.dataset import DataSet, open_dataset
 from pipeline.downstream import train
 from pipeline.downstream.material import Material
 from pipeline.nets.classifiers import make_classifier

@@ -28,10 +28,10 @@ from pipeline.adversarial.turns import Table
 from pipeline.config.augment import DISCRIMINATOR_AUGMENT, AugmentConfig
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
-from pipeline.data.augmentation import Augmenter
-from pipeline.data.draws import Draws
-from pipeline.data.scaling import Scaling
-from pipeline.data.streams import Batch, StoredImages
+from pipeline.data.batches.augmentation import Augmenter
+from pipeline.data.batches.draws import Draws
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.batches.streams import Batch, StoredImages
 from pipeline.nets.conditions import Condition, Judgement
 from pipeline.nets.spade import SpadeGenerator
 from pipeline.nets.translators import ResidualTranslator

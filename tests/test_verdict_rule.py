@@ -16,12 +16,12 @@ from flows.cli import launch
 from pipeline.config import load_experiment
 from pipeline.config.arms import ARMS, arm_facts
 from pipeline.core.errors import DataError
-from pipeline.downstream import VerdictPlan, decide
-from pipeline.downstream.comparison import combine
-from pipeline.downstream.figures import by_patient, draw_test_sets, figures_of_fits
-from pipeline.downstream.verdict import with_external
 from pipeline.report.reading import Run
 from pipeline.report.verdict_tables import comparisons_table, methods_sentence, rule_table, side_tests_table
+from pipeline.verdict import VerdictPlan, decide
+from pipeline.verdict.comparison import combine
+from pipeline.verdict.figures import by_patient, draw_test_sets, figures_of_fits
+from pipeline.verdict.stage import with_external
 
 PLAN = VerdictPlan(positive=("disease",), bootstrap=300)
 REFERENCE, AUGMENTED, POOL = "real+classical", "real+classical+synthetic@1", "pool-gan"

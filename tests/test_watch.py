@@ -26,7 +26,7 @@ from pipeline.config.families import SnganConfig, validate_gan
 from pipeline.config.gan import WatchConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.records import Record
-from pipeline.data.dataset import open_dataset
+from pipeline.data.batches.dataset import open_dataset
 from pipeline.report.reading import StageEntry
 from pipeline.report.tables import checks_table, watch_table
 

@@ -17,7 +17,7 @@ from pipeline.adversarial.recipe import Recipe
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.gan import AdaConfig, GanConfig
 from pipeline.core.errors import ConfigError
-from pipeline.data.augmentation import Augmenter
+from pipeline.data.batches.augmentation import Augmenter
 
 if TYPE_CHECKING:
     from pipeline.adversarial.loop import Training

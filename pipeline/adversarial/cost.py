@@ -15,8 +15,8 @@ from pipeline.config.experiment import Experiment
 from pipeline.config.gan import GanConfig
 from pipeline.core.compute import Hardware, resolve_hardware
 from pipeline.core.cost import PROCESS_MIB, CostEstimate, FlopCount
-from pipeline.data.scaling import Scaling
-from pipeline.data.streams import StoredImages
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.batches.streams import StoredImages
 
 _WARM_UP, _TIMED = 3, 4
 _COPIES = 4

@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.adversarial.recipe import ImageShape
 from pipeline.adversarial.turns import NoiseTurn
 from pipeline.core.errors import ConfigError
-from pipeline.data.streams import Batch
+from pipeline.data.batches.streams import Batch
 from pipeline.nets.conditions import Condition
 
 DOMAINS = ("domain_a", "domain_b")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.adversarial.recipe import Need
-from pipeline.data.streams import StoredImages
+from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.conditions import Condition
 
 

@@ -29,10 +29,10 @@ from pipeline.core.compute import Hardware, autocast, place, resolve_hardware
 from pipeline.core.errors import DataError, NonFiniteLoss
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.dataset import DataSet
-from pipeline.data.draws import Draws
-from pipeline.data.split import open_fold, split_ids
-from pipeline.data.streams import StoredImages, Stream, stored_images
+from pipeline.data.batches.dataset import DataSet
+from pipeline.data.batches.draws import Draws
+from pipeline.data.batches.streams import StoredImages, Stream, stored_images
+from pipeline.data.cohort.split import open_fold, split_ids
 
 
 class FitConfig(Section):

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.adversarial.recipe import Player, Recipe
 from pipeline.adversarial.stepping import Ema, Stepper
 from pipeline.adversarial.turns import Table, Turn
-from pipeline.data.streams import Stream
+from pipeline.data.batches.streams import Stream
 from pipeline.nets.conditions import Condition
 
 Watcher = Callable[["Training"], None]

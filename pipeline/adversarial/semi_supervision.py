@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from pipeline.adversarial.turns import NoiseTurn
-from pipeline.data.streams import Batch
+from pipeline.data.batches.streams import Batch
 from pipeline.nets.conditions import Condition, Judgement
 from pipeline.nets.semi_supervised import PseudoLabellingDiscriminator, rotated
 

@@ -12,8 +12,8 @@ from torch.nn.functional import l1_loss
 
 from pipeline.adversarial.coupling import condition_of_batch
 from pipeline.adversarial.turns import NoiseTurn, Turn
-from pipeline.data.augmentation import Augmenter
-from pipeline.data.draws import Draws
+from pipeline.data.batches.augmentation import Augmenter
+from pipeline.data.batches.draws import Draws
 from pipeline.nets.conditions import Condition, Judgement
 
 

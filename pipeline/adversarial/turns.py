@@ -10,9 +10,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from pipeline.data.augmentation import Augmenter
-from pipeline.data.draws import Draws
-from pipeline.data.streams import Batch
+from pipeline.data.batches.augmentation import Augmenter
+from pipeline.data.batches.draws import Draws
+from pipeline.data.batches.streams import Batch
 from pipeline.nets.conditions import Condition, Judgement
 
 

@@ -15,8 +15,8 @@ from pipeline.adversarial.coupling import condition_of_batch
 from pipeline.adversarial.donors import Donors
 from pipeline.adversarial.loop import Training
 from pipeline.core.seeds import derive_seed
-from pipeline.data.dataset import DataSet
-from pipeline.data.streams import StoredImages, stored_images
+from pipeline.data.batches.dataset import DataSet
+from pipeline.data.batches.streams import StoredImages, stored_images
 from pipeline.measures.coverage import prdc
 from pipeline.measures.ms_ssim import pairwise_ms_ssim
 from pipeline.nets.conditions import Condition

@@ -17,8 +17,8 @@ from pipeline.config.section import Section
 from pipeline.core.compute import resolve_hardware
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed, numpy_generator
-from pipeline.data.dataset import DataSet, open_dataset, write_table
-from pipeline.data.split import split_ids
+from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
+from pipeline.data.cohort.split import split_ids
 from pipeline.measures.classification import weighted_auroc
 from pipeline.measures.resampling import MIN_PATIENTS, Spread, interval, patient_weights
 from pipeline.nets.conditions import Condition

@@ -22,6 +22,7 @@ ROOM_IMPORTS: dict[str, tuple[str, ...]] = {
     "downstream": ("synthesis",),
     "anomaly": ("synthesis",),
     "privacy": ("synthesis",),
+    "verdict": ("quality", "downstream", "anomaly", "privacy"),
     "report": ("core", "config"),
 }
 """Direct imports a room may make; what those may import, it may import too. `pyproject.toml` holds CI's contract."""

@@ -1,1 +1,1 @@
-"""Manifest, readers and writers, audit, patient split, preparation, batched augmentation."""
+"""From files to arrays: readers, cohort, batches, phantoms, and the stages ingest and prepare."""

@@ -20,12 +20,12 @@ from pipeline.config.section import Section
 from pipeline.core.errors import ConfigError, DataError, UnreadableImage
 from pipeline.core.files import digest_file, digest_json
 from pipeline.core.records import Record
-from pipeline.data.audit import audit_manifest
-from pipeline.data.dataset import write_table
-from pipeline.data.duplicates import near_groups, pixel_digest, thumbnail
-from pipeline.data.images import Image
-from pipeline.data.manifest import FACTS, REJECTED_COLUMNS, row_dicts, shown, validate_manifest
-from pipeline.data.sources import ImageReader, SourceRows, read_source, source_files, source_root
+from pipeline.data.batches.dataset import write_table
+from pipeline.data.cohort.audit import audit_manifest
+from pipeline.data.cohort.duplicates import near_groups, pixel_digest, thumbnail
+from pipeline.data.cohort.manifest import FACTS, REJECTED_COLUMNS, row_dicts, shown, validate_manifest
+from pipeline.data.cohort.sources import ImageReader, SourceRows, read_source, source_files, source_root
+from pipeline.data.readers.image import Image
 
 logger = logging.getLogger(__name__)
 

@@ -19,15 +19,15 @@ from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.core.errors import DataError
 from pipeline.core.records import Record
-from pipeline.data.dataset import IMAGES, MANIFEST, MASKS, read_table, write_table
-from pipeline.data.duplicates import pixel_digest
+from pipeline.data.batches.dataset import IMAGES, MANIFEST, MASKS, read_table, write_table
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.cohort.duplicates import pixel_digest
+from pipeline.data.cohort.manifest import row_dicts
+from pipeline.data.cohort.sources import ImageReader
 from pipeline.data.geometry import IMAGE, MASK, NAME, POINT, Item, geometry
-from pipeline.data.images import Image
 from pipeline.data.ingest import EXTERNAL_ROOT, ingest_config
-from pipeline.data.manifest import row_dicts
+from pipeline.data.readers.image import Image
 from pipeline.data.resampling import Floats
-from pipeline.data.scaling import Scaling
-from pipeline.data.sources import ImageReader
 
 logger = logging.getLogger(__name__)
 

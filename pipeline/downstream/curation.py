@@ -13,7 +13,7 @@ import torch
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.weights import has_net, load_net, read_description
 from pipeline.core.errors import DataError
-from pipeline.data.dataset import DataSet
+from pipeline.data.batches.dataset import DataSet
 from pipeline.nets.conditions import condition_of
 from pipeline.nets.extractors import EffNetLite0
 

@@ -23,9 +23,9 @@ from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError
 from pipeline.core.seeds import derive_seed
-from pipeline.data.augmentation import Augmenter
-from pipeline.data.dataset import DataSet
-from pipeline.data.draws import Draws
+from pipeline.data.batches.augmentation import Augmenter
+from pipeline.data.batches.dataset import DataSet
+from pipeline.data.batches.draws import Draws
 from pipeline.nets.extractors import EffNetLite0
 from pipeline.supervised.fit import Phase, Share
 

@@ -19,10 +19,10 @@ from pipeline.config.families import GanSettings
 from pipeline.config.section import Section
 from pipeline.core.compute import autocast, place
 from pipeline.core.seeds import derive_seed
-from pipeline.data.augmentation import Augmenter
-from pipeline.data.dataset import DataSet
-from pipeline.data.draws import Draws
-from pipeline.data.streams import UNLABELLED, StoredImages
+from pipeline.data.batches.augmentation import Augmenter
+from pipeline.data.batches.dataset import DataSet
+from pipeline.data.batches.draws import Draws
+from pipeline.data.batches.streams import UNLABELLED, StoredImages
 from pipeline.downstream.feature_models import Predict
 from pipeline.downstream.material import Material
 from pipeline.nets.classifiers import TrunkClassifier, last_layer, pooled

@@ -15,8 +15,8 @@ from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError, LeakageError
 from pipeline.core.files import atomic_path
 from pipeline.core.seeds import derive_seed
-from pipeline.data.dataset import DataSet, open_dataset
-from pipeline.data.split import open_fold, split_ids
+from pipeline.data.batches.dataset import DataSet, open_dataset
+from pipeline.data.cohort.split import open_fold, split_ids
 from pipeline.downstream.curation import curate
 from pipeline.downstream.feature_models import Predict, fit_feature_model
 from pipeline.supervised.fit import Phase, Share, apply_classifier, fit_classifier

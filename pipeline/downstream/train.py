@@ -22,7 +22,7 @@ from pipeline.core.files import read_json, write_json
 from pipeline.core.progress import Progress
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.dataset import DataSet, read_table, write_table
+from pipeline.data.batches.dataset import DataSet, read_table, write_table
 from pipeline.downstream.feature_models import Predict, fit_feature_model
 from pipeline.downstream.features import TRUNKS, TrunkConfig, fit_on_features, trunk_config
 from pipeline.downstream.material import Material

@@ -22,8 +22,8 @@ from pipeline.config.section import Section
 from pipeline.core.files import atomic_path
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed, numpy_generator
-from pipeline.data.dataset import DataSet, open_dataset, write_table
-from pipeline.data.split import split_ids
+from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
+from pipeline.data.cohort.split import split_ids
 
 _DRAWS = 50
 _MAX_SYNTHETIC = 500

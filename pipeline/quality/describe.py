@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.progress import Progress
-from pipeline.data.dataset import DataSet
+from pipeline.data.batches.dataset import DataSet
 from pipeline.measures.coverage import nearest_distances
 from pipeline.measures.histograms import intensity_histograms
 from pipeline.measures.radiomics import radiomics

@@ -19,8 +19,8 @@ from torch import Tensor
 from pipeline.adversarial.families import FAMILIES
 from pipeline.core.compute import Hardware, autocast
 from pipeline.core.records import Record
-from pipeline.data.dataset import DataSet, open_dataset, write_table
-from pipeline.data.split import split_ids
+from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
+from pipeline.data.cohort.split import split_ids
 from pipeline.nets.extractors import ClassifierFeatures, EffNetLite0, Extractor, ScriptedFeatures
 from pipeline.quality.describe import Described, describe, with_nearest
 from pipeline.quality.figures import COPY, Rules

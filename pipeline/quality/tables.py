@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import torch.nn.functional as F  # noqa: N812
 
-from pipeline.data.dataset import DataSet
-from pipeline.data.scaling import Scaling
+from pipeline.data.batches.dataset import DataSet
+from pipeline.data.batches.scaling import Scaling
 from pipeline.measures.ms_ssim import pairwise_ms_ssim_interval
 from pipeline.quality.describe import Described
 from pipeline.quality.figures import OF_FEATURES, OF_NEAREST, Figure, Rules, figures, matched

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pipeline.core.seeds import derive_seed
-from pipeline.data.dataset import DataSet
-from pipeline.data.streams import UNLABELLED, StoredImages, Stream
+from pipeline.data.batches.dataset import DataSet
+from pipeline.data.batches.streams import UNLABELLED, StoredImages, Stream
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pipeline.config.arms import PRETRAINED_ARM, uses_synthetic
 from pipeline.config.experiment import ClassifierConfig, Experiment
 from pipeline.core.compute import resolve_hardware
 from pipeline.core.cost import PROCESS_MIB, CostEstimate, FlopCount
-from pipeline.data.dataset import DataSet
-from pipeline.data.scaling import Scaling
+from pipeline.data.batches.dataset import DataSet
+from pipeline.data.batches.scaling import Scaling
 from pipeline.nets.classifiers import PRETRAINED, make_classifier
 from pipeline.nets.extractors import EffNetLite0
 from pipeline.supervised.fit import Phase, Regimen, Share, fit

@@ -14,9 +14,9 @@ from pipeline.config.augment import AugmentConfig
 from pipeline.core.compute import Hardware, autocast, place
 from pipeline.core.errors import NonFiniteLoss
 from pipeline.core.seeds import derive_seed
-from pipeline.data.augmentation import Augmenter
-from pipeline.data.draws import Draws
-from pipeline.data.streams import StoredImages, Stream
+from pipeline.data.batches.augmentation import Augmenter
+from pipeline.data.batches.draws import Draws
+from pipeline.data.batches.streams import StoredImages, Stream
 from pipeline.nets.classifiers import pooled
 from pipeline.nets.sizes import doublings
 from pipeline.supervised.losses import nt_xent

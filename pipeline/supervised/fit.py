@@ -15,9 +15,9 @@ from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware, autocast, place
 from pipeline.core.errors import NonFiniteLoss
 from pipeline.core.seeds import derive_seed, numpy_generator
-from pipeline.data.augmentation import Augmenter
-from pipeline.data.dataset import DataSet
-from pipeline.data.draws import Draws
+from pipeline.data.batches.augmentation import Augmenter
+from pipeline.data.batches.dataset import DataSet
+from pipeline.data.batches.draws import Draws
 from pipeline.nets.classifiers import last_layer, make_classifier
 from pipeline.supervised.batches import Batches, Mixed, Share, batch_sizes, channels_last, share_labels
 from pipeline.supervised.losses import balancing_weights, log_prior, mixed_pairs, weighted_cross_entropy

@@ -13,8 +13,8 @@ from torch.func import functional_call, stack_module_state, vmap
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware, autocast
 from pipeline.core.errors import NonFiniteLoss
-from pipeline.data.augmentation import Augmenter
-from pipeline.data.draws import Draws
+from pipeline.data.batches.augmentation import Augmenter
+from pipeline.data.batches.draws import Draws
 from pipeline.supervised.batches import Mixed, channels_last
 from pipeline.supervised.fit import Phase, Regimen, Training, make_optimizer
 from pipeline.supervised.losses import weighted_cross_entropy

@@ -14,9 +14,9 @@ from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.loop import sample
 from pipeline.adversarial.weights import load_net
 from pipeline.core.seeds import derive_seed
-from pipeline.data.dataset import open_dataset
-from pipeline.data.split import split_ids
-from pipeline.data.streams import stored_images
+from pipeline.data.batches.dataset import open_dataset
+from pipeline.data.batches.streams import stored_images
+from pipeline.data.cohort.split import split_ids
 from pipeline.nets.conditions import Condition, condition_of
 
 _BATCH = 64

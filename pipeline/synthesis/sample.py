@@ -10,8 +10,8 @@ import numpy as np
 from pipeline.core.errors import UserError
 from pipeline.core.records import load_record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.dataset import MANIFEST, read_table
-from pipeline.data.scaling import Scaling
+from pipeline.data.batches.dataset import MANIFEST, read_table
+from pipeline.data.batches.scaling import Scaling
 from pipeline.data.writers import DicomIds, write_dicom, write_dicom_series, write_nifti, write_png
 from pipeline.synthesis.generate import TrainedGenerator
 

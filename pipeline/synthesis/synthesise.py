@@ -14,8 +14,8 @@ from pipeline.core.compute import resolve_hardware
 from pipeline.core.errors import DataError
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.dataset import IMAGES, MANIFEST, write_table
-from pipeline.data.scaling import Scaling
+from pipeline.data.batches.dataset import IMAGES, MANIFEST, write_table
+from pipeline.data.batches.scaling import Scaling
 from pipeline.synthesis.generate import TrainedGenerator
 
 _FLAT = 1e-3

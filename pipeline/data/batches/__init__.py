@@ -1,0 +1,1 @@
+"""What networks are fed: data sets, streams, random numbers and augmentation on the device."""

@@ -1,0 +1,243 @@
+"""From what the user has (a table, folders, DICOM files, an npz file, or nothing) to rows of a manifest."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config.data import CsvSource, DicomSource, FoldersSource, NpzSource, PhantomSource, Source
+from pipeline.core.errors import DataError
+from pipeline.data.cohort.dicom_labels import dicom_rows
+from pipeline.data.cohort.manifest import IDENTITY, image_ids, read_user_table, require_columns, shown, with_columns
+from pipeline.data.phantoms.cohort import PhantomSettings, write_cohort
+from pipeline.data.readers.door import read_image
+from pipeline.data.readers.image import Image
+from pipeline.data.readers.kinds import sniff
+from pipeline.data.readers.npz import NpzFile, npz_place, npz_rows
+
+COHORT = "cohort"
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """What a source says before any image is read.
+
+    Attributes:
+        table: image_id, path (relative to the root), label, patient_id, perhaps split, series_id, mask and point_*,
+            then the source's own columns. All text.
+        rejected: image_id, path, reason of images that are named but cannot be there.
+    """
+
+    table: pd.DataFrame
+    rejected: pd.DataFrame
+
+
+def source_root(source: Source, base: Path) -> Path | None:
+    """The folder that the manifest's paths start from: absolute, and None for phantoms, which ingest writes itself."""
+    if isinstance(source, PhantomSource):
+        return None
+    path = (base / source.path).resolve()
+    return path.parent if isinstance(source, CsvSource | NpzSource) else path
+
+
+def read_source(
+    source: Source, root: Path, labels: Path | None, classes: Sequence[str], spatial_dims: int
+) -> SourceRows:
+    """Rows of every image that `source` names; images themselves are not read.
+
+    Args:
+        root: as `source_root` gives it; for phantoms the folder that gets the cohort.
+        labels: the label table of a DICOM source.
+
+    Raises:
+        DataError: the source as a whole is wrong; the message names the file or column and the mend.
+    """
+    if isinstance(source, PhantomSource):
+        rows = _phantom_rows(source, root, spatial_dims)
+    elif isinstance(source, CsvSource):
+        rows = _csv_rows(source, root)
+    elif isinstance(source, FoldersSource):
+        rows = _folder_rows(source, root, spatial_dims)
+    elif isinstance(source, DicomSource):
+        if labels is None:
+            raise DataError("data.source.labels: a DICOM source needs a label table.")
+        rows = dicom_rows(source, root, labels)
+    else:
+        rows = npz_rows(root / Path(source.path).name, classes, spatial_dims, source.patients)
+    return _finished(rows, root, source.path if not isinstance(source, PhantomSource) else COHORT)
+
+
+def _finished(rows: pd.DataFrame, root: Path, where: str) -> SourceRows:
+    """Give ids and refuse repeated images; rows whose files are not there, or with a `reason`, are rejected."""
+    series = rows["series_id"] if "series_id" in rows else pd.Series("", index=rows.index)
+    repeated = rows["path"][(rows["path"] + "#" + series).duplicated() & (rows["path"] != "")]
+    if len(repeated):
+        raise DataError(
+            f"{where}: {len(repeated)} image(s) are named by more than one row: {shown(list(repeated))}. "
+            "Keep one row each."
+        )
+    rows.insert(0, "image_id", image_ids([_id_text(*pair) for pair in zip(rows["path"], series, strict=True)]))
+    reasons = rows.pop("reason") if "reason" in rows else pd.Series("", index=rows.index)
+    reasons = reasons.mask((reasons == "") & (rows["path"] == ""), "the row names no image file")
+    for column in ("path", "mask"):
+        if column in rows:
+            absent = np.array([bool(name) and not _file(root, name).exists() for name in rows[column]], dtype=bool)
+            reasons = reasons.mask((reasons == "") & absent, f"the {column} file is not there: check the path")
+    bad = reasons != ""
+    first = [column for column in IDENTITY if column in rows]
+    ordered = rows[[*first, *(column for column in rows if column not in first)]]
+    rejected = ordered.loc[bad, ["image_id", "path"]].assign(reason=reasons[bad])
+    return SourceRows(ordered[~bad].reset_index(drop=True), rejected.reset_index(drop=True))
+
+
+def _id_text(path: str, series_id: str) -> str:
+    place = npz_place(path)
+    if place:
+        split, _, number = place[1].partition("/")
+        return f"{split}-{int(number):05d}"
+    return f"{path}-{series_id}".strip("./-") if series_id else path
+
+
+def _file(root: Path, path: str) -> Path:
+    place = npz_place(path)
+    return root / (place[0] if place else path)
+
+
+def _csv_rows(source: CsvSource, root: Path) -> pd.DataFrame:
+    table = read_user_table(root / Path(source.path).name)
+    columns = source.columns
+    if len(columns.point) not in (0, 2, 3):
+        raise DataError("data.source.columns.point: name two or three columns (x, y and z in mm, LPS).")
+    wanted = (
+        columns.path,
+        columns.label,
+        columns.patient_id,
+        columns.split,
+        columns.series_id,
+        columns.mask,
+        *columns.point,
+    )
+    require_columns(table, [name for name in wanted if name], source.path, "data.source.columns")
+    rows = with_columns(table, columns)
+    for column in ("path", "mask"):
+        if column in rows:
+            rows[column] = [_relative(name, root) for name in rows[column]]
+    return rows
+
+
+def _relative(name: str, root: Path) -> str:
+    if not name:
+        return ""
+    name = name.replace("\\", "/")
+    return Path(os.path.relpath(name, root) if Path(name).is_absolute() else os.path.normpath(name)).as_posix()
+
+
+def _folder_rows(source: FoldersSource, root: Path, spatial_dims: int) -> pd.DataFrame:
+    if not root.is_dir():
+        raise DataError(f"{source.path}: there is no such folder. Relative paths start at RADAUG_DATA.")
+    rows: dict[str, dict[str, str]] = {}
+    for path in visible_files(root):
+        parts = path.relative_to(root).parts
+        if len(parts) > 1:
+            slices = spatial_dims == 3 and len(parts) > 2 and sniff(path) == "dicom"
+            name = Path(*parts[:-1] if slices else parts).as_posix()
+            rows.setdefault(name, {"path": name, "label": parts[0], "patient_id": _patient(source, Path(name).name)})
+    if not rows:
+        raise DataError(
+            f"{source.path}: has no folders with images. Put the images of each class into a folder of its name."
+        )
+    return pd.DataFrame(list(rows.values()))
+
+
+def _patient(source: FoldersSource, name: str) -> str:
+    if not source.patient_pattern:
+        return ""
+    try:
+        match = re.search(source.patient_pattern, name)
+        if match is None:
+            raise DataError(
+                f"data.source.patient_pattern: does not match the file name {name}. Its patient would be unknown: "
+                "mend the pattern, or leave it out."
+            )
+        return match.group(1)
+    except (re.error, IndexError) as error:
+        raise DataError(
+            r"data.source.patient_pattern: must be a regular expression with one group, such as '^(\d+)_'."
+        ) from error
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Files below `folder` in order, without hidden ones."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def phantom_settings(source: PhantomSource, spatial_dims: int) -> PhantomSettings:
+    return PhantomSettings(
+        spatial_dims=3 if spatial_dims == 3 else 2,
+        seed=source.seed,
+        cysts=source.cysts,
+        metastases=source.metastases,
+        haemangiomas=source.haemangiomas,
+    )
+
+
+def _phantom_rows(source: PhantomSource, root: Path, spatial_dims: int) -> pd.DataFrame:
+    table = (
+        write_cohort(root / COHORT, phantom_settings(source, spatial_dims)).astype(str).rename(columns={"file": "path"})
+    )
+    for column in ("path", "mask", "kernel_pair"):
+        table[column] = f"{COHORT}/" + table[column]
+    table["modality"] = "CT"
+    return table
+
+
+class ImageReader:
+    """Reads the images and masks of manifest rows below `root`; an npz file is opened once."""
+
+    def __init__(self, root: Path, spatial_dims: int) -> None:
+        self._root = root
+        self._spatial_dims = spatial_dims
+        self._npz: dict[str, NpzFile] = {}
+
+    def image(self, row: dict[str, str]) -> Image:
+        """The image of a manifest row.
+
+        Raises:
+            UnreadableImage: it cannot be used; `reason` is a sentence with the mend.
+        """
+        place = npz_place(row["path"])
+        if place:
+            name, number = place
+            if name not in self._npz:
+                self._npz[name] = NpzFile(self._root / name)
+            return self._npz[name].image(number)
+        return read_image(
+            self._root / row["path"], spatial_dims=self._spatial_dims, series_id=row.get("series_id") or None
+        )
+
+    def mask(self, row: dict[str, str]) -> Image:
+        """The lesion mask of a manifest row, above 0 inside."""
+        return read_image(self._root / row["mask"], spatial_dims=self._spatial_dims)
+
+
+def source_files(source: Source, root: Path, labels: Path | None) -> list[Path]:
+    """Every file that the source reads, for telling whether something changed."""
+    if isinstance(source, CsvSource):
+        table = root / Path(source.path).name
+        rows = _csv_rows(source, root)
+        named = {root / name for column in ("path", "mask") if column in rows for name in rows[column] if name}
+        inside = {file for path in named for file in (visible_files(path) if path.is_dir() else [path])}
+        return [table, *sorted(inside)]
+    if isinstance(source, NpzSource):
+        return [root / Path(source.path).name]
+    return [*([labels] if labels else []), *visible_files(root)]

@@ -1,0 +1,297 @@
+"""Split: every patient on one side of every fold. What cannot be kept apart stops the run before training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from pipeline.config.experiment import Experiment
+from pipeline.core.errors import ConfigError, DataError, LeakageError
+from pipeline.core.records import Record
+from pipeline.data.batches.dataset import DataSet, open_dataset, read_table, write_table
+from pipeline.data.cohort.assignment import assign_patients
+from pipeline.data.cohort.audit import INFO, WARNING, Row, audit_table
+from pipeline.data.cohort.duplicates import repeats
+from pipeline.data.cohort.leakage import PRIORITY, SIDES, assert_no_leakage, patient_units, refuse_shared, straddling
+from pipeline.data.cohort.low_data import Assignment, LowData, low_data
+from pipeline.data.cohort.manifest import REJECTED_COLUMNS
+from pipeline.data.ingest import EXTERNAL
+
+SPLITS_FILE = "splits.csv"
+FEW_TEST_PATIENTS = 10
+SPLIT_NAMES = {
+    "train": ("train", "training", "tr"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "te"),
+}
+
+
+class SplitStage(LowData):
+    """What decides the split. `seed` is the experiment's."""
+
+    classes: tuple[str, ...]
+    duplicates: Literal["refuse", "drop"]
+
+
+def split_config(experiment: Experiment) -> SplitStage:
+    """The split section of `experiment`."""
+    data, split = experiment.data, experiment.data.split
+    if split.kind == "kfold" and split.val + 1 / split.folds >= 1:
+        raise ConfigError(
+            f"data.split: with {split.folds} folds, val {split.val} leaves nothing to train on. Use more folds."
+        )
+    return SplitStage(
+        split=split,
+        classes=data.classes,
+        per_class=data.per_class,
+        surplus=data.surplus,
+        duplicates=data.duplicates,
+        seed=experiment.seed,
+    )
+
+
+def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+    """Write manifest.csv (with split, fold and fate, rejected images included), splits.csv and audit.csv.
+
+    Splits of a fold are train, val, test, unlabelled (of training patients only), unused and, in every fold, the
+    external site's images: external. A labelled image may be in `unlabelled` (data.surplus): the manifest keeps its
+    label, which nothing that trains in that fold may read (`open_fold` hides it). In the manifest, `split` is fold 0's
+    for a holdout or column split; with k folds it is `test`, and `fold` says in which fold.
+
+    Raises:
+        LeakageError: a patient, or an exact copy of an image with `duplicates: refuse`, is in two splits of a fold, or
+            in the source and the external site.
+        DataError: a class is missing from a split, has fewer images than `train_per_class`, or not for all draws.
+    """
+    source = inputs["ingest"]
+    manifest = read_table(source / "manifest.csv")
+    site = read_table(source / EXTERNAL) if (source / EXTERNAL).is_file() else manifest.iloc[:0]
+    refuse_shared(manifest, site)
+    kept, dropped = _without_copies(config, manifest)
+    outside, copies = _without_copies(config, site)
+    folds = [_with_unlabelled(kept, fold) for fold in _folds(config, kept)]
+    _refuse_copies(kept, folds)
+    folds = [drawn for number, fold in enumerate(folds) for drawn in low_data(config, kept, fold, number)]
+    _require_classes(config, kept, folds)
+    folds = [fold | dict.fromkeys(outside["image_id"], "external") for fold in folds]
+    kept, manifest = (pd.concat([a, b], ignore_index=True).fillna("") for a, b in ((kept, outside), (manifest, site)))
+    dropped |= copies
+    splits = pd.DataFrame(
+        [(str(number), image, fold[image]) for number, fold in enumerate(folds) for image in kept["image_id"]],
+        columns=["fold", "image_id", "split"],
+        dtype=str,
+    )
+    assert_no_leakage(splits, manifest)
+    write_table(out_dir / SPLITS_FILE, splits)
+    write_table(
+        out_dir / "manifest.csv", _decided(config, manifest, folds, dropped, read_table(source / "rejected.csv"))
+    )
+    rows = _audit(kept, folds, dropped)
+    audit = audit_table(rows)
+    write_table(out_dir / "audit.csv", pd.concat([read_table(source / "audit.csv"), audit], ignore_index=True))
+    counts = {name: sum(split == name for split in folds[0].values()) for name in (*PRIORITY, "unused")}
+    if len(outside):
+        counts["external"] = len(outside)
+    notes = tuple(detail for _, severity, _, detail in rows if severity == "warning")
+    return Record("split", figures={"folds": len(folds), "fold_0": counts, "duplicates": len(dropped)}, notes=notes)
+
+
+def split_ids(split_dir: Path, fold: int, split: str) -> list[str]:
+    """Image ids of `split` (train, val, test, external, unlabelled, unused) in `fold`, in the manifest's order.
+
+    Raises:
+        DataError: there is no such fold.
+    """
+    part = _rows_of_fold(split_dir, fold)
+    return list(part["image_id"][part["split"] == split])
+
+
+def _rows_of_fold(split_dir: Path, fold: int) -> pd.DataFrame:
+    splits = read_table(split_dir / SPLITS_FILE)
+    part = splits[splits["fold"] == str(fold)]
+    if part.empty:
+        raise DataError(f"{SPLITS_FILE}: there is no fold {fold}; it has {splits['fold'].nunique()}, counted from 0.")
+    return part
+
+
+def open_fold(prepare: Path, split_dir: Path, fold: int) -> DataSet:
+    """The prepared images as what trains in `fold` may know them: those in `unlabelled` have no label.
+
+    Raises:
+        DataError: there is no such fold, or the directories do not belong together.
+        LeakageError: a patient, or an image pixel for pixel, is on more than one side of the fold.
+    """
+    dataset, part = open_dataset(prepare), _rows_of_fold(split_dir, fold)
+    assert_no_leakage(part, read_table(split_dir / "manifest.csv"))
+    hidden = dataset.manifest["image_id"].isin(part["image_id"][part["split"] == "unlabelled"])
+    return replace(dataset, manifest=dataset.manifest.assign(label=dataset.manifest["label"].mask(hidden, "")))
+
+
+def _folds(config: SplitStage, kept: pd.DataFrame) -> list[Assignment]:
+    """The split of every labelled image, fold by fold."""
+    labelled = kept[kept["label"] != ""]
+    split, seed = config.split, config.seed
+    if split.kind == "column":
+        return [_from_column(config, kept)]
+    if split.kind == "holdout":
+        shares = {"train": 1 - split.val - split.test, "val": split.val, "test": split.test}
+        return [assign_patients(labelled, shares, seed, "holdout")]
+    tested = assign_patients(labelled, {str(fold): 1 / split.folds for fold in range(split.folds)}, seed, "folds")
+    folds = []
+    for number in range(split.folds):
+        rest = labelled[labelled["image_id"].map(tested) != str(number)]
+        val = split.val / (1 - 1 / split.folds)
+        cut = assign_patients(rest, {"train": 1 - val, "val": val}, seed, "val", number)
+        folds.append({image: cut.get(image, "test") for image in labelled["image_id"]})
+    return folds
+
+
+def _from_column(config: SplitStage, kept: pd.DataFrame) -> Assignment:
+    """The source's own split; val is cut from train where there is none."""
+    if "split" not in kept:
+        raise DataError(
+            "data.split.kind: column, but the source has no split. Name its column in data.source.columns.split, or "
+            "use holdout or kfold."
+        )
+    names = {alias: name for name, aliases in SPLIT_NAMES.items() for alias in aliases}
+    labelled = kept[kept["label"] != ""]
+    given = labelled["split"].str.lower()
+    if not given.isin(set(names)).all():
+        wrong = int((~given.isin(set(names))).sum())
+        raise DataError(
+            f"the split column holds something else than train, val or test in {wrong} rows. Mend these rows."
+        )
+    found = given.map(names)
+    if "test" not in set(found) or "train" not in set(found):
+        raise DataError(
+            f"the split column names only {', '.join(sorted(set(found)))}: train and test are needed. "
+            "Use data.split.kind: holdout to have patients drawn."
+        )
+    assignment = dict(zip(labelled["image_id"], found, strict=True))
+    _refuse_patients(labelled, assignment)
+    if "val" not in set(found):
+        train = labelled[found == "train"]
+        val = min(config.split.val * len(labelled) / len(train), 0.5)
+        assignment |= assign_patients(train, {"train": 1 - val, "val": val}, config.seed, "val", 0)
+    return assignment
+
+
+def _refuse_patients(labelled: pd.DataFrame, assignment: Assignment) -> None:
+    crossing = straddling(patient_units(labelled), labelled["image_id"].map(assignment))
+    if crossing:
+        raise LeakageError(
+            f"the split column puts {crossing} patient(s) into more than one of train, val and test. Mend the column, "
+            "or use data.split.kind: holdout, which keeps patients together."
+        )
+
+
+def _without_copies(config: SplitStage, manifest: pd.DataFrame) -> tuple[pd.DataFrame, set[str]]:
+    """The manifest without the exact copies that `duplicates: drop` takes out, and their ids.
+
+    With a split column the copy of the highest of test, val, train stays; else, and among equals, a labelled one, then
+    the first by image_id.
+    """
+    if config.duplicates == "refuse":
+        return manifest, set()
+    names = {alias: rank for rank, (_, aliases) in enumerate(reversed(SPLIT_NAMES.items())) for alias in aliases}
+    ranks = [0] * len(manifest)
+    if config.split.kind == "column" and "split" in manifest:
+        ranks = [names.get(split, len(SPLIT_NAMES)) for split in manifest["split"].str.lower()]
+    unlabelled, ids = list(manifest["label"] == ""), list(manifest["image_id"])
+    dropped: set[str] = set()
+    for group in repeats(manifest["pixel_digest"]):
+        first = min(group, key=lambda place: (unlabelled[place], ranks[place], ids[place]))
+        dropped |= {ids[place] for place in group if place != first}
+    return manifest[~manifest["image_id"].isin(dropped)].reset_index(drop=True), dropped
+
+
+def _refuse_copies(kept: pd.DataFrame, folds: list[Assignment]) -> None:
+    crossing = max(straddling(kept["pixel_digest"], kept["image_id"].map(fold)) for fold in folds)
+    if crossing:
+        raise LeakageError(
+            f"{crossing} images occur, pixel for pixel, in more than one of train, val and test, so a test would ask "
+            "for what was learnt by heart. Set data.duplicates: drop to leave training copies out, or mend the data."
+        )
+
+
+def _with_unlabelled(kept: pd.DataFrame, fold: Assignment) -> Assignment:
+    """Add unlabelled images: `unlabelled`, but `unused` where their patient, or a copy of them, is in val or test."""
+    units = patient_units(kept)
+    sides = kept["image_id"].map(fold)
+    held = sides.isin(["val", "test"])
+    blocked = units.isin(set(units[held])) | kept["pixel_digest"].isin(set(kept["pixel_digest"][held]))
+    extra = {
+        image: "unused" if stop else "unlabelled"
+        for image, side, stop in zip(kept["image_id"], sides, blocked, strict=True)
+        if not isinstance(side, str)
+    }
+    return fold | extra
+
+
+def _require_classes(config: SplitStage, kept: pd.DataFrame, folds: list[Assignment]) -> None:
+    for number, fold in enumerate(folds):
+        sides = kept["image_id"].map(fold)
+        for split in PRIORITY:
+            absent = [name for name in config.classes if name not in set(kept["label"][sides == split])]
+            if absent:
+                raise DataError(
+                    f"{split} of fold {number} has no image of {', '.join(absent)}: too few patients. Raise data.split."
+                    f"{'folds or lower val' if config.split.kind == 'kfold' else 'val or test'}, try another seed, or "
+                    "add patients of that class."
+                )
+
+
+def _decided(
+    config: SplitStage, manifest: pd.DataFrame, folds: list[Assignment], dropped: set[str], rejected: pd.DataFrame
+) -> pd.DataFrame:
+    """The manifest with split, fold and fate (used, unused, duplicate, rejected: why), rejected images last."""
+    table = manifest.rename(columns={"split": "source_split"})
+    many = config.split.kind == "kfold"
+    tested = [
+        next((n for n, fold in enumerate(folds) if fold.get(image) == "test"), None) for image in table["image_id"]
+    ]
+    splits = [
+        "test" if many and fold is not None else folds[0].get(image, "")
+        for image, fold in zip(table["image_id"], tested, strict=True)
+    ]
+    fates = [_fate(image, folds, dropped) for image in table["image_id"]]
+    place = list(table.columns).index("patient_id") + 1
+    table.insert(place, "split", splits)
+    table.insert(place + 1, "fold", ["" if fold is None else str(fold) for fold in tested])
+    table.insert(place + 2, "fate", fates)
+    out = rejected[list(REJECTED_COLUMNS)].rename(columns={"reason": "fate"})
+    out["fate"] = "rejected: " + out["fate"]
+    return pd.concat([table, out], ignore_index=True).fillna("") if len(out) else table
+
+
+def _fate(image: str, folds: list[Assignment], dropped: set[str]) -> str:
+    if image in dropped:
+        return "duplicate"
+    return "used" if any(fold[image] != "unused" for fold in folds) else "unused"
+
+
+def _audit(kept: pd.DataFrame, folds: list[Assignment], dropped: set[str]) -> list[Row]:
+    units = patient_units(kept)
+    sides = [kept["image_id"].map(fold) for fold in folds]
+    near = max(straddling(kept["near_group"], side) for side in sides)
+    patients = min(units[side == "test"].nunique() for side in sides)
+    few = patients < FEW_TEST_PATIENTS
+    of = "patients" if (kept["patient_id"] != "").all() else "patients (or images whose patient is unknown)"
+    rows: list[Row] = []
+    for number, side in enumerate(sides):
+        for split in SIDES if "external" in set(side) else PRIORITY:
+            images, tested = int((side == split).sum()), units[side == split].nunique()
+            rows.append((f"fold {number} {split}", INFO, images, f"{images} images of {tested} {of}."))
+    copies = f"{len(dropped)} exact copies of other images are left out; the manifest's fate column lists them."
+    alike = f"{near} sets of images that look almost the same lie in more than one split (near_group in the manifest)."
+    enough = f"{patients} {of} are tested in the smallest fold{': too few for an interval' if few else ''}."
+    return [
+        *rows,
+        ("duplicates dropped", WARNING if dropped else INFO, len(dropped), copies),
+        ("near duplicates across splits", WARNING if near else INFO, near, alike),
+        ("test patients", WARNING if few else INFO, patients, enough),
+    ]

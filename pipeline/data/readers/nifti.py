@@ -1,0 +1,131 @@
+"""NIfTI files: volumes as stored with their affine, and single slices turned as a radiologist sees them."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import logger as nibabel_logger
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+from numpy.typing import NDArray
+
+from pipeline.core.errors import UnreadableImage
+from pipeline.data.readers.image import Image, require_finite
+
+CT_MIN_AT_MOST = -200.0
+"""A NIfTI file does not say its unit. Its values are taken as HU if the lowest is at or below this: CT holds air or
+padding, while masks, X-ray and MR hold hardly anything negative."""
+
+_MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
+
+
+def read_nifti(path: Path, *, spatial_dims: int) -> Image:
+    """Read a single-file NIfTI-1 or -2, gzipped or not, with its stored slope and intercept applied.
+
+    3D: [1, X, Y, Z] as stored; the affine (sform, else qform) tells the directions. 2D: one slice in any plane, turned
+    to [1, rows, cols] as displayed: rows run to posterior (axial) or inferior (coronal, sagittal), columns to the
+    patient's left or, if sagittal, to posterior. The unit is HU by the rule of `CT_MIN_AT_MOST`.
+
+    Raises:
+        UnreadableImage: a damaged file, colour or complex values, NaN, several frames, no usable affine, or a volume
+            where `spatial_dims` is 2 and the other way round.
+    """
+    image = _load(path)
+    array, affine = _values(path, image), _affine_mm(path, image)
+    if array.ndim > 3 and set(array.shape[3:]) == {1}:
+        array = array.reshape(array.shape[:3])
+    if array.ndim not in (2, 3):
+        reason = f"the file has {array.ndim} axes (shape {array.shape}), such as time points: save one frame per file"
+        raise UnreadableImage(path, reason)
+    array = array.reshape(*array.shape, 1) if array.ndim == 2 else array
+    require_finite(path, array)
+    flat = 1 in array.shape
+    if spatial_dims == 2 and not flat:
+        reason = f"this is a volume (shape {array.shape}), but spatial_dims is 2: set it to 3, or export single slices"
+        raise UnreadableImage(path, reason)
+    if spatial_dims == 3 and flat:
+        raise UnreadableImage(path, f"this is one slice (shape {array.shape}), but spatial_dims is 3: set it to 2")
+    if spatial_dims == 2:
+        array, affine = _as_displayed(array, affine)
+    spacing = tuple(float(mm) for mm in np.linalg.norm(affine[:3, :spatial_dims], axis=0))
+    unit = "HU" if array.min() <= CT_MIN_AT_MOST else "none"
+    return Image(np.ascontiguousarray(array)[None], affine, spacing, unit, {"spacing_known": "true"})
+
+
+def _load(path: Path) -> nib.Nifti1Image:
+    """The parsed file; read from bytes, since nibabel would go by the file's ending."""
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise _damaged(path, error) from None
+    if content[344:348] == b"ni1\0" or content[4:8] == b"ni2\0":
+        raise UnreadableImage(path, "header and image are two files (.hdr and .img): save it as one .nii file")
+    kind = nib.Nifti2Image if content[4:8] == b"n+2\0" else nib.Nifti1Image
+    try:
+        with _silent_nibabel():
+            image: nib.Nifti1Image = kind.from_bytes(content)
+    except (OSError, ValueError, HeaderDataError, ImageFileError, WrapStructError) as error:
+        raise _damaged(path, error) from None
+    return image
+
+
+@contextmanager
+def _silent_nibabel() -> Iterator[None]:
+    """Nibabel mends small header faults, and prints each."""
+    was = nibabel_logger.disabled
+    nibabel_logger.disabled = True
+    try:
+        yield
+    finally:
+        nibabel_logger.disabled = was
+
+
+def _values(path: Path, image: nib.Nifti1Image) -> NDArray[np.float32]:
+    stored = image.get_data_dtype()
+    if stored.kind not in "iufb":
+        raise UnreadableImage(path, f"the values are colours or complex numbers ({stored}): save one number per voxel")
+    try:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+            values: NDArray[np.float32] = np.asarray(image.dataobj).astype(np.float32)
+    except (OSError, EOFError, ValueError) as error:
+        raise _damaged(path, error) from None
+    return values
+
+
+def _affine_mm(path: Path, image: nib.Nifti1Image) -> NDArray[np.float64]:
+    unit, _ = image.header.get_xyzt_units()
+    scale = _MM_PER_UNIT.get(unit, 1.0)
+    affine: NDArray[np.float64] = np.diag([scale, scale, scale, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise UnreadableImage(path, "the affine is singular or not finite, so voxels have no place: mend the header")
+    return affine
+
+
+def _as_displayed(
+    array: NDArray[np.float32], affine: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """[X, Y, Z] with one axis of length 1 to [rows, cols], and the affine for the index (row, col, 0)."""
+    stored = orientations.io_orientation(affine)
+    towards_lps = orientations.ornt_transform(stored, orientations.axcodes2ornt(("L", "P", "S")))
+    shape = orientations.apply_orientation(array, towards_lps).shape
+    across = max(axis for axis in range(3) if shape[axis] == 1)
+    target = orientations.axcodes2ornt(("L", "P", "S" if across == 2 else "I"))
+    turn = orientations.ornt_transform(stored, target)
+    turned = orientations.apply_orientation(array, turn)
+    affine = affine @ orientations.inv_ornt_aff(turn, array.shape)
+    columns, rows = [axis for axis in range(3) if axis != across]
+    return np.squeeze(turned, axis=across).T, affine[:, [rows, columns, across, 3]]
+
+
+def _damaged(path: Path, error: Exception) -> UnreadableImage:
+    reason = f"the NIfTI file cannot be decoded ({type(error).__name__}): it is damaged or cut short, export it again"
+    return UnreadableImage(path, reason)

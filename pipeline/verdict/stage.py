@@ -1,0 +1,226 @@
+"""Stage `verdict`: all predictions together, every figure with its interval, and the decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config.experiment import Experiment, VerdictConfig
+from pipeline.config.section import Section
+from pipeline.core.files import write_json
+from pipeline.core.records import Record, load_record
+from pipeline.core.seeds import derive_seed
+from pipeline.data.batches.dataset import open_dataset, read_table, write_table
+from pipeline.data.cohort.leakage import assert_no_leakage
+from pipeline.downstream.train import PREDICTIONS
+from pipeline.measures.classification import weighted_auroc
+from pipeline.verdict.comparison import arm_interval
+from pipeline.verdict.decide import VerdictPlan, decide
+from pipeline.verdict.figures import (
+    METRICS,
+    Fit,
+    TestSet,
+    by_patient,
+    disease_score,
+    draw_test_sets,
+    figures_of_fits,
+)
+from pipeline.verdict.probe import probe_rows, probe_warnings
+from pipeline.verdict.rule import Verdict
+from pipeline.verdict.subgroups import subgroup_rows, subgroup_warnings
+
+METRICS_COLUMNS = (
+    "stage", "arm", "fold", "seed", "gan_seed", "split", "label", "subgroup", "metric", "value", "ci_low", "ci_high",
+    "n_patients", "n_images", "detail",
+)  # fmt: skip
+EXTERNAL = "external"
+PER_PATIENT = "per patient"
+REVERSE_NOTE = "trained on real images, tested on synthetic ones"
+
+
+class VerdictStageConfig(Section):
+    verdict: VerdictConfig
+    classes: tuple[str, ...]
+    positive: tuple[str, ...]
+    seed: int
+
+
+def verdict_config(experiment: Experiment) -> VerdictStageConfig:
+    return VerdictStageConfig(
+        verdict=experiment.verdict,
+        classes=experiment.data.classes,
+        positive=experiment.data.positive,
+        seed=derive_seed(experiment.seed, "verdict"),
+    )
+
+
+def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+    """Join the folds' predictions; write predictions.csv, metrics.csv and verdict.json."""
+    assert_no_leakage(read_table(inputs["split"] / "splits.csv"), read_table(inputs["split"] / "manifest.csv"))
+    parts = [path / PREDICTIONS for name, path in sorted(inputs.items()) if name.startswith("downstream")]
+    table = pd.concat([read_table(part) for part in parts], ignore_index=True)
+    write_table(out_dir / PREDICTIONS, table)
+    plan = plan_of(config.verdict, config.positive, config.seed)
+    further = _further_rows(config, inputs, table, plan)
+    made = [arm_metrics(table, config, plan), reverse_check(table, config), pd.DataFrame(further), _others(inputs)]
+    metrics = pd.concat([part for part in made if len(part)])
+    write_table(out_dir / "metrics.csv", metrics.reindex(columns=METRICS_COLUMNS).fillna(""))
+    utility = with_external(decide(table, plan), table, plan)
+    write_json(out_dir / "verdict.json", {"utility": utility.as_json(), "release": release_verdict(inputs)})
+    notes = (*subgroup_warnings(further), *probe_warnings(further))
+    return Record(stage="verdict", figures={"decision": utility.decision, "predictions": len(table)}, notes=notes)
+
+
+def _further_rows(
+    config: VerdictStageConfig, inputs: Mapping[str, Path], table: pd.DataFrame, plan: VerdictPlan
+) -> list[dict[str, Any]]:
+    """Subgroups, the confounder probe and the external site, where the configuration asks for them."""
+    manifest = read_table(inputs["split"] / "manifest.csv")
+    rows = subgroup_rows(table, manifest, config.verdict.subgroups, plan)
+    if config.verdict.probe:
+        dataset = open_dataset(inputs["prepare"])
+        rows += probe_rows(dataset, manifest, table, config.verdict.probe, plan, config.classes)
+    if (table["split"] == EXTERNAL).any():
+        there = arm_metrics(at_external_site(table), config, plan).assign(split=EXTERNAL)
+        rows += [{str(name): value for name, value in one.items()} for _, one in there.iterrows()]
+    return rows
+
+
+def at_external_site(table: pd.DataFrame) -> pd.DataFrame:
+    """The predictions with the external site's images as test images; thresholds stay those of val."""
+    return table[table["split"].isin(["val", EXTERNAL])].assign(
+        split=lambda rows: rows["split"].replace(EXTERNAL, "test")
+    )
+
+
+def with_external(verdict: Verdict, table: pd.DataFrame, plan: VerdictPlan) -> Verdict:
+    """The verdict with what the same comparison shows at the external site; it does not decide."""
+    if not verdict.evidence or not (table["split"] == EXTERNAL).any():
+        return verdict
+    there = decide(at_external_site(table), replace(plan, arm=verdict.evidence["arm"]))
+    reason = f"At the external site ({there.evidence['n_patients']} patients): {there.reasons[0]}"
+    evidence = verdict.evidence | {"external": there.evidence}
+    return replace(verdict, reasons=(*verdict.reasons, reason), evidence=evidence)
+
+
+def plan_of(rule: VerdictConfig, positive: tuple[str, ...], seed: int) -> VerdictPlan:
+    """The plan that a configuration fixes before the run."""
+    return VerdictPlan(
+        positive=positive,
+        endpoint=rule.endpoint,
+        margin=rule.margin,
+        alpha=rule.alpha,
+        bootstrap=rule.bootstrap,
+        seed=seed,
+        threshold=rule.threshold,
+        unit=rule.unit,
+        arm=rule.arm,
+        comparisons=rule.comparisons,
+    )
+
+
+def arm_metrics(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPlan) -> pd.DataFrame:
+    """Figures of every fit and the means of every arm: disease against the rest, each class against the rest, macro.
+
+    Disease against the rest comes once more for patients with several images, in rows whose subgroup is `per patient`.
+    """
+    sides = {"+".join(config.positive): config.positive}
+    if len(config.classes) > 2:
+        sides |= {name: (name,) for name in config.classes}
+    rows: list[dict[str, Any]] = []
+    tests = draw_test_sets(table, plan.bootstrap, plan.seed)
+    by_class: dict[str, list[Fit]] = {}
+    for label, positive in sides.items():
+        by_class[label] = figures_of_fits(table, positive, tests, threshold=plan.threshold)
+        rows += _rows(by_class[label], label, tests, plan)
+    if len(config.classes) > 2:
+        rows += _rows(_macro([by_class[name] for name in config.classes]), "macro", tests, plan)
+    if any(test.num_patients < len(test.image_ids) for test in tests.values()):
+        rows += _patient_rows(table, config, plan)
+    return pd.DataFrame(rows)
+
+
+def _patient_rows(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPlan) -> list[dict[str, Any]]:
+    patients = by_patient(table[table["split"].isin(["val", "test"])], config.positive)
+    tests = draw_test_sets(patients, plan.bootstrap, plan.seed)
+    fits = figures_of_fits(patients, ("disease",), tests, threshold=plan.threshold)
+    return [row | {"subgroup": PER_PATIENT} for row in _rows(fits, "+".join(config.positive), tests, plan)]
+
+
+def _macro(classes: Sequence[Sequence[Fit]]) -> list[Fit]:
+    """The plain mean over classes, each against the rest, fit by fit."""
+    return [
+        Fit(
+            first.arm, first.fold, first.gan_seed, first.seed, float("nan"),
+            {metric: np.mean([fit.values[metric] for fit in fits], axis=0) for metric in METRICS},
+        )
+        for fits in zip(*classes, strict=True)
+        for first in fits[:1]
+    ]  # fmt: skip
+
+
+def _rows(fits: Sequence[Fit], label: str, tests: dict[str, TestSet], plan: VerdictPlan) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for fit in fits:
+        key = {"stage": "downstream", "arm": fit.arm, "fold": fit.fold, "seed": fit.seed, "gan_seed": fit.gan_seed}
+        size = {"n_patients": str(tests[fit.fold].num_patients), "n_images": str(len(tests[fit.fold].image_ids))}
+        if np.isfinite(fit.threshold):
+            rows.append(key | {"split": "val", "label": label, "metric": "threshold", "value": f"{fit.threshold:.6g}"})
+        for metric, values in fit.values.items():
+            value = f"{values[0]:.6g}"
+            rows.append(key | size | {"split": "test", "label": label, "metric": metric, "value": value})
+    size = {
+        "n_patients": str(len(set().union(*(test.patients for test in tests.values())))),
+        "n_images": str(len(set().union(*(test.image_ids for test in tests.values())))),
+    }
+    for arm in dict.fromkeys(fit.arm for fit in fits):
+        mine = [fit for fit in fits if fit.arm == arm]
+        for metric in METRICS:
+            found = arm_interval(mine, metric, tests, plan.alpha)
+            bounds = {"ci_low": _clipped(found.low), "ci_high": _clipped(found.high)}
+            key = {"stage": "downstream", "arm": arm, "split": "test", "label": label, "metric": metric}
+            rows.append(key | size | bounds | {"value": f"{found.value:.6g}", "detail": f"mean of {len(mine)} fits"})
+    return rows
+
+
+def _clipped(bound: float | None) -> str:
+    return "" if bound is None else f"{min(max(bound, 0.0), 1.0):.6g}"
+
+
+def reverse_check(table: pd.DataFrame, config: VerdictStageConfig) -> pd.DataFrame:
+    """How a real-trained classifier judges synthetic images: AUROC of the disease side, no interval (no patients)."""
+    rows = []
+    for (arm, fold, gan_seed, seed), group in table[table["split"] == "synthetic"].groupby(
+        ["arm", "fold", "gan_seed", "seed"]
+    ):
+        disease = group["label"].isin(config.positive).to_numpy()
+        value = weighted_auroc(disease_score(group, config.positive), disease, np.ones((1, len(group))))[0]
+        rows.append(
+            {
+                "stage": "downstream", "arm": arm, "fold": fold, "seed": seed, "gan_seed": gan_seed,
+                "split": "synthetic", "label": "+".join(config.positive), "metric": "auroc", "value": f"{value:.6g}",
+                "n_images": str(len(group)), "detail": REVERSE_NOTE,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _others(inputs: Mapping[str, Path]) -> pd.DataFrame:
+    tables = [
+        read_table(path / "metrics.csv")
+        for name, path in sorted(inputs.items())
+        if name.startswith(("anomaly", "privacy", "quality"))
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def release_verdict(inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """`not_audited`: a first look at memorisation is evidence, but it is not the audit that a release needs."""
+    looks = {name: load_record(path).figures for name, path in sorted(inputs.items()) if name.startswith("privacy")}
+    reason = "No privacy audit was made: the memorisation check is a first look and clears nothing."
+    return {"decision": "not_audited", "reasons": [reason], "evidence": {"memorisation": looks}}
