@@ -150,16 +150,19 @@ def verdict(
     predictions: Path,
     *,
     plan: Annotated[
-        Path | None, Parameter(help="A configuration whose verdict section and disease side apply.")
+        Path | None,
+        Parameter(help="A run directory, or a configuration: its verdict section, disease side and seed apply."),
     ] = None,
 ) -> None:
-    """Print the utility verdict on PREDICTIONS, anyone's table in the form of predictions.csv, as JSON."""
-    from pipeline.verdict.decide import decide, read_predictions
-    from pipeline.verdict.stage import plan_of
+    """Print the utility verdict on PREDICTIONS, anyone's table in the form of predictions.csv, as JSON.
 
-    experiment = load_experiment(plan) if plan else None
-    rule = plan_of(experiment.verdict, experiment.data.positive, 0) if experiment else None
-    print(json.dumps(decide(read_predictions(predictions), rule).as_json(), indent=2))
+    With the run's own plan the bounds are those of the run's verdict.json. The generators are not looked at.
+    """
+    from pipeline.verdict.decide import read_predictions
+    from pipeline.verdict.lone import judge_alone
+
+    found = judge_alone(read_predictions(predictions), load_experiment(_config_of(plan)) if plan else None)
+    print(json.dumps(found.as_json(), indent=2))
 
 
 @app.command
@@ -231,6 +234,17 @@ def _run_directory(experiment: Experiment, out: Path | None) -> Path:
 def _require_run(run_dir: Path) -> None:
     if not (run_dir / LOCK).exists():
         raise UserError(f"{run_dir}: is not a run directory. Give what `radaug run` wrote, such as runs/demo.")
+
+
+def _config_of(plan: Path) -> Path:
+    """The configuration that `plan` is, or that a run left in the directory `plan`."""
+    if not plan.is_dir():
+        return plan
+    if not (plan / "config.yaml").is_file():
+        raise UserError(
+            f"--plan {plan}: holds no config.yaml. Give a run directory, such as runs/demo, or a YAML file."
+        )
+    return plan / "config.yaml"
 
 
 def _show_progress() -> None:

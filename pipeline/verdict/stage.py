@@ -70,7 +70,7 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     made = [arm_metrics(table, config, plan), reverse_check(table, config), pd.DataFrame(further), _others(inputs)]
     metrics = pd.concat([part for part in made if len(part)])
     write_table(out_dir / "metrics.csv", metrics.reindex(columns=METRICS_COLUMNS).fillna(""))
-    utility = with_external(decide(table, plan), table, plan)
+    utility = utility_of(table, plan)
     write_json(out_dir / "verdict.json", {"utility": utility.as_json(), "release": release_verdict(inputs)})
     notes = (*subgroup_warnings(further), *probe_warnings(further))
     return Record(stage="verdict", figures={"decision": utility.decision, "predictions": len(table)}, notes=notes)
@@ -106,6 +106,21 @@ def with_external(verdict: Verdict, table: pd.DataFrame, plan: VerdictPlan) -> V
     reason = f"At the external site ({there.evidence['n_patients']} patients): {there.reasons[0]}"
     evidence = verdict.evidence | {"external": there.evidence}
     return replace(verdict, reasons=(*verdict.reasons, reason), evidence=evidence)
+
+
+def plan_of_run(experiment: Experiment) -> VerdictPlan:
+    """The plan by which a run of `experiment` decides, with the seed of its draws."""
+    config = verdict_config(experiment)
+    return plan_of(config.verdict, config.positive, config.seed)
+
+
+def utility_of(table: pd.DataFrame, plan: VerdictPlan) -> Verdict:
+    """The utility verdict on predictions, with what they show at an external site.
+
+    Raises:
+        DataError, LeakageError: as `decide`.
+    """
+    return with_external(decide(table, plan), table, plan)
 
 
 def plan_of(rule: VerdictConfig, positive: tuple[str, ...], seed: int) -> VerdictPlan:

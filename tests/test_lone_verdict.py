@@ -1,0 +1,77 @@
+"""`radaug verdict` on a run's own predictions says what the run said, and otherwise which defaults it took."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_verdict_rule import AUGMENTED, REFERENCE, simulate
+
+from flows.cli import launch
+from pipeline.config.experiment import Experiment
+from pipeline.config.loading import dump_experiment, validate_experiment
+from pipeline.data.batches.dataset import read_table, write_table
+from pipeline.verdict import stage
+from pipeline.verdict.lone import UNSEEN
+
+
+def experiment(**verdict: Any) -> Experiment:
+    data = {"source": {"kind": "phantom"}, "classes": ["normal", "disease"], "positive": ["disease"]}
+    return validate_experiment({"name": "t", "seed": 11, "data": data, "verdict": {"bootstrap": 200, **verdict}}, "t")
+
+
+def finished(root: Path, config: Experiment) -> Path:
+    """A run directory whose verdict the stage made, from scores with all their digits; it also has an external site."""
+    table = simulate({REFERENCE: 0.0, AUGMENTED: 0.5}, patients=30)
+    away = simulate({REFERENCE: 0.0, AUGMENTED: 0.4}, patients=24, seed=1).query("split == 'test'")
+    away = away.assign(split="external", **{name: "away-" + away[name] for name in ("image_id", "patient_id")})
+    table = pd.concat([table, away], ignore_index=True)
+    for name in ("split", "downstream-fold-0", "verdict"):
+        (root / name).mkdir(parents=True)
+    table.to_csv(root / "downstream-fold-0" / "predictions.csv", index=False)
+    facts = table.drop_duplicates("image_id")[["image_id", "patient_id", "label", "split"]]
+    facts.assign(pixel_digest=facts["image_id"]).to_csv(root / "split" / "manifest.csv", index=False)
+    facts[["image_id", "split"]].assign(fold="0").to_csv(root / "split" / "splits.csv", index=False)
+    inputs = {name: root / name for name in ("split", "downstream-fold-0")}
+    stage.run(stage.verdict_config(config), inputs, root / "verdict")
+    (root / "verdict" / "config.yaml").write_text(dump_experiment(config), encoding="utf-8")
+    return root / "verdict"
+
+
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_a_runs_own_plan_gives_its_bounds_to_the_last_digit(
+    tmp_path: Path, unit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished(tmp_path, experiment(unit=unit))
+    theirs = json.loads((run / "verdict.json").read_text())["utility"]
+    for plan in (run, run / "config.yaml"):
+        assert launch(["verdict", str(run / "predictions.csv"), "--plan", str(plan)]) == 0
+        mine = json.loads(capsys.readouterr().out)
+        assert mine["evidence"] == theirs["evidence"]
+        assert mine["decision"] == theirs["decision"]
+        assert mine["reasons"] == [*theirs["reasons"], UNSEEN]
+
+
+def test_without_a_plan_it_says_which_seed_and_defaults_it_took(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished(tmp_path, experiment())
+    assert launch(["verdict", str(run / "predictions.csv")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["evidence"]["plan"]["seed"] == 0
+    for said in ("endpoint auroc", "disease side disease", "margin 2 points", "alpha 0.05", "2000 draws", "seed 0"):
+        assert said in found["reasons"][-1]
+    assert found["reasons"][-2] == UNSEEN
+    assert launch(["verdict", str(run / "predictions.csv"), "--plan", str(tmp_path)]) == 2
+    assert "holds no config.yaml" in capsys.readouterr().err
+
+
+def test_a_table_of_floats_comes_back_as_it_went(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    values = np.concatenate([random.random(5000), 10.0 ** random.uniform(-300, 300, 5000), [0.1 + 0.2, 5e-324]])
+    write_table(tmp_path / "t.csv", pd.DataFrame({"value": values}))
+    assert (read_table(tmp_path / "t.csv")["value"].astype(float).to_numpy() == values).all()
