@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.experiment import ClassifierConfig
-from pipeline.core.compute import Hardware
-from pipeline.core.errors import DataError
+from pipeline.core.compute import Hardware, place
+from pipeline.core.errors import DataError, NonFiniteLoss
 from pipeline.data.batches.dataset import DataSet, open_dataset
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.batches.streams import StoredImages, Stream
@@ -22,9 +22,10 @@ from pipeline.nets.classifiers import last_layer, make_classifier
 from pipeline.nets.discriminators import StridedTrunk
 from pipeline.nets.extractors import EffNetLite0
 from pipeline.nets.pretrained import PretrainedEffNet
-from pipeline.supervised.batches import Batches, Share
+from pipeline.supervised.batches import Batches, Share, channels_last
 from pipeline.supervised.encoders import fit_encoder
 from pipeline.supervised.fit import Phase, Regimen, apply_classifier, class_terms, fit
+from pipeline.supervised.loop import minimise
 from pipeline.supervised.losses import balancing_weights, log_prior, mixed_pairs, nt_xent, weighted_cross_entropy
 
 MakeInputs = Callable[..., dict[str, Path]]
@@ -241,6 +242,29 @@ def test_encoders_train_their_trunk_in_2d_and_3d(noise_inputs: MakeInputs, kind:
     for start, end, repeat in zip(still.parameters(), moved.parameters(), again.parameters(), strict=True):
         assert not torch.equal(start, end)
         assert torch.equal(end, repeat)
+
+
+def test_a_loss_that_is_not_finite_moves_nothing_and_names_what_was_trained() -> None:
+    weight = nn.Parameter(torch.ones(3))
+    seen: list[Tensor] = []
+
+    def loss_at(step: int) -> Tensor:
+        seen.append(weight.detach().clone())
+        return (weight * (torch.nan if step == 2 else 1.0)).sum()
+
+    with pytest.raises(NonFiniteLoss, match=r"the loss of the encoder became nan at step 2\."):
+        minimise(loss_at, [weight], steps=5, lr=0.1, weight_decay=0.0, what="the encoder")
+    assert not torch.equal(seen[0], seen[1]) and torch.equal(weight.detach(), seen[2])
+
+
+@pytest.mark.parametrize("size", [(6, 5), (4, 6, 5)])
+def test_images_of_one_channel_lie_as_the_weights_do(size: tuple[int, ...]) -> None:
+    """Then the first convolution's output does, and all that follows; torch alone would choose the other order."""
+    images = torch.rand(2, 1, *size)
+    net = place(make_classifier("small_cnn", spatial_dims=len(size), channels=1, num_classes=2), CPU)
+    laid = channels_last(images)
+    assert torch.equal(laid, images)
+    assert net.features[0](laid).stride(1) == 1 != net.features[0](images).stride(1)  # type: ignore[index,operator]
 
 
 def test_a_denoising_autoencoder_learns_to_denoise(monkeypatch: pytest.MonkeyPatch) -> None:

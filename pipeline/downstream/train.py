@@ -29,11 +29,8 @@ from pipeline.downstream.material import Material
 from pipeline.downstream.regimens import regimen_of
 from pipeline.downstream.shortcut import FILLED_ARM, called_rare, shortcut_notes
 from pipeline.supervised.fit import apply_classifier, fit
-from pipeline.supervised.together import MOST, fit_together, regimen_kind, together_is_faster
 
 PREDICTIONS = "predictions.csv"
-Fit = tuple[str, int]
-"""(arm, number of its classifier seed)."""
 
 
 class DownstreamConfig(Section):
@@ -107,8 +104,7 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     """Fit `classifier.seeds` classifiers an arm; write class probabilities on val, test and external images.
 
     With synthetic images at hand, the reference arm's first classifier is fitted too and applied to them (the reverse
-    check: what one that never saw a synthetic image says of them). A killed run keeps its finished classifiers. Where
-    it is faster, those of one kind are trained together, and finished together.
+    check: what one that never saw a synthetic image says of them). A killed run keeps its finished classifiers.
 
     Raises:
         DataError: an arm cannot be trained on these images, such as one of unlabelled images where there are none.
@@ -127,16 +123,15 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
         for seed in range(1 if _is_reverse_check(config, arm) else config.classifier.seeds)
     ]
     what = f"classifiers of fold {config.fold}" + ("" if config.gan_seed is None else f", GAN seed {config.gan_seed}")
-    progress = Progress(what, len(fits), "fits")
     waiting = [(arm, seed) for arm, seed in fits if not (parts / f"{arm}-{seed}.csv").is_file()]
-    done = len(fits) - len(waiting)
-    for group in fit_groups(config, material, waiting):
-        for (arm, seed), (predict, facts) in zip(group, fit_arms(group, config, material), strict=True):
-            if arm == FILLED_ARM:
-                facts = facts | {"called_rare": called_rare(predict, material)}
-            write_json(parts / f"{arm}-{seed}.json", facts)
-            write_table(parts / f"{arm}-{seed}.csv", _applied(config, arm, seed, material, predict))
-        done += len(group)
+    finished = len(fits) - len(waiting)
+    progress = Progress(what, len(fits), "fits", done=finished)
+    for done, (arm, seed) in enumerate(waiting, start=finished + 1):
+        predict, facts = fit_arm(arm, config, material, _classifier_seed(config, arm, seed))
+        if arm == FILLED_ARM:
+            facts = facts | {"called_rare": called_rare(predict, material)}
+        write_json(parts / f"{arm}-{seed}.json", facts)
+        write_table(parts / f"{arm}-{seed}.csv", _applied(config, arm, seed, material, predict))
         progress.update(done)
     table = pd.concat([read_table(parts / f"{arm}-{seed}.csv") for arm, seed in fits], ignore_index=True)
     write_table(out_dir / PREDICTIONS, table)
@@ -149,33 +144,6 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
 
 def _is_reverse_check(config: DownstreamConfig, arm: str) -> bool:
     return config.gan_seed is not None and not uses_synthetic(arm)
-
-
-def fit_groups(config: DownstreamConfig, material: Material, fits: Sequence[Fit]) -> list[list[Fit]]:
-    """Divide the fits into those that are trained together, in their order; see `together_is_faster`."""
-    if not together_is_faster(config.classifier.network, material.hardware):
-        return [[fit] for fit in fits]
-    groups: dict[Any, list[Fit]] = {}
-    for arm, seed in fits:
-        kind = arm if arm in TRUNKS else regimen_kind(config.classifier, regimen_of(arm, config.classifier, material))
-        alone = arm in TRUNKS or not together_is_faster(str(kind[0]), material.hardware)
-        groups.setdefault((kind, seed if alone else None), []).append((arm, seed))
-    return [group[first : first + MOST] for group in groups.values() for first in range(0, len(group), MOST)]
-
-
-def fit_arms(fits: Sequence[Fit], config: DownstreamConfig, material: Material) -> list[tuple[Predict, dict[str, Any]]]:
-    """Train a group of classifiers: what predicts, and facts for the record, of each."""
-    seeds = [_classifier_seed(config, arm, seed) for arm, seed in fits]
-    if len(fits) == 1:
-        return [fit_arm(fits[0][0], config, material, seeds[0])]
-    nets = fit_together(
-        config.classifier, [regimen_of(arm, config.classifier, material) for arm, _ in fits], config.classes,
-        material.hardware, seeds=seeds, names=[f"{arm} seed {seed}" for arm, seed in fits],
-    )  # fmt: skip
-    return [
-        (partial(_apply, net, material.hardware), _facts_of(arm, material))
-        for net, (arm, _) in zip(nets, fits, strict=True)
-    ]
 
 
 def _classifier_seed(config: DownstreamConfig, arm: str, seed: int) -> int:

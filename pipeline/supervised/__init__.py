@@ -1,1 +1,1 @@
-"""The one supervised loop: fit a classifier, apply it."""
+"""Classifiers and encoders: one loop trains them all, one function applies a classifier."""

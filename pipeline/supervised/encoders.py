@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from pipeline.config.augment import AugmentConfig
 from pipeline.core.compute import Hardware, autocast, place
-from pipeline.core.errors import NonFiniteLoss
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.augmentation import Augmenter
 from pipeline.data.batches.draws import Draws
 from pipeline.data.batches.streams import StoredImages, Stream
 from pipeline.nets.classifiers import pooled
 from pipeline.nets.sizes import doublings
+from pipeline.supervised.loop import minimise
 from pipeline.supervised.losses import nt_xent
 
 VIEWS = AugmentConfig(brightness=0.25, contrast=0.5, shift=0.125, rotate_degrees=15, scale=0.2, noise=0.05, cutout=0.5)
@@ -60,16 +60,10 @@ def fit_encoder(
         tail = projection(features) if kind == "simclr" else Decoder(features, channels, size)
         both = place(nn.ModuleDict({"trunk": trunk, "tail": tail}), hardware).train()
         loss_of = _contrast if kind == "simclr" else _denoising
-        optimizer = torch.optim.AdamW(both.parameters(), lr=_LR, weight_decay=_WEIGHT_DECAY, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=steps + 1, cycle_momentum=False)
-        for step in range(steps):
-            loss = loss_of(both, stream.next().images, draws, hardware)
-            if not torch.isfinite(loss):
-                raise NonFiniteLoss(f"the {kind} encoder's loss became {float(loss)} at step {step}; use float32.")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        minimise(
+            lambda _: loss_of(both, stream.next().images, draws, hardware), both.parameters(),
+            steps=steps, lr=_LR, weight_decay=_WEIGHT_DECAY, what=f"the {kind} encoder",
+        )  # fmt: skip
     return trunk.eval().cpu()
 
 

@@ -1,9 +1,8 @@
-"""The one supervised loop: fit a classifier on mixtures of data sets, and apply it. Every arm goes through here."""
+"""Fit a classifier on mixtures of data sets, and apply it. Every arm goes through here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,13 +12,13 @@ from torch import Tensor, nn
 
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware, autocast, place
-from pipeline.core.errors import NonFiniteLoss
 from pipeline.core.seeds import derive_seed, numpy_generator
 from pipeline.data.batches.augmentation import Augmenter
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.draws import Draws
 from pipeline.nets.classifiers import last_layer, make_classifier
 from pipeline.supervised.batches import Batches, Mixed, Share, batch_sizes, channels_last, share_labels
+from pipeline.supervised.loop import minimise
 from pipeline.supervised.losses import balancing_weights, log_prior, mixed_pairs, weighted_cross_entropy
 
 __all__ = ["Phase", "Regimen", "Share", "apply_classifier", "batch_sizes", "fit", "fit_classifier"]
@@ -84,7 +83,7 @@ def fit(
 ) -> nn.Module:
     """Train a classifier through the phases of `regimen` and return it in evaluation mode.
 
-    AdamW with a one-cycle learning rate and cross-entropy; no early stopping, so that every arm takes equal steps.
+    The same loop and as many steps for every arm; see `minimise`.
 
     Args:
         seed: of weights, order, dropout, augmentation and mixtures.
@@ -92,23 +91,16 @@ def fit(
     Raises:
         NonFiniteLoss: the loss became NaN or infinite; the weights of the step before are untouched.
     """
-    training = Training(config, regimen, classes, hardware, seed)
-    with training.own_random():
+    with torch.random.fork_rng(devices=["cuda"] if hardware.device == "cuda" else []):
+        torch.manual_seed(derive_seed(seed, "weights"))  # of dropout too, which draws from torch's global generator
+        training = ClassifierTraining(config, regimen, classes, hardware, seed)
         for phase in regimen.phases:
             training.run(phase)
     return training.net.eval()
 
 
-class Training:
-    """A network with the random numbers that go on from one phase to the next.
-
-    Attributes:
-        batches, class_weight, shift: of the phase that was begun last; what enters its loss, [num_classes] each.
-    """
-
-    batches: Batches
-    class_weight: Tensor
-    shift: Tensor
+class ClassifierTraining:
+    """A classifier with the random numbers that go on from one phase to the next."""
 
     def __init__(
         self, config: ClassifierConfig, regimen: Regimen, classes: Sequence[str], hardware: Hardware, seed: int
@@ -119,56 +111,37 @@ class Training:
         self.draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "augment")))
         self.random = numpy_generator(seed, "mixup")
         self.orders = 0
-        self._global: list[Tensor] = []
         images = regimen.phases[0].shares[0].dataset.images
-        with self.own_random():
-            net = regimen.net or make_classifier(
-                regimen.network or config.trained_network,
-                spatial_dims=images.ndim - 2,
-                channels=images.shape[1],
-                num_classes=len(classes),
-            )
+        net = regimen.net or make_classifier(
+            regimen.network or config.trained_network,
+            spatial_dims=images.ndim - 2,
+            channels=images.shape[1],
+            num_classes=len(classes),
+        )
         self.net: nn.Module = place(net, hardware)
 
-    @contextmanager
-    def own_random(self) -> Iterator[None]:
-        """Torch's global random numbers (weights, dropout) as if nothing but this training drew any."""
-        cuda = self.hardware.device == "cuda"
-        with torch.random.fork_rng(devices=["cuda"] if cuda else []):
-            if self._global:
-                torch.set_rng_state(self._global[0])
-                if cuda:
-                    torch.cuda.set_rng_state(self._global[1])
-            else:
-                torch.manual_seed(derive_seed(self.seed, "weights"))
-            yield
-            self._global = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if cuda else [])]
-
     def run(self, phase: Phase) -> None:
+        """Train through one phase, on batches of its own."""
         if not phase.steps:
             return
-        parameters = self.begin(phase)
-        optimizer, schedule = make_optimizer(parameters, self.lr, self.config.weight_decay, phase.steps)
-        for step in range(phase.steps):
-            batch = self.batches.next(step / phase.steps)
-            images = self.augment(batch.images, self.draws) if phase.classical else batch.images
-            batch = self.mixed(phase, replace(batch, images=images))
+        device = self.hardware.device
+        batches = Batches(phase.shares, self.config.batch_size, self.classes, device, self.seed, self.orders)
+        self.orders += len(phase.shares)
+        class_weight, shift = class_terms(phase, self.classes, device)
+
+        def loss_at(step: int) -> Tensor:
+            batch = self._shown(phase, batches.next(step / phase.steps))
             with autocast(self.hardware):
                 logits = self.net(channels_last(batch.images))
-            loss = weighted_cross_entropy(logits.float() + self.shift, batch.target, batch.weight, self.class_weight)
-            if not torch.isfinite(loss):
-                raise NonFiniteLoss(f"the classifier's loss became {float(loss)} at step {step}. Lower classifier.lr.")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+            return weighted_cross_entropy(logits.float() + shift, batch.target, batch.weight, class_weight)
 
-    def begin(self, phase: Phase) -> list[nn.Parameter]:
-        """Set batches and network up for a phase; returns what is trained. A frozen trunk's norms stand still too."""
-        device = self.hardware.device
-        self.batches = Batches(phase.shares, self.config.batch_size, self.classes, device, self.seed, self.orders)
-        self.orders += len(phase.shares)
-        self.class_weight, self.shift = class_terms(phase, self.classes, device)
+        minimise(
+            loss_at, self._trained(phase), steps=phase.steps, lr=self.lr, weight_decay=self.config.weight_decay,
+            what="the classifier",
+        )  # fmt: skip
+
+    def _trained(self, phase: Phase) -> list[nn.Parameter]:
+        """Set the network up for a phase; returns what is trained. A frozen trunk's norms stand still too."""
         head = last_layer(self.net)
         if phase.head != "kept":
             head.reset_parameters()
@@ -177,24 +150,16 @@ class Training:
         head.requires_grad_(True)
         return [parameter for parameter in self.net.parameters() if parameter.requires_grad]
 
-    def mixed(self, phase: Phase, batch: Mixed) -> Mixed:
-        """The batch, mixed in pairs where the phase says so."""
+    def _shown(self, phase: Phase, batch: Mixed) -> Mixed:
+        """The batch with classical transforms, mixed in pairs, as the phase says."""
+        if phase.classical:
+            batch = replace(batch, images=self.augment(batch.images, self.draws))
         if not phase.mixup:
             return batch
         images, count = batch.images, len(batch.images)
         share = torch.from_numpy(self.random.beta(MIXUP_ALPHA, MIXUP_ALPHA, count)).float().to(images.device)
         partner = torch.from_numpy(self.random.permutation(count)).to(images.device)
         return Mixed(*mixed_pairs(images, batch.target, share, partner), batch.weight)
-
-
-def make_optimizer(
-    parameters: Sequence[Tensor], lr: float, weight_decay: float, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
-    """AdamW and its one-cycle schedule for a phase of `steps` steps."""
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=lr, total_steps=steps + 1, cycle_momentum=False
-    )
 
 
 def class_terms(phase: Phase, classes: Sequence[str], device: str) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,45 @@
+"""The one supervised loop: classifiers and encoders alike are trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.core.errors import NonFiniteLoss
+
+
+def minimise(
+    loss_at: Callable[[int], Tensor],
+    parameters: Iterable[nn.Parameter],
+    *,
+    steps: int,
+    lr: float,
+    weight_decay: float,
+    what: str,
+) -> None:
+    """AdamW with a one-cycle learning rate for `steps` steps; no early stopping.
+
+    Args:
+        loss_at: number of the step, from 0 on -> the loss of its batch, a scalar in float32.
+        parameters: what is trained.
+        lr: the highest learning rate of the cycle.
+        what: is trained, for the error.
+
+    Raises:
+        NonFiniteLoss: the loss became NaN or infinite; the weights of the step before are untouched.
+    """
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps + 1, cycle_momentum=False)
+    for step in range(steps):
+        loss = loss_at(step)
+        if not torch.isfinite(loss):
+            raise NonFiniteLoss(
+                f"the loss of {what} became {loss.item()} at step {step}. Lower its learning rate, or set "
+                "compute.precision: float32."
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
