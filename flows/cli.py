@@ -124,12 +124,13 @@ def sample(
     truncation_psi: float = 1.0,
     format: Literal["nifti", "png", "dicom"] = "nifti",
 ) -> None:
-    """Write NUM images of class LABEL from the trained generator of RUN into OUT."""
+    """Write NUM images of class LABEL from the generator that RUN's release section names into OUT."""
     _require_run(run_dir)
     from pipeline.synthesis.sample import sample_run
 
+    release = load_experiment(run_dir / "config.yaml").release
     sample_run(run_dir, label, num, out, truncation_psi, format)
-    print(f"{num} images: {out}")
+    print(f"{num} images of the generator named for release (fold {release.fold}, GAN seed {release.gan_seed}): {out}")
 
 
 @app.command

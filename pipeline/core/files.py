@@ -69,6 +69,11 @@ def link(target: Path, at: Path) -> None:
         temporary.symlink_to(os.path.relpath(target.resolve(), at.parent.resolve()))
 
 
+def dangling_link(path: Path) -> Path | None:
+    """The link, `path` itself or a folder above it, that leads to nothing; None where there is no such link."""
+    return next((one for one in (path, *path.parents) if one.is_symlink() and not one.exists()), None)
+
+
 @contextmanager
 def clear_disk_errors(where: Path) -> Iterator[None]:
     """Turn a full disk or a folder that may not be written into an error that says so."""

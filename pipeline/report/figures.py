@@ -122,13 +122,14 @@ def _training(run: Run) -> Picture | None:
     stages = run.of_kind("fit-gan")
     if not stages:
         return None
-    released = (run.released("fit-gan") or stages[0]).name
-    caption = (
-        f"Training of {count(len(stages), 'GAN')}; bold: the generator named for release. "
-        "Curves alone do not show image quality."
-    )
+    released = run.released("fit-gan")
+    bold = released or stages[0]
+    named = "the generator named for release" if released else bold.title
+    caption = f"Training of {count(len(stages), 'GAN')}; bold: {named}. Curves alone do not show image quality."
     alt = "Training curves of the GANs: losses, the discriminator's opinion of real and fake images, and speed."
-    return Picture("training", alt, caption, training_plot({stage.name: _history(stage) for stage in stages}, released))
+    return Picture(
+        "training", alt, caption, training_plot({stage.name: _history(stage) for stage in stages}, bold.name)
+    )
 
 
 def _history(stage: StageEntry) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import pandas as pd
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.core.errors import UserError
-from pipeline.core.files import read_json
+from pipeline.core.files import dangling_link, read_json
 from pipeline.core.records import RECORD, Record, load_record
 
 STAGE_ORDER = (
@@ -198,6 +198,11 @@ def _rank(kind: str) -> int:
 
 
 def _present(path: Path, name: str) -> Path:
+    if not path.is_file() and dangling_link(path) is not None:
+        raise UserError(
+            f"{name}: the run's link leads to nothing: the run was copied or moved without the cache that it points "
+            "into. Copy it with its content (`cp -rL`), or do `radaug run` again."
+        )
     if not path.is_file():
         raise UserError(f"{name}: is missing from the run. {_MEND}")
     return path

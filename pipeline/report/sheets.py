@@ -42,10 +42,10 @@ def to_grey(stored: np.ndarray, scaling: dict[str, float], window: Sequence[floa
     return np.rint(np.clip((physical - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def real_rows(run: Run, manifest: pd.DataFrame, label: str, count: int) -> list[int]:
-    """Rows of up to `count` training images of the released fold, drawn by the run's seed, first one a patient."""
+def real_rows(run: Run, fold: int | None, manifest: pd.DataFrame, label: str, count: int) -> list[int]:
+    """Rows of up to `count` training images of the fold, drawn by the run's seed, first one a patient."""
     splits = run.splits
-    train = splits[(splits["fold"] == str(run.experiment.release.fold)) & (splits["split"] == "train")]
+    train = splits[(splits["fold"] == str(fold)) & (splits["split"] == "train")]
     rows = np.flatnonzero((manifest["label"] == label) & manifest["image_id"].isin(train["image_id"]))
     drawn = numpy_generator(run.experiment.seed, "report", label).permutation(rows)
     patients = manifest["patient_id"].to_numpy()[drawn]
@@ -66,7 +66,7 @@ def sample_sheet(run: Run, prepared: StageEntry, synthetic: StageEntry) -> bytes
         for stage in (prepared, synthetic):
             manifest, images = open_images(stage)
             rows = (
-                real_rows(run, manifest, label, columns)
+                real_rows(run, synthetic.fold, manifest, label, columns)
                 if stage is prepared
                 else np.flatnonzero(manifest["label"] == label)[:columns].tolist()
             )

@@ -7,8 +7,10 @@ from typing import Literal
 
 import numpy as np
 
+from pipeline.config.loading import load_experiment
 from pipeline.core.errors import UserError
-from pipeline.core.records import load_record
+from pipeline.core.files import dangling_link
+from pipeline.core.records import RECORD, load_record
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import MANIFEST, read_table
 from pipeline.data.batches.scaling import Scaling
@@ -21,7 +23,7 @@ FileFormat = Literal["nifti", "png", "dicom"]
 def sample_run(
     run_dir: Path, label: str, num: int, out_dir: Path, truncation_psi: float = 1.0, file_format: FileFormat = "nifti"
 ) -> list[Path]:
-    """Write `num` images of class `label` from the run's generator of fold 0, seed 0, into `out_dir`.
+    """Write `num` images of class `label` from the generator that the run's `release:` names, into `out_dir`.
 
     CT comes back in HU. The files say that they are synthetic; they are not cleared for sharing by being written.
 
@@ -29,12 +31,10 @@ def sample_run(
         The files (for a 3D DICOM series: its folder), in order.
 
     Raises:
-        UserError: the run has no generator, the class is unknown, or the format does not hold such images.
+        UserError: the run has not this generator, the class is unknown, or the format does not hold such images.
     """
-    checkpoint = run_dir / "checkpoints" / "fold-0-gan-0"
-    if not (checkpoint / "model.json").is_file():
-        raise UserError(f"{run_dir}: holds no trained generator. Let `radaug run` finish first.")
-    generator = TrainedGenerator(checkpoint, {name: run_dir / "stages" / name for name in ("prepare", "split")})
+    checkpoint, inputs = released_generator(run_dir)
+    generator = TrainedGenerator(checkpoint, inputs)
     if label not in generator.classes:
         raise UserError(f"--label {label}: the generator's classes are {generator.classes}.")
     if num < 1 or not 0 < truncation_psi <= 1:
@@ -51,6 +51,36 @@ def sample_run(
         ids = DicomIds(patient_id=f"synthetic-{sample_seed}", study=f"{sample_seed}", series=f"{sample_seed}-{label}")
         written.append(_write(stem, scaling.to_physical(image)[0], scaling, spacing, file_format, ids))
     return written
+
+
+def released_generator(run_dir: Path) -> tuple[Path, dict[str, Path]]:
+    """Directory of the generator that the run's `release:` names, and of the `prepare` and `split` stages beside it.
+
+    Raises:
+        UserError: one of them is missing; the message says which, and whether a link leads to nothing.
+    """
+    release = load_experiment(_present(run_dir, "config.yaml")).release
+    name = f"checkpoints/fold-{release.fold}-gan-{release.gan_seed}"
+    checkpoint = _present(run_dir, f"{name}/model.json").parent
+    inputs = {stage: _present(run_dir, f"stages/{stage}/{RECORD}").parent for stage in ("prepare", "split")}
+    return checkpoint, inputs
+
+
+def _present(run_dir: Path, name: str) -> Path:
+    path = run_dir / name
+    if path.is_file():
+        return path
+    broken = dangling_link(path)
+    if broken is not None:
+        raise UserError(
+            f"{run_dir}: {broken.relative_to(run_dir)} is a link that leads to nothing: the run was copied or moved "
+            "without the cache that it points into. Copy it with its content (`cp -rL`), bring the cache back to where "
+            "it was, or do `radaug run` again."
+        )
+    raise UserError(
+        f"{run_dir}: holds no {name}, which is needed for the generator that release.fold and release.gan_seed name. "
+        "Let `radaug run` finish first."
+    )
 
 
 def _write(

@@ -1,0 +1,126 @@
+"""`radaug sample` exports the generator that `release:` names, and a copied run says what it lacks."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from fake_run import Case, build
+from PIL import Image
+
+from flows.cli import launch
+from pipeline.adversarial.families import FAMILIES
+from pipeline.adversarial.recipe import ImageShape
+from pipeline.adversarial.weights import save_nets
+from pipeline.config.families import SnganConfig
+from pipeline.core.errors import UserError
+from pipeline.core.files import link
+from pipeline.core.records import Record
+from pipeline.report.figures import all_pictures
+from pipeline.report.page import write_report
+from pipeline.report.reading import read_run
+from pipeline.synthesis.sample import sample_run
+
+MakeInputs = Callable[..., dict[str, Path]]
+LEVELS = {(0, 0): 40, (0, 1): 90, (1, 0): 160, (1, 1): 220}
+"""The one grey value that each planted generator makes."""
+
+
+def finished(root: Path, inputs: dict[str, Path], release: tuple[int, int]) -> Path:
+    """A run of two folds and two GAN seeds whose stages are in a cache beside it."""
+    run = root / "runs" / "study"
+    for name, directory in inputs.items():
+        link(directory, run / "stages" / name)
+    Record(stage="split").save(inputs["split"])
+    shutil.copy(inputs["split"] / "manifest.csv", inputs["prepare"] / "manifest.csv")
+    manifest = (inputs["prepare"] / "manifest.csv").read_text().splitlines()
+    lines = [f"{line},{'spacing' if place == 0 else '1x1'}" for place, line in enumerate(manifest)]
+    (inputs["prepare"] / "manifest.csv").write_text("\n".join(lines) + "\n")
+    for (fold, gan_seed), level in LEVELS.items():
+        name = f"fold-{fold}-gan-{gan_seed}"
+        place = root / "runs" / ".cache" / f"fit-gan-{name}-0123"
+        write_generator(place, fold, gan_seed, level)
+        link(place, run / "checkpoints" / name)
+    data = {
+        "source": {"kind": "csv", "path": "labels.csv"}, "classes": ["normal", "disease"], "positive": ["disease"],
+        "split": {"kind": "kfold", "folds": 2}, "spatial_size": 16,
+    }  # fmt: skip
+    named = {"fold": release[0], "gan_seed": release[1]}
+    config = {"name": "study", "data": data, "gan": {"gan_seeds": 2}, "release": named}
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (run / "run.lock").touch()
+    return run
+
+
+def write_generator(place: Path, fold: int, gan_seed: int, level: int) -> None:
+    """A generator that gives the grey value `level` for everything: all its weights are 0 but the last bias."""
+    gan = SnganConfig(generator_width=4, discriminator_width=4, latent_dim=6)
+    nets, _ = FAMILIES["sngan"].build(gan, ImageShape((16, 16), 1, 2, 0, (1,)))
+    parameters = list(nets["generator"].parameters())
+    with torch.no_grad():
+        for one in parameters:
+            one.zero_()
+        parameters[-1].fill_(math.atanh(2 * level / 255 - 1))
+    place.mkdir(parents=True)
+    description = {
+        "gan": gan.model_dump(mode="json"), "classes": ["normal", "disease"], "positive": ["disease"], "channels": 1,
+        "scaling": {"scale": 1.0, "offset": 0.0, "unit": "none", "window": [0.0, 255.0], "dtype": "uint8"},
+        "spatial_size": [16, 16], "fold": fold, "gan_seed": gan_seed,
+    }  # fmt: skip
+    save_nets(place, {"generator": nets["generator"]}, description)
+    Record(stage="fit-gan", seed=3).save(place)
+
+
+@pytest.mark.parametrize("release", list(LEVELS))
+def test_the_generator_that_release_names_is_sampled(
+    noise_inputs: MakeInputs, tmp_path: Path, release: tuple[int, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = finished(tmp_path, noise_inputs((16, 16)), release), tmp_path / "samples"
+    words = ["--label", "disease", "--num", "2", "--format", "png"]
+    assert launch(["sample", str(run), "--out", str(out), *words]) == 0
+    assert f"fold {release[0]}, GAN seed {release[1]}" in capsys.readouterr().out
+    for path in out.glob("*.png"):
+        assert np.abs(np.asarray(Image.open(path)).astype(int) - LEVELS[release]).max() <= 1
+    assert len(list(out.glob("*.png"))) == 2
+
+
+def test_what_a_copied_or_unfinished_run_lacks_is_named(noise_inputs: MakeInputs, tmp_path: Path) -> None:
+    run = finished(tmp_path, noise_inputs((16, 16)), (1, 1))
+    copy, whole = tmp_path / "elsewhere" / "study", tmp_path / "deep" / "study"
+    shutil.copytree(run, copy, symlinks=True)
+    shutil.copytree(run, whole)
+    with pytest.raises(UserError, match=r"checkpoints/fold-1-gan-1 is a link that leads to nothing.*cp -rL"):
+        sample_run(copy, "normal", 1, tmp_path / "out")
+    assert len(sample_run(whole, "normal", 1, tmp_path / "out")) == 1
+    shutil.rmtree(whole / "stages" / "split")
+    (whole / "stages" / "split").symlink_to("../../gone")
+    with pytest.raises(UserError, match=r"stages/split is a link that leads to nothing"):
+        sample_run(whole, "normal", 1, tmp_path / "out")
+    (run / "checkpoints" / "fold-1-gan-1").unlink()
+    with pytest.raises(UserError, match=r"holds no checkpoints/fold-1-gan-1/model.json.*finish first"):
+        sample_run(run, "normal", 1, tmp_path / "out")
+    (run / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"holds no config\.yaml"):
+        sample_run(run, "normal", 1, tmp_path / "out")
+
+
+def test_every_picture_of_the_report_is_of_the_released_generator(tmp_path: Path) -> None:
+    run = read_run(build(tmp_path / "run", Case(folds=2, gan_seeds=2, release=(1, 1))))
+    pictures = all_pictures(run, shareable=False)
+    for name in ("samples", "closest-pairs", "anomaly"):
+        assert "fold 1, GAN seed 1" in pictures[name].caption, name
+    assert next(name for name in pictures if name.startswith("film-strip")) == "film-strip-fold-1-gan-1"
+
+
+def test_a_copied_runs_report_says_that_its_links_lead_nowhere(tmp_path: Path) -> None:
+    run = build(tmp_path / "run", Case())
+    shutil.move(run / "stages" / "prepare", tmp_path / "gone")
+    (run / "stages" / "prepare").symlink_to("../../nowhere")
+    with pytest.raises(UserError, match=r"stages/prepare/record.json: the run's link leads to nothing"):
+        write_report(run)
