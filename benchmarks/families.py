@@ -114,7 +114,7 @@ def gflop(experiment: Experiment) -> float:
 
 
 def fitted(experiment: Experiment, directories: dict[str, Path], steps: tuple[Step, ...], cache: Path) -> Execution:
-    step = next(step for step in steps if step.name.startswith("fit-gan"))
+    step = next(step for step in steps if step.kind == "fit-gan")
     return execute(step.stage(directories), cache)
 
 

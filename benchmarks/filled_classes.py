@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 from flows.plan import plan_experiment
 from pipeline.config import load_experiment
 from pipeline.core.cache import execute
+from pipeline.core.records import records_of
 
 CONFIG, CHANGES = ROWS["adrenal-minority-longer"]
 ARMS = ["real+classical", "minority-synthetic", "real+classical+synthetic@1"]
@@ -29,10 +30,10 @@ def main() -> None:
     experiment = load_experiment(ROOT / "configs" / f"{CONFIG}.yaml", [*CHANGES, arms(ARMS)])
     directories: dict[str, Path] = {}
     for step in plan_experiment(experiment):
-        if step.room in ("data", "adversarial", "synthesis") or step.name.startswith("downstream"):
+        if step.kind in ("ingest", "split", "prepare", "fit-gan", "synthesise", "downstream"):
             directories[step.name] = execute(step.stage(directories), ROOT / "runs" / ".cache").directory
-    names = [name for name in directories if name.startswith("downstream")]
-    table = pd.concat([pd.read_csv(directories[name] / "predictions.csv") for name in names])
+    fits = records_of(directories.values(), "downstream")
+    table = pd.concat([pd.read_csv(directory / "predictions.csv") for _, directory in fits])
     val = table[table["split"] == "val"]
     for arm in ARMS:
         fits = val[val["arm"] == arm].groupby("seed")

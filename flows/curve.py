@@ -29,7 +29,7 @@ from pipeline.verdict.low_data_curve import POINT_COLUMNS, curve_plan, curve_tab
 from pipeline.verdict.stage import plan_of
 
 logger = logging.getLogger(__name__)
-_ROOMS = ("data", "adversarial", "synthesis", "downstream")
+_KINDS = ("ingest", "split", "prepare", "fit-gan", "synthesise", "downstream")
 _LEAST_SIZES = 2
 
 
@@ -95,14 +95,15 @@ def _measure(
     """Make every stage of one size, and compare its arms on the test patients."""
     cache = cache_of(place)
     directories: dict[str, Path] = {}
+    fitted: list[Path] = []
     for step in _steps(settings, plan.arm, size, draws, cache):
         execution = run_stage(step, directories, cache, place / FAULT_LOG)
         directories[step.name] = execution.directory
+        fitted += [execution.directory] if step.kind == "downstream" else []
         logger.info("%d a class: %s", size, describe_execution(step.name, execution))
-    fitted = [at for name, at in directories.items() if name.startswith("downstream")]
     predictions = pd.concat([read_table(at / PREDICTIONS) for at in fitted], ignore_index=True)
-    looks = {"split": directories["split"], f"curve, {size} a class": fitted[-1]}
-    record_looks(cache, place, looks, settings.name)
+    looks = {"test": {f"curve, {size} a class": fitted[-1]}}
+    record_looks(cache, place, directories["split"], looks, settings.name)
     row = size_row(predictions, plan, size) | _patients(directories["split"])
     return row, size_points(predictions, plan, size)
 
@@ -119,7 +120,7 @@ def _steps(settings: Experiment, arm: str, size: int, draws: int, cache: Path) -
         except DataError as error:
             reason = str(error)
             continue
-        return [step for step in steps if step.room in _ROOMS and step.name != "verdict"]
+        return [step for step in steps if step.kind in _KINDS]
     raise _NotEnough(reason)
 
 

@@ -13,7 +13,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from flows.faults import faults_kept_in
-from flows.ledger import record_looks
+from flows.ledger import looks_of, record_looks
 from flows.plan import Step, plan_experiment
 from flows.run_directory import FAULT_LOG, VERDICT, cache_of, link_stage, open_run, publish_results
 from pipeline.config.loading import validate_experiment
@@ -65,10 +65,10 @@ def experiment_flow(experiment: dict[str, Any], out: str) -> dict[str, Any]:
         for step in plan_experiment(settings):
             execution = run_stage(step, directories, cache, place / FAULT_LOG)
             directories[step.name] = execution.directory
-            link_stage(place, step.name, execution.directory)
+            link_stage(place, execution.record, execution.directory)
             logger.info(describe_execution(step.name, execution))
         publish_results(place, directories)
-        record_looks(cache, place, directories, settings.name)
+        record_looks(cache, place, directories["split"], looks_of(directories.values()), settings.name)
         report = run_report(place)
         publish_artifacts(place, report)
         return dict(read_json(place / VERDICT))

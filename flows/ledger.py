@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,34 +10,43 @@ import pandas as pd
 from filelock import FileLock
 
 from pipeline.core.files import digest_json
-from pipeline.core.records import load_record
+from pipeline.core.records import load_record, records_of
 from pipeline.data.batches.dataset import read_table, write_table
 
 LEDGER = "ledger.csv"
 COLUMNS = ("test_set", "when", "run", "stage", "fingerprint", "look")
-_LOOKING = {"test": ("verdict", "anomaly", "privacy", "curve"), "external": ("verdict",)}
+_LOOKING = {"test": ("verdict", "anomaly", "privacy"), "external": ("verdict",)}
 
 
-def record_looks(cache: Path, out: Path, directories: dict[str, Path], run: str) -> None:
+def looks_of(directories: Iterable[Path]) -> dict[str, dict[str, Path]]:
+    """The stages among `directories` that open images of a side, `test` or `external`, by their names."""
+    found = list(directories)
+    return {side: {record.name: at for record, at in records_of(found, *kinds)} for side, kinds in _LOOKING.items()}
+
+
+def record_looks(cache: Path, out: Path, split: Path, looks: Mapping[str, Mapping[str, Path]], run: str) -> None:
     """Add this run's looks at its test images to the cache's ledger, and write those at the same images into `out`.
 
     A stage that opens test images, or the external site's, is one look at that set. The same stage taken from the cache
     again shows nothing new and is not counted twice. A set is told by its images, so another experiment on the same
     images counts too.
+
+    Args:
+        split: directory of the split.
+        looks: side -> what looked at it -> its stage directory.
     """
-    sets = {side: digest_of_images(directories["split"], side) for side in _LOOKING}
+    sets = {side: digest_of_images(split, side) for side in looks}
     with FileLock(cache / f".lock-{LEDGER}"):
         path = cache / LEDGER
         ledger = read_table(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS), dtype=str)
         for side, digest in sets.items():
             if digest:
-                looks = {name: at for name, at in directories.items() if name.startswith(_LOOKING[side])}
-                ledger = pd.concat([ledger, _new_looks(ledger, digest, side, looks, run)], ignore_index=True)
+                ledger = pd.concat([ledger, _new_looks(ledger, digest, side, looks[side], run)], ignore_index=True)
         write_table(path, ledger)
     write_table(out / LEDGER, ledger[ledger["test_set"].isin(sets.values())].drop(columns="fingerprint"))
 
 
-def _new_looks(ledger: pd.DataFrame, digest: str, side: str, looks: dict[str, Path], run: str) -> pd.DataFrame:
+def _new_looks(ledger: pd.DataFrame, digest: str, side: str, looks: Mapping[str, Path], run: str) -> pd.DataFrame:
     """Rows for the stages that are not in the ledger yet, counted on."""
     known = set(ledger.loc[ledger["test_set"] == digest, "fingerprint"])
     rows: list[tuple[str, ...]] = []

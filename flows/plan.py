@@ -15,6 +15,7 @@ from pipeline.config.arms import uses_synthetic
 from pipeline.config.section import Section
 from pipeline.core.cache import Stage, StageFunction
 from pipeline.core.compute import resolve_hardware
+from pipeline.core.layout import stage_name
 from pipeline.data.cohort.split import run as run_split
 from pipeline.data.cohort.split import split_config
 from pipeline.data.ingest import ingest_config, source_digest
@@ -34,6 +35,9 @@ from pipeline.verdict.stage import verdict_config
 
 MANIFEST_STEPS = ("ingest", "split")
 """What `validate` runs: nothing is trained."""
+JUDGED = ("downstream", "quality", "anomaly", "privacy")
+"""What the verdict reads."""
+RESUMABLE = ("fit-gan", "downstream")
 
 
 @dataclass(frozen=True)
@@ -41,30 +45,39 @@ class Step:
     """A stage before its inputs exist.
 
     Attributes:
+        kind, fold, gan_seed: as of `Stage`.
         needs: name of an input, as the stage function knows it -> name of the step that makes it.
         sources: digests of what the stage reads outside the cache; called when the step's turn has come.
     """
 
-    name: str
+    kind: str
     room: str
     run: StageFunction
     config: Section
     needs: Mapping[str, str] = field(default_factory=dict)
     sources: Callable[[], Mapping[str, str]] = dict
+    fold: int | None = None
+    gan_seed: int | None = None
     seed: int = 0
     device: str = "cpu"
     precision: str = "float32"
     resumable: bool = False
 
+    @property
+    def name(self) -> str:
+        return stage_name(self.kind, self.fold, self.gan_seed)
+
     def stage(self, directories: Mapping[str, Path]) -> Stage:
         """The stage, given the directory of every step that it needs."""
         return Stage(
-            name=self.name,
+            kind=self.kind,
             room=self.room,
             run=self.run,
             config=self.config,
             inputs={name: directories[step] for name, step in self.needs.items()},
             external=self.sources(),
+            fold=self.fold,
+            gan_seed=self.gan_seed,
             seed=self.seed,
             device=self.device,
             precision=self.precision,
@@ -81,7 +94,7 @@ def plan_experiment(experiment: Experiment) -> tuple[Step, ...]:
     steps = _data_steps(experiment)
     for fold in range(experiment.data.split.num_folds):
         steps += _fold_steps(experiment, fold)
-    judged = [step.name for step in steps if step.room in ("downstream", "anomaly", "privacy", "quality")]
+    judged = [step.name for step in steps if step.kind in JUDGED]
     needs = {name: name for name in ("split", "prepare", *judged)}
     config = verdict_config(experiment)
     return (*steps, Step("verdict", "verdict", run_verdict, config, needs, seed=experiment.seed))
@@ -100,22 +113,17 @@ def _data_steps(experiment: Experiment) -> list[Step]:
 
 def _fold_steps(experiment: Experiment, fold: int) -> list[Step]:
     config = downstream_config(experiment, fold, None)
-    name = f"downstream-fold-{fold}"
-    steps = [_computing(experiment, name, "downstream", run_downstream, config, resumable=True)]
+    steps = [_computing(experiment, "downstream", "downstream", run_downstream, config, {}, fold)]
     for gan_seed in range(experiment.gan.gan_seeds):
         steps += _gan_steps(experiment, fold, gan_seed)
     return steps
 
 
 def _gan_steps(experiment: Experiment, fold: int, gan_seed: int) -> list[Step]:
-    at = f"fold-{fold}-gan-{gan_seed}"
-    fit = {"fit-gan": f"fit-gan-{at}"}
-    synthetic = {"synthesise": f"synthesise-{at}"}
+    fit, synthetic = ({kind: stage_name(kind, fold, gan_seed)} for kind in ("fit-gan", "synthesise"))
 
-    def step(stage: str, room: str, run: StageFunction, config: Section, needs: Mapping[str, str]) -> Step:
-        return _computing(
-            experiment, f"{stage}-{at}", room, run, config, needs, resumable=stage in ("fit-gan", "downstream")
-        )
+    def step(kind: str, room: str, run: StageFunction, config: Section, needs: Mapping[str, str]) -> Step:
+        return _computing(experiment, kind, room, run, config, needs, fold, gan_seed)
 
     steps = [
         step("fit-gan", "adversarial", run_fit, fit_config(experiment, fold, gan_seed), {}),
@@ -132,24 +140,26 @@ def _gan_steps(experiment: Experiment, fold: int, gan_seed: int) -> list[Step]:
 
 def _computing(
     experiment: Experiment,
-    name: str,
+    kind: str,
     room: str,
     run: StageFunction,
     config: Section,
-    needs: Mapping[str, str] | None = None,
-    *,
-    resumable: bool = False,
+    needs: Mapping[str, str],
+    fold: int,
+    gan_seed: int | None = None,
 ) -> Step:
     """A step that computes on the run's device, from the split and the prepared images at least."""
     hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
     return Step(
-        name,
+        kind,
         room,
         run,
         config,
-        {"split": "split", "prepare": "prepare", **(needs or {})},
+        {"split": "split", "prepare": "prepare", **needs},
+        fold=fold,
+        gan_seed=gan_seed,
         seed=experiment.seed,
         device=hardware.device,
         precision=hardware.precision,
-        resumable=resumable,
+        resumable=kind in RESUMABLE,
     )

@@ -14,6 +14,8 @@ from pipeline.config import Experiment
 from pipeline.config.loading import dump_experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import atomic_path, clear_disk_errors, link, write_text
+from pipeline.core.layout import gan_name
+from pipeline.core.records import Record
 
 LOCK = "run.lock"
 FAULT_LOG = "error.log"
@@ -63,12 +65,11 @@ def open_run(out: Path, experiment: Experiment) -> Iterator[None]:
             yield
 
 
-def link_stage(out: Path, name: str, directory: Path) -> None:
+def link_stage(out: Path, record: Record, directory: Path) -> None:
     """Link a finished stage into the run, and a generator or synthetic set where users look for it."""
-    link(directory, out / "stages" / name)
-    for stage, folder in _SHORTCUTS.items():
-        if name.startswith(f"{stage}-"):
-            link(directory, out / folder / name.removeprefix(f"{stage}-"))
+    link(directory, out / "stages" / record.name)
+    if record.kind in _SHORTCUTS:
+        link(directory, out / _SHORTCUTS[record.kind] / gan_name(record.fold, record.gan_seed))
 
 
 def publish_results(out: Path, directories: Mapping[str, Path]) -> None:

@@ -83,7 +83,7 @@ def _split_order(value: str) -> str:
 def _read_manifests(steps: tuple[Step, ...], cache: Path, console: Console) -> dict[str, Path]:
     directories: dict[str, Path] = {}
     for step in steps:
-        if step.name not in MANIFEST_STEPS:
+        if step.kind not in MANIFEST_STEPS:
             continue
         try:
             directories[step.name] = execute(step.stage(directories), cache).directory

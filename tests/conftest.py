@@ -93,7 +93,7 @@ def _write_noise(root: Path, shape: tuple[int, ...], num: int) -> dict[str, Path
     table = pd.DataFrame({"image_id": ids, "label": names, "patient_id": [f"p{i}" for i in range(num)]})
     table.to_csv(prepare / "manifest.csv", index=False)
     scaling = {"scale": 1.0, "offset": 0.0, "unit": "none", "window": [0.0, 255.0], "dtype": "uint8"}
-    Record(stage="prepare", extra={"scaling": scaling}).save(prepare)
+    Record(kind="prepare", extra={"scaling": scaling}).save(prepare)
     parts = ["train"] * (num // 2) + ["val"] * (num // 4) + ["test"] * (num - num // 2 - num // 4)
     table.assign(split=parts, fold="0", fate="used", pixel_digest=ids).to_csv(split / "manifest.csv", index=False)
     pd.DataFrame({"fold": "0", "image_id": ids, "split": parts}).to_csv(split / "splits.csv", index=False)

@@ -49,11 +49,12 @@ def table(path: Path, columns: str, rows: Sequence[Sequence[Any]]) -> None:
         csv.writer(handle).writerows([columns.split(","), *rows])
 
 
-def stage(root: Path, name: str, **fields: Any) -> Path:
-    folder = root / "stages" / name
-    folder.mkdir(parents=True)
+def stage(root: Path, kind: str, fold: int | None = None, gan_seed: int | None = None, **fields: Any) -> Path:
     made = {"versions": {"torch": "2.13.0"}, "wall_s": 12.5, "finished": "2025-03-04T05:06:07+00:00"}
-    Record(stage=name, **(made | fields)).save(folder)
+    record = Record(kind, fold=fold, gan_seed=gan_seed, **(made | fields))
+    folder = root / "stages" / record.name
+    folder.mkdir(parents=True)
+    record.save(folder)
     return folder
 
 
@@ -106,8 +107,7 @@ def write_data_stages(root: Path, case: Case, images: list[list[str]]) -> None:
 
 
 def write_gan_stages(root: Path, case: Case, fold: int, seed: int, images: list[list[str]]) -> None:
-    name = f"fold-{fold}-gan-{seed}"
-    gan = stage(root, f"fit-gan-{name}")
+    gan = stage(root, "fit-gan", fold, seed)
     rng = np.random.default_rng(10 * fold + seed)
     keys = ("num_images", "images_per_s", "discriminator_loss", "generator_loss", "real_logits", "fake_logits")
     values = [(step * 250, *rng.normal([900, 1, 1, 0.5, -0.5], 0.1)) for step in range(1, 400)]
@@ -115,15 +115,15 @@ def write_gan_stages(root: Path, case: Case, fold: int, seed: int, images: list[
     (gan / "stats.jsonl").write_text("".join(lines), encoding="utf-8")
     noise_png(gan / "film_strip.png", (700, 200), seed)
     made = [[f"SYN{number:04d}", label, ""] for label in case.classes for number in range(8)]
-    data_set(stage(root, f"synthesise-{name}", extra=SCALING), case, made, seed=50 + seed)
+    data_set(stage(root, "synthesise", fold, seed, extra=SCALING), case, made, seed=50 + seed)
     rates = {"nearer_to_training_rate": 0.62, "rate_low": 0.55, "rate_high": 0.7, "control_rate": 0.48}
-    privacy = stage(root, f"privacy-{name}", figures=rates | {"baseline_rate": 0.5})
+    privacy = stage(root, "privacy", fold, seed, figures=rates | {"baseline_rate": 0.5})
     pairs = [[row[0], images[0][0], *rng.uniform(0.5, 2, 2)] for row in made]
     columns = "image_id,nearest_train_id,nearest_train_distance,nearest_heldout_distance"
     table(privacy / "memorisation.csv", columns, pairs)
     noise_png(privacy / "closest_pairs.png", (300, 200), seed)
     if case.anomaly:
-        anomaly = stage(root, f"anomaly-{name}", notes=("Scores by reconstruction.",))
+        anomaly = stage(root, "anomaly", fold, seed, notes=("Scores by reconstruction.",))
         scores = [["test", row[0], row[1], rng.normal(row[1] in case.positive, 1)] for row in images]
         table(anomaly / "anomaly.csv", "split,image_id,label,anomaly_score", scores)
 

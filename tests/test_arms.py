@@ -74,7 +74,7 @@ def with_generator(inputs: dict[str, Path], root: Path, samples: int = 12) -> di
     ids = [f"synthetic-{number}" for number in range(2 * samples)]
     table = pd.DataFrame({"image_id": ids, "label": np.array(CLASSES)[label], "patient_id": "", "fold": "0"})
     table.to_csv(found["synthesise"] / "manifest.csv", index=False)
-    Record(stage="synthesise", extra={"scaling": real.scaling.as_json()}).save(found["synthesise"])
+    Record(kind="synthesise", extra={"scaling": real.scaling.as_json()}).save(found["synthesise"])
     return found
 
 

@@ -13,8 +13,8 @@ from pipeline.config.section import Section
 from pipeline.core import cache as caching
 from pipeline.core import sources
 from pipeline.core.cache import Stage, execute, fingerprint
-from pipeline.core.errors import UserError
-from pipeline.core.records import Record, load_record
+from pipeline.core.errors import DataError, UserError
+from pipeline.core.records import Record, load_record, records_of
 
 
 class Settings(Section):
@@ -24,7 +24,7 @@ class Settings(Section):
 def write(config: Settings, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     before = "".join((path / "text.txt").read_text() for path in inputs.values())
     (out_dir / "text.txt").write_text(before + config.text)
-    return Record(stage="write", figures={"length": len(config.text)})
+    return Record(kind="write", figures={"length": len(config.text)})
 
 
 def stage(text: str = "hello", **changes: object) -> Stage:
@@ -40,11 +40,37 @@ def test_the_second_execution_is_taken_from_the_cache(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"config": Settings(text="bye")}, {"seed": 1}, {"device": "cuda"}, {"precision": "bf16"}, {"name": "other"},
+    [{"config": Settings(text="bye")}, {"seed": 1}, {"device": "cuda"}, {"precision": "bf16"}, {"kind": "other"},
+     {"fold": 1}, {"fold": 0, "gan_seed": 1},
      {"external": {"source": "changed"}}],
 )  # fmt: skip
 def test_whatever_can_change_a_result_makes_a_stage_stale(changed: dict[str, object]) -> None:
     assert fingerprint(stage()) != fingerprint(stage(**changed))
+
+
+def test_the_record_says_what_the_stage_is_whatever_its_function_fills_in(tmp_path: Path) -> None:
+    made = execute(stage(kind="downstream", fold=3, gan_seed=1), tmp_path)
+    record = load_record(made.directory)
+    assert (record.kind, record.fold, record.gan_seed, record.name) == ("downstream", 3, 1, "downstream-fold-3-gan-1")
+    assert record == replace(made.record, outputs=record.outputs)
+
+
+def test_evidence_is_found_by_the_record_and_not_by_a_name(tmp_path: Path) -> None:
+    kinds = {"privacy-fold-0": ("downstream", 0), "x": ("downstream", 10), "downstream": ("downstream-audit", None)}
+    for folder, (kind, fold) in kinds.items():
+        (tmp_path / folder).mkdir()
+        Record(kind, fold=fold).save(tmp_path / folder)
+    found = [(record.fold, place.name) for record, place in records_of(tmp_path.iterdir(), "downstream")]
+    assert found == [(0, "privacy-fold-0"), (10, "x")]
+
+
+def test_a_record_of_another_version_is_named(tmp_path: Path) -> None:
+    (tmp_path / "verdict").mkdir()
+    (tmp_path / "verdict" / "record.json").write_text('{"stage": "verdict", "notes": [], "outputs": {}}')
+    with pytest.raises(
+        DataError, match=r"verdict/record.json: is damaged, or another version .* Do `radaug run` again"
+    ):
+        load_record(tmp_path / "verdict")
 
 
 def test_inputs_count_by_their_contents(tmp_path: Path) -> None:
@@ -90,7 +116,7 @@ def test_only_a_resumable_stage_finds_its_half_written_files(tmp_path: Path) -> 
         (out_dir / "half.txt").write_text("half")
         if len(seen) % 2:
             raise KeyboardInterrupt
-        return Record(stage="resumes")
+        return Record(kind="resumes")
 
     for resumable in (True, False):
         for _ in range(2):
@@ -109,7 +135,7 @@ def test_a_damaged_directory_is_made_again(tmp_path: Path, damage: str) -> None:
     elif damage == "gone":
         (place / "text.txt").unlink()
     else:
-        (place / "record.json").write_text('{"stage": "wri')
+        (place / "record.json").write_text('{"kind": "wri')
     again = execute(stage(), tmp_path)
     assert not again.cached and (again.directory / "text.txt").read_text() == "hello"
 
@@ -125,7 +151,7 @@ def test_a_full_disk_says_so_and_what_to_do(tmp_path: Path) -> None:
 def test_times_do_not_enter_the_digest(tmp_path: Path) -> None:
     def logs(config: Settings, inputs: Mapping[str, Path], out_dir: Path) -> Record:
         (out_dir / caching.TIMED_LOG).write_text(config.text)
-        return Record(stage="logs")
+        return Record(kind="logs")
 
     digests = {load_record(execute(stage(text, run=logs), tmp_path).directory).digest for text in ("1 s", "2 s")}
     assert len(digests) == 1

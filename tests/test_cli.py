@@ -204,7 +204,7 @@ class FakeConfig(Section):
 def fake_manifests(leak: bool) -> Any:
     def ingest(config: FakeConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
         write_text(out_dir / "audit.csv", AUDIT)
-        return Record(stage="ingest")
+        return Record(kind="ingest")
 
     def split(config: FakeConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
         if leak:
@@ -213,7 +213,7 @@ def fake_manifests(leak: bool) -> Any:
         MEMBERS[["fold", "image_id", "split"]].to_csv(out_dir / "splits.csv", index=False)
         images = MEMBERS.drop_duplicates("image_id")
         images[["image_id", "label", "patient_id"]].to_csv(out_dir / "manifest.csv", index=False)
-        return Record(stage="split")
+        return Record(kind="split")
 
     def never(config: FakeConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
         raise AssertionError("validate trains nothing")
@@ -221,7 +221,7 @@ def fake_manifests(leak: bool) -> Any:
     return (
         Step("ingest", "core", ingest, FakeConfig()),
         Step("split", "core", split, FakeConfig(), {"ingest": "ingest"}),
-        Step("fit-gan-fold-0-gan-0", "core", never, FakeConfig(), {"split": "split"}),
+        Step("fit-gan", "core", never, FakeConfig(), {"split": "split"}, fold=0, gan_seed=0),
     )
 
 

@@ -216,7 +216,7 @@ def with_pool_and_images(inputs: dict[str, Path], root: Path) -> dict[str, Path]
     np.save(root / "synthesise" / "images.npy", real.images[:12])
     manifest = real.manifest[:12].assign(patient_id="")
     manifest.assign(fold="0").to_csv(root / "synthesise" / "manifest.csv", index=False)
-    Record(stage="synthesise", extra={"scaling": real.scaling.as_json()}).save(root / "synthesise")
+    Record(kind="synthesise", extra={"scaling": real.scaling.as_json()}).save(root / "synthesise")
     return inputs | {"synthesise": root / "synthesise"}
 
 

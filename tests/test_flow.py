@@ -21,6 +21,7 @@ from pipeline.config.section import Section
 from pipeline.core.cache import Execution
 from pipeline.core.errors import LeakageError, RadaugError, UserError
 from pipeline.core.files import read_json, write_json, write_text
+from pipeline.core.layout import stage_name
 from pipeline.core.records import Record
 
 METRICS = """\
@@ -41,18 +42,25 @@ class FakeConfig(Section):
 
 @dataclass
 class FakeStages:
-    """Three stages, or more, that write what the flow expects; `failure` is raised by the one called `failing`."""
+    """Split, stages of GANs and verdict, writing what the flow expects; `failure` is raised by the one in `failing`."""
 
-    names: tuple[str, ...] = ("split", "fit-gan-fold-0-gan-0", "synthesise-fold-0-gan-0", "verdict")
+    gans: tuple[tuple[str, int, int], ...] = (("fit-gan", 0, 0), ("synthesise", 0, 0))
     failing: str = ""
     failure: Exception | None = None
     calls: list[str] = field(default_factory=list)
 
+    @property
+    def names(self) -> list[str]:
+        return ["split", *(stage_name(*place) for place in self.gans), "verdict"]
+
     def plan(self, experiment: Experiment) -> tuple[Step, ...]:
-        return tuple(
-            Step(name, "core", self._function(name), FakeConfig(text=name), {"before": before} if before else {})
-            for before, name in zip(("", *self.names), self.names, strict=False)
-        )
+        steps: list[Step] = []
+        for kind, fold, gan_seed in (("split", None, None), *self.gans, ("verdict", None, None)):
+            name = stage_name(kind, fold, gan_seed)
+            needs = {"before": steps[-1].name} if steps else {}
+            run = self._function(name)
+            steps.append(Step(kind, "core", run, FakeConfig(text=name), needs, fold=fold, gan_seed=gan_seed))
+        return tuple(steps)
 
     def _function(self, name: str) -> Any:
         def run(config: FakeConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
@@ -65,7 +73,7 @@ class FakeStages:
             write_text(out_dir / "predictions.csv", "arm,fold\n")
             write_text(out_dir / "metrics.csv", METRICS)
             write_json(out_dir / "verdict.json", VERDICT)
-            return Record(stage=name, figures={"images": 3, "loss": 0.123456})
+            return Record(kind="fake", figures={"images": 3, "loss": 0.123456})
 
         return run
 
@@ -125,14 +133,14 @@ def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path)
     assert by_name["downstream-fold-2-gan-1"].needs["synthesise"] == "synthesise-fold-2-gan-1"
     assert "synthesise" not in by_name["downstream-fold-2"].needs
     assert by_name["anomaly-fold-1-gan-0"].needs["fit-gan"] == "fit-gan-fold-1-gan-0"
-    judged = [name for name in names if name.startswith(("downstream", "anomaly", "privacy", "quality"))]
+    judged = [step.name for step in steps if step.kind in ("downstream", "anomaly", "privacy", "quality")]
     assert set(by_name["verdict"].needs) == {"split", "prepare", *judged}
     assert len(judged) == 3 * (1 + 2 * 4)
 
 
 def test_plan_trains_no_augmented_classifiers_without_a_synthetic_arm(tmp_path: Path) -> None:
-    names = [step.name for step in plan_experiment(make_experiment(tmp_path, "arms=[real, real+classical]"))]
-    assert [name for name in names if name.startswith("downstream")] == ["downstream-fold-0"]
+    steps = plan_experiment(make_experiment(tmp_path, "arms=[real, real+classical]"))
+    assert [(step.fold, step.gan_seed) for step in steps if step.kind == "downstream"] == [(0, None)]
 
 
 def test_plan_records_device_precision_and_seed_where_they_matter(tmp_path: Path) -> None:
@@ -148,7 +156,7 @@ def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
 ) -> None:
     out = tmp_path / "runs" / "tiny"
     assert run_flow(experiment, out) == VERDICT
-    assert stages.calls == list(stages.names)
+    assert stages.calls == stages.names
     for name in ("config.yaml", "manifest.csv", "metrics.csv", "predictions.csv", "verdict.json", "report.html"):
         assert (out / name).is_file(), name
     assert load_experiment(out / "config.yaml") == experiment
@@ -161,7 +169,7 @@ def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
         assert link.resolve().parent == cached
 
     assert run_flow(experiment, out) == VERDICT
-    assert stages.calls == list(stages.names)
+    assert stages.calls == stages.names
     assert set(read_artifacts()) >= {"verdict", "metrics", "report", "figure-training-0"}
     assert read_artifacts()["report"].endswith(f"({(out / 'report.html').resolve().as_uri()})")
 
@@ -170,10 +178,10 @@ def test_a_run_of_fewer_folds_leaves_no_links_of_the_earlier_one(
     prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
 ) -> None:
     out = tmp_path / "runs" / "tiny"
-    stages.names = ("split", "fit-gan-fold-0-gan-0", "fit-gan-fold-1-gan-0", "verdict")
+    stages.gans = (("fit-gan", 0, 0), ("fit-gan", 1, 0))
     run_flow(experiment, out)
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"fold-0-gan-0", "fold-1-gan-0"}
-    stages.names = ("split", "fit-gan-fold-0-gan-0", "verdict")
+    stages.gans = (("fit-gan", 0, 0),)
     run_flow(experiment, out)
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"fold-0-gan-0"}
     assert {path.name for path in (out / "stages").iterdir()} == set(stages.names)
@@ -184,7 +192,7 @@ def test_a_refusal_reaches_the_caller_and_leaves_no_old_verdict(
 ) -> None:
     out = tmp_path / "runs" / "tiny"
     run_flow(experiment, out)
-    stages.names = ("split", "fit-gan-fold-0-gan-1", "verdict")
+    stages.gans = (("fit-gan", 0, 1),)
     stages.failing, stages.failure = "fit-gan-fold-0-gan-1", LeakageError("12 images are in train and in test.")
     with pytest.raises(LeakageError, match="12 images") as caught:
         run_flow(experiment, out)
@@ -271,7 +279,7 @@ def test_the_error_message_hides_the_cause(stages: FakeStages, experiment: Exper
 
 
 def test_progress_line() -> None:
-    record = Record(stage="split", figures={"train": 120, "loss": 0.123456, "note": {"a": 1}}, wall_s=12.34)
+    record = Record(kind="split", figures={"train": 120, "loss": 0.123456, "note": {"a": 1}}, wall_s=12.34)
     line = describe_execution("split", Execution(Path(), record, cached=False))
     assert " ".join(line.split()) == "split 12.3 s train 120, loss 0.1235"
     assert "cached" in describe_execution("split", Execution(Path(), record, cached=True))

@@ -65,7 +65,7 @@ def test_images_of_another_folds_generator(noise_inputs: MakeInputs, tmp_path: P
     synthetic.mkdir()
     real = open_dataset(inputs["prepare"])
     np.save(synthetic / "images.npy", np.asarray(real.images))
-    Record(stage="synthesise", extra={"scaling": real.scaling.as_json()}).save(synthetic)
+    Record(kind="synthesise", extra={"scaling": real.scaling.as_json()}).save(synthetic)
     for fold, ends in (("0", False), ("1", True)):
         table = real.manifest.assign(patient_id="", fold=fold)
         table.to_csv(synthetic / "manifest.csv", index=False)

@@ -102,7 +102,7 @@ def planted(root: Path, *, shown: bool, told: float, seed: int = 0) -> tuple[Dat
     table = table.assign(split=np.where(np.arange(80) < 40, "train", "test"), manufacturer=np.array(["A", "B"])[maker])
     write_table(root / "manifest.csv", table)
     scaling = {"scale": 1.0, "offset": 0.0, "unit": "none", "window": [0.0, 255.0], "dtype": "uint8"}
-    Record(stage="prepare", extra={"scaling": scaling}).save(root)
+    Record(kind="prepare", extra={"scaling": scaling}).save(root)
     return open_dataset(root), table
 
 

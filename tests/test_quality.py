@@ -75,7 +75,7 @@ def measured(
     ids = [f"s{number}" for number in range(len(images))]
     labels = [CLASSES[number % 2] for number in range(len(images))]
     pd.DataFrame({"image_id": ids, "label": labels, "patient_id": ""}).to_csv(synthetic / "manifest.csv", index=False)
-    Record(stage="synthesise", extra={"scaling": open_dataset(inputs["prepare"]).scaling.as_json()}).save(synthetic)
+    Record(kind="synthesise", extra={"scaling": open_dataset(inputs["prepare"]).scaling.as_json()}).save(synthetic)
     record = run(config, dict(inputs) | {"synthesise": synthetic}, out)
     return record, pd.read_csv(out / "metrics.csv", dtype=str, keep_default_na=False)
 

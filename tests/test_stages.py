@@ -201,7 +201,7 @@ def memorisation_rates(inputs: dict[str, Path], tmp_path: Path, images: np.ndarr
     np.save(synthetic / "images.npy", images)
     ids = [f"s{number}" for number in range(len(images))]
     pd.DataFrame({"image_id": ids, "label": "normal", "patient_id": ""}).to_csv(synthetic / "manifest.csv", index=False)
-    Record(stage="synthesise", extra={"scaling": open_dataset(inputs["prepare"]).scaling.as_json()}).save(synthetic)
+    Record(kind="synthesise", extra={"scaling": open_dataset(inputs["prepare"]).scaling.as_json()}).save(synthetic)
     out = tmp_path / "privacy"
     out.mkdir()
     config = memorisation.MemorisationConfig(classes=CLASSES, fold=0, gan_seed=0, seed=0, pool=False)

@@ -98,7 +98,7 @@ def gan_inputs(root: Path, labels: list[str]) -> dict[str, Path]:
     table.to_csv(prepare / "manifest.csv", index=False)
     table.assign(pixel_digest=ids).to_csv(split_dir / "manifest.csv", index=False)
     scaling = {"scale": 1.0, "offset": 0.0, "unit": "none", "window": [0.0, 255.0], "dtype": "uint8"}
-    Record(stage="prepare", extra={"scaling": scaling}).save(prepare)
+    Record(kind="prepare", extra={"scaling": scaling}).save(prepare)
     sides = ["unlabelled"] * 16 + ["train"] * 8
     pd.DataFrame({"fold": "0", "image_id": ids, "split": sides}).to_csv(split_dir / "splits.csv", index=False)
     return {"prepare": prepare, "split": split_dir}

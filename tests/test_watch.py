@@ -164,7 +164,7 @@ def test_the_report_shows_the_delivered_state_and_every_check() -> None:
     ]
     watch = {"rollbacks": 1, "ended_early": True, "checks": checks}
     stages = [
-        StageEntry(f"fit-gan-fold-{fold}-gan-0", "fit-gan", fold, 0, Path(), Record("fit-gan", figures))
+        StageEntry(Record("fit-gan", figures, fold=fold, gan_seed=0), Path())
         for fold, figures in enumerate([{"num_images": 64}, {"num_images": 40, "watch": watch}])
     ]
     run: Any = SimpleNamespace(of_kind=lambda _: stages, released=lambda _: stages[1])

@@ -101,7 +101,7 @@ def _fit(crew: Crew, config: FitConfig, inputs: Mapping[str, Path], out_dir: Pat
     log = Log(out_dir, config.gan, name, len(config.classes), config.seed, donors, watch) if crew.leads else None
     _train(training, watch, log)
     if log is None:
-        return Record(stage="fit-gan")
+        return Record(kind="fit-gan")
     figures = {
         "num_images": training.num_images,
         "train_images": len(train_rows),
@@ -110,7 +110,7 @@ def _fit(crew: Crew, config: FitConfig, inputs: Mapping[str, Path], out_dir: Pat
     }
     _finish(config, dataset, training, donors, out_dir)
     return Record(
-        stage="fit-gan", figures=figures | last_losses(training) | {"watch": watch.figures()}, notes=watch.notes()
+        kind="fit-gan", figures=figures | last_losses(training) | {"watch": watch.figures()}, notes=watch.notes()
     )
 
 

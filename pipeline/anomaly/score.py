@@ -76,7 +76,7 @@ def run(config: AnomalyConfig, inputs: Mapping[str, Path], out_dir: Path) -> Rec
     write_table(out_dir / "anomaly.csv", table)
     metrics = _metrics(config, table, scores)
     write_table(out_dir / "metrics.csv", metrics)
-    return Record(stage="anomaly", figures={"auroc": float(metrics["value"].iloc[0])}, notes=(NOTE,))
+    return Record(kind="anomaly", figures={"auroc": float(metrics["value"].iloc[0])}, notes=(NOTE,))
 
 
 @torch.no_grad()
@@ -109,7 +109,7 @@ def _skipped(fitted: Path, out_dir: Path) -> Record:
     write_table(out_dir / "metrics.csv", pd.DataFrame(columns=METRICS))
     family = read_description(fitted)["gan"]["family"]
     note = f"Skipped: the family {family} has no discriminator, so there is nothing to score anomalies by."
-    return Record(stage="anomaly", figures={"auroc": "skipped"}, notes=(note,))
+    return Record(kind="anomaly", figures={"auroc": "skipped"}, notes=(note,))
 
 
 def _metrics(config: AnomalyConfig, table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:

@@ -16,8 +16,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import DataError, UserError
 from pipeline.core.files import clear_disk_errors, digest_json, digest_tree
+from pipeline.core.layout import stage_name
 from pipeline.core.records import RECORD, Record, load_record
 from pipeline.core.sources import source_hash
 
@@ -34,7 +35,8 @@ class Stage:
     """One step of a run, ready to be executed.
 
     Attributes:
-        name: `STAGE[-fold-k][-gan-s]`, also the directory's name.
+        kind: what it does, such as `downstream`.
+        fold, gan_seed: what it belongs to, where it is made once a fold or once a GAN.
         room: the room of `pipeline` the stage lives in (decides which sources make it stale).
         run: `run(config, inputs, out_dir) -> Record`.
         config: the resolved section of the configuration, a pydantic model; its JSON is part of the fingerprint.
@@ -43,16 +45,22 @@ class Stage:
         resumable: keep the half-written directory of a killed process, so that the stage can continue it.
     """
 
-    name: str
+    kind: str
     room: str
     run: StageFunction
     config: Any
     inputs: Mapping[str, Path] = field(default_factory=dict)
     external: Mapping[str, str] = field(default_factory=dict)
+    fold: int | None = None
+    gan_seed: int | None = None
     seed: int = 0
     device: str = "cpu"
     precision: str = "float32"
     resumable: bool = False
+
+    @property
+    def name(self) -> str:
+        return stage_name(self.kind, self.fold, self.gan_seed)
 
 
 def fingerprint(stage: Stage) -> str:
@@ -119,7 +127,9 @@ def _run_and_record(stage: Stage, key: str, partial: Path) -> Record:
     outputs = digest_tree(partial, skip=frozenset({RECORD, TIMED_LOG}))
     record = replace(
         record,
-        stage=stage.name,
+        kind=stage.kind,
+        fold=stage.fold,
+        gan_seed=stage.gan_seed,
         config=stage.config.model_dump(mode="json"),
         inputs=_input_digests(stage),
         fingerprint=key,
@@ -143,7 +153,7 @@ def is_whole(place: Path) -> bool:
         return False
     try:
         outputs = load_record(place).outputs
-    except (ValueError, TypeError, KeyError):
+    except DataError:
         return False
     whole = all(
         (place / name).is_file() and (place / name).stat().st_size == size for name, (size, _) in outputs.items()

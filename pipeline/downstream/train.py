@@ -139,7 +139,7 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     shutil.rmtree(parts)
     figures = {"classifiers": len(fits), "train_images": len(material.real.rows)}
     told = {name: fact for name, fact in facts.items() if fact}
-    return Record(stage="downstream", figures=figures | {"fits": told}, notes=shortcut_notes(facts.values()))
+    return Record(kind="downstream", figures=figures | {"fits": told}, notes=shortcut_notes(facts.values()))
 
 
 def _is_reverse_check(config: DownstreamConfig, arm: str) -> bool:

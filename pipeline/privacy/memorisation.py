@@ -94,7 +94,7 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
     }
     rounded = {name: round(float(value), 4) for name, value in figures.items()}
     write_table(out_dir / "metrics.csv", _metrics(config, rounded, len(chosen)))
-    return Record(stage="privacy", figures=rounded | {"synthetic_images": len(chosen)})
+    return Record(kind="privacy", figures=rounded | {"synthetic_images": len(chosen)})
 
 
 def nearer_to_training(

@@ -50,7 +50,7 @@ def run(config: QualityStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     whole = table[(table["label"] == "all") & ~table["metric"].str.endswith(("_floor", "_matched"))]
     values = {name: float(value) for name, value in zip(whole["metric"], whole["value"], strict=True) if value}
     counts = {f"{name}_images": len(described) for name, described in sets.items()}
-    return Record(stage="quality", figures=values | counts, notes=_notes(table))
+    return Record(kind="quality", figures=values | counts, notes=_notes(table))
 
 
 def _describe(
@@ -119,7 +119,7 @@ def _no_figures(config: QualityStageConfig, out_dir: Path) -> Record:
         "detail": detail,
     }  # fmt: skip
     write_table(out_dir / "metrics.csv", pd.DataFrame([row], columns=COLUMNS))
-    return Record(stage="quality", figures={"fid": NOT_NOISE}, notes=(f"Image quality: {detail}.",))
+    return Record(kind="quality", figures={"fid": NOT_NOISE}, notes=(f"Image quality: {detail}.",))
 
 
 def _notes(table: pd.DataFrame) -> tuple[str, ...]:

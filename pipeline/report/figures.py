@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.config.arms import REFERENCE_ARM
 from pipeline.core.errors import UserError
+from pipeline.core.layout import stage_name
 from pipeline.report.plots import (
     FOREST_METRICS,
     anomaly_plot,
@@ -224,7 +225,7 @@ def _strips(run: Run) -> list[Picture]:
     for number, stage in enumerate(_released_first(run, "fit-gan")):
         width, most_bytes = (640, 90_000) if number else (1440, 900_000)
         caption = f"{stage.title}: samples from the same random numbers as training goes on."
-        name = stage.name.replace("fit-gan", "film-strip", 1)
+        name = stage_name("film-strip", stage.fold, stage.gan_seed)
         alt = f"Film strip of generated samples over the training, {stage.title}."
         strips.append(Picture(name, alt, caption, stored_png(stage.file("film_strip.png"), width, most_bytes)))
     return strips

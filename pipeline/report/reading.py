@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from pipeline.core.records import RECORD, Record, load_record
 STAGE_ORDER = (
     "ingest", "split", "prepare", "fit-gan", "synthesise", "quality", "downstream", "anomaly", "privacy", "verdict",
 )  # fmt: skip
-_STAGE_NAME = re.compile(r"(?P<kind>.+?)(-fold-(?P<fold>\d+))?(-gan-(?P<gan_seed>\d+))?")
 _METRIC_COLUMNS = ("stage", "arm", "fold", "seed", "gan_seed", "split", "label", "subgroup", "metric", "value")
 _INTERVAL_COLUMNS = ("ci_low", "ci_high", "n_patients", "n_images", "detail")
 _NUMBERS = ("value", "ci_low", "ci_high")
@@ -27,14 +25,26 @@ _NUMBERS = ("value", "ci_low", "ci_high")
 
 @dataclass(frozen=True)
 class StageEntry:
-    """A finished stage of the run: `kind[-fold-k][-gan-s]`, its directory and its record."""
+    """A finished stage of the run: its record and its directory."""
 
-    name: str
-    kind: str
-    fold: int | None
-    gan_seed: int | None
-    directory: Path
     record: Record
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def kind(self) -> str:
+        return self.record.kind
+
+    @property
+    def fold(self) -> int | None:
+        return self.record.fold
+
+    @property
+    def gan_seed(self) -> int | None:
+        return self.record.gan_seed
 
     def file(self, name: str) -> Path:
         """Path of one of the stage's files.
@@ -186,11 +196,8 @@ def _read_stages(root: Path) -> tuple[StageEntry, ...]:
 
 
 def _read_stage(directory: Path) -> StageEntry:
-    match = _STAGE_NAME.fullmatch(directory.name)
-    assert match is not None, "every name matches"
-    fold, gan_seed = (int(match[key]) if match[key] else None for key in ("fold", "gan_seed"))
     _present(directory / RECORD, f"stages/{directory.name}/{RECORD}")
-    return StageEntry(directory.name, match["kind"], fold, gan_seed, directory, load_record(directory))
+    return StageEntry(load_record(directory), directory)
 
 
 def _rank(kind: str) -> int:

@@ -204,7 +204,7 @@ def _disease_words(run: Run) -> str:
 
 def anomaly_table(run: Run) -> Table:
     """AUROC of the anomaly scores, one row a GAN."""
-    rows = run.metrics[run.metrics["stage"].str.startswith("anomaly") & (run.metrics["metric"] == "auroc")]
+    rows = run.metrics[(run.metrics["stage"] == "anomaly") & (run.metrics["metric"] == "auroc")]
     rows = _with_shown(rows).replace({"fold": {"": "mean"}, "gan_seed": {"": "mean"}})
     header = ("Fold", "GAN seed", "Split", "AUROC (interval)", "Patients (images)")
     cells = _text_rows(rows, ("fold", "gan_seed", "split", "shown", "people"))

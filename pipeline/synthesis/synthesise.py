@@ -69,7 +69,7 @@ def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     )
     np.save(out_dir / IMAGES, stack)
     write_table(out_dir / MANIFEST, manifest)
-    return Record(stage="synthesise", figures={"num_images": len(stack)}, extra={"scaling": scaling.as_json()})
+    return Record(kind="synthesise", figures={"num_images": len(stack)}, extra={"scaling": scaling.as_json()})
 
 
 def _refuse_flat(scaling: Scaling, stack: np.ndarray) -> None:

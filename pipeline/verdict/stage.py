@@ -13,7 +13,7 @@ import pandas as pd
 from pipeline.config.experiment import Experiment, VerdictConfig
 from pipeline.config.section import Section
 from pipeline.core.files import write_json
-from pipeline.core.records import Record, load_record
+from pipeline.core.records import Record, records_of
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import open_dataset, read_table, write_table
 from pipeline.data.cohort.leakage import assert_no_leakage
@@ -62,8 +62,8 @@ def verdict_config(experiment: Experiment) -> VerdictStageConfig:
 def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Join the folds' predictions; write predictions.csv, metrics.csv and verdict.json."""
     assert_no_leakage(read_table(inputs["split"] / "splits.csv"), read_table(inputs["split"] / "manifest.csv"))
-    parts = [path / PREDICTIONS for name, path in sorted(inputs.items()) if name.startswith("downstream")]
-    table = pd.concat([read_table(part) for part in parts], ignore_index=True)
+    fits = records_of(inputs.values(), "downstream")
+    table = pd.concat([read_table(directory / PREDICTIONS) for _, directory in fits], ignore_index=True)
     write_table(out_dir / PREDICTIONS, table)
     plan = plan_of(config.verdict, config.positive, config.seed)
     further = _further_rows(config, inputs, table, plan)
@@ -73,7 +73,7 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     utility = utility_of(table, plan)
     write_json(out_dir / "verdict.json", {"utility": utility.as_json(), "release": release_verdict(inputs)})
     notes = (*subgroup_warnings(further), *probe_warnings(further))
-    return Record(stage="verdict", figures={"decision": utility.decision, "predictions": len(table)}, notes=notes)
+    return Record(kind="verdict", figures={"decision": utility.decision, "predictions": len(table)}, notes=notes)
 
 
 def _further_rows(
@@ -226,16 +226,13 @@ def reverse_check(table: pd.DataFrame, config: VerdictStageConfig) -> pd.DataFra
 
 
 def _others(inputs: Mapping[str, Path]) -> pd.DataFrame:
-    tables = [
-        read_table(path / "metrics.csv")
-        for name, path in sorted(inputs.items())
-        if name.startswith(("anomaly", "privacy", "quality"))
-    ]
+    found = records_of(inputs.values(), "anomaly", "privacy", "quality")
+    tables = [read_table(directory / "metrics.csv") for _, directory in found]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def release_verdict(inputs: Mapping[str, Path]) -> dict[str, Any]:
     """`not_audited`: a first look at memorisation is evidence, but it is not the audit that a release needs."""
-    looks = {name: load_record(path).figures for name, path in sorted(inputs.items()) if name.startswith("privacy")}
+    looks = {record.name: record.figures for record, _ in records_of(inputs.values(), "privacy")}
     reason = "No privacy audit was made: the memorisation check is a first look and clears nothing."
     return {"decision": "not_audited", "reasons": [reason], "evidence": {"memorisation": looks}}
