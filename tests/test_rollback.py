@@ -227,7 +227,7 @@ def test_without_a_good_check_a_non_finite_value_stops_the_training(
         look(self, training)
 
     monkeypatch.setattr(Watch, "__call__", breaks)
-    never_good = WatchConfig(checks=12, similarity=0.001, coverage=1, duplicates=0.001)
+    never_good = WatchConfig(checks=12, similarity=0.001, reached=1, twins=0.001)
     for number, (watch, words) in enumerate(
         [(never_good, "samples are not finite"), (WatchConfig(checks=0), "no weight was changed")]
     ):
@@ -263,7 +263,7 @@ def test_a_killed_training_goes_on_exactly_across_a_rollback(
 
     monkeypatch.setattr(Watch, "__call__", collapses)
     monkeypatch.setattr(fit.Log, "__call__", dies)
-    lenient = WatchConfig(checks=12, similarity=0.99, coverage=0, duplicates=1, overfitting=100)
+    lenient = WatchConfig(checks=12, similarity=0.99, reached=0, twins=1, overfitting=100)
     whole = made(tmp_path / "whole", lenient, inputs)
     assert whole.figures["watch"]["rollbacks"] == 1 and "similarity 1.00" in whole.notes[0]
     assert [row["num_images"] for row in whole.figures["watch"]["checks"]] == [*range(8, 65, 8), *range(56, 97, 8)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,13 +22,16 @@ from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.loop import Training, train
 from pipeline.adversarial.rollback import complaints
 from pipeline.adversarial.watch import ClassOfReal, Probe, Reading, overfitting, validation_images
+from pipeline.config.data import DataConfig
 from pipeline.config.families import SnganConfig, validate_gan
 from pipeline.config.gan import WatchConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import open_dataset
+from pipeline.report.quality_tables import FIGURES
 from pipeline.report.reading import StageEntry
 from pipeline.report.tables import checks_table, watch_table
+from pipeline.report.words import METRIC_NAMES
 
 MakeInputs = Callable[..., dict[str, Path]]
 
@@ -53,26 +56,26 @@ def test_images_of_the_same_kind_as_the_real_ones_are_good(seed: int) -> None:
 
 def test_one_image_for_everything_trips_every_measure_of_images() -> None:
     samples = (2 * blobs(1, 2)).clamp(-1, 1).expand(32, -1, -1, -1)  # an ordinary one would lie in some balls
-    assert wrong_with(samples) == {"similarity", "coverage", "duplicates"}
-    similarity, _, duplicates = ClassOfReal(blobs(32, 1), seed=0).compare(samples)
-    assert similarity == pytest.approx(1, abs=1e-5) and duplicates == 1
+    assert wrong_with(samples) == {"similarity", "reached", "twins"}
+    similarity, _, twins = ClassOfReal(blobs(32, 1), seed=0).compare(samples)
+    assert similarity == pytest.approx(1, abs=1e-5) and twins == 1
 
 
 def test_slight_variations_of_one_image_trip_too() -> None:
     samples = blobs(1, 2) + 0.02 * torch.randn(32, 1, 16, 16, generator=torch.Generator().manual_seed(3))
-    assert {"similarity", "duplicates"} <= wrong_with(samples)
+    assert {"similarity", "twins"} <= wrong_with(samples)
 
 
 def test_two_modes_are_found() -> None:
     samples = blobs(2, 2).repeat(16, 1, 1, 1) + 0.02 * torch.randn(32, 1, 16, 16)
-    assert "duplicates" in wrong_with(samples)
+    assert "twins" in wrong_with(samples)
 
 
 def test_images_far_from_all_real_ones_are_not_covering() -> None:
-    assert wrong_with((blobs(32, 2) + 0.9).clamp(-1, 1)) == {"coverage"}
+    assert wrong_with((blobs(32, 2) + 0.9).clamp(-1, 1)) == {"reached"}
 
 
-def test_duplicates_are_counted_one_by_one() -> None:
+def test_twins_are_counted_one_by_one() -> None:
     samples = blobs(32, 2)
     samples[20:25] = samples[5:10]
     assert ClassOfReal(blobs(32, 1), seed=0).compare(samples)[2] == 10 / 32
@@ -80,8 +83,8 @@ def test_duplicates_are_counted_one_by_one() -> None:
 
 def test_a_class_of_one_or_of_few_images_is_not_measured() -> None:
     assert ClassOfReal(blobs(1, 1), seed=0).compare(blobs(1, 2)) == (None, None, None)
-    similarity, coverage, duplicates = ClassOfReal(blobs(5, 1), seed=0).compare(blobs(5, 2))
-    assert coverage is None and similarity is not None and duplicates is not None
+    similarity, reached, twins = ClassOfReal(blobs(5, 1), seed=0).compare(blobs(5, 2))
+    assert reached is None and similarity is not None and twins is not None
     assert complaints(Reading(), WatchConfig()) == {}
 
 
@@ -138,7 +141,7 @@ def test_a_look_at_any_family_moves_nothing(name: str, size: tuple[int, ...]) ->
     nets = training.table.nets
     assert all(module.training for net in nets.values() for module in net.modules())
     assert probe.read(training) == reading
-    assert reading.finite and None not in (reading.similarity, reading.coverage, reading.duplicates)
+    assert reading.finite and None not in (reading.similarity, reading.reached, reading.twins)
     with torch.no_grad():
         next(nets["generator"].parameters()).fill_(float("inf"))
     assert probe.read(training) == Reading(finite=False)
@@ -156,9 +159,17 @@ def test_attributes_of_validation_images_are_standardised_as_those_of_training_i
     torch.testing.assert_close(images.attributes, expected)
 
 
+def test_no_measure_of_the_watch_has_the_name_of_another_figure_of_the_report() -> None:
+    """One name, one meaning: `coverage` and `duplicates` once stood for two things each."""
+    own = {field.name for field in fields(Reading)}
+    limits = set(WatchConfig.model_fields) - {"checks", "images", "rollbacks"}
+    assert own - {"finite"} == limits
+    assert not own & {*FIGURES, *METRIC_NAMES, *DataConfig.model_fields}
+
+
 def test_the_report_shows_the_delivered_state_and_every_check() -> None:
-    numbers = {"similarity": 0.125, "coverage": 0.5, "duplicates": 0.0, "overfitting": None}
-    shown = [(0, 40, "good"), (0, 48, "similarity 0.95 (at most 0.9)"), (1, 40, "good"), (1, 48, "duplicates")]
+    numbers = {"similarity": 0.125, "reached": 0.5, "twins": 0.0, "overfitting": None}
+    shown = [(0, 40, "good"), (0, 48, "similarity 0.95 (at most 0.9)"), (1, 40, "good"), (1, 48, "twins")]
     checks = [
         {"attempt": attempt, "num_images": images, **numbers, "finding": finding} for attempt, images, finding in shown
     ]

@@ -24,13 +24,13 @@ from pipeline.core.seeds import derive_seed
 logger = logging.getLogger(__name__)
 GOOD = "good.pt"
 CHECKS = "watch.csv"
-_COLUMNS = ("attempt", "num_images", "similarity", "coverage", "duplicates", "overfitting", "finding")
+_COLUMNS = ("attempt", "num_images", "similarity", "reached", "twins", "overfitting", "finding")
 _EARLY = 0.2
 """Share of the training in which a bad check is only noted."""
 _MENDS = {
     "similarity": "lower gan.generator_lr",
-    "coverage": "lower gan.generator_lr",
-    "duplicates": "lower gan.generator_lr",
+    "reached": "lower gan.generator_lr",
+    "twins": "lower gan.generator_lr",
     "overfitting": "strengthen gan.augment, or set gan.ada",
 }
 
@@ -223,6 +223,6 @@ def complaints(reading: Reading, limits: WatchConfig) -> dict[str, str]:
     found = {}
     for name, value in numbers_of(reading).items():
         limit = getattr(limits, name)
-        if value is not None and (value < limit if name == "coverage" else value > limit):
-            found[name] = f"{name} {value:.2f} ({'at least' if name == 'coverage' else 'at most'} {limit:g})"
+        if value is not None and (value < limit if name == "reached" else value > limit):
+            found[name] = f"{name} {value:.2f} ({'at least' if name == 'reached' else 'at most'} {limit:g})"
     return found

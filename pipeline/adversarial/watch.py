@@ -22,9 +22,9 @@ from pipeline.measures.ms_ssim import pairwise_ms_ssim
 from pipeline.nets.conditions import Condition
 
 NEIGHBOURS = 5
-"""k of the coverage: the ball of a real image reaches to its 5th nearest neighbour (Naeem et al., ICML 2020)."""
+"""k of `reached`: the ball of a real image reaches to its 5th nearest neighbour (Naeem et al., ICML 2020)."""
 NEAR = 0.25
-"""Two samples are duplicates within this share of the median distance from a real image to its nearest neighbour."""
+"""Two samples are twins within this share of the median distance from a real image to its nearest neighbour."""
 _FEATURE_SIDE = 8
 _SIMILARITY_SIDES = {2: 32, 3: 16}
 _PAIRS = 64
@@ -40,16 +40,17 @@ class Reading:
     Attributes:
         similarity: intra-class MS-SSIM of the samples, placed between real images' own (0) and 1 (all alike), of the
             class where it is highest. Odena et al., ICML 2017.
-        coverage: share of the real images whose ball holds a sample, of the class where it is lowest.
-        duplicates: share of samples that have a near-equal one of their class, of the class where it is highest.
+        reached: share of the real images whose ball holds a sample, of the class where it is lowest. Quality's
+            `coverage` counts likewise, but in an extractor's features: its values are others.
+        twins: share of samples that have a near-equal one of their class, of the class where it is highest.
         overfitting: r_v = (D(train) - D(val)) / (D(train) - D(fake)) of mean logits: 0 = validation images look like
             training images to the discriminator, 1 = like fakes. Karras et al., NeurIPS 2020, equation 1.
         finite: no weight and no sample is NaN or infinite.
     """
 
     similarity: float | None = None
-    coverage: float | None = None
-    duplicates: float | None = None
+    reached: float | None = None
+    twins: float | None = None
     overfitting: float | None = None
     finite: bool = True
 
@@ -91,11 +92,11 @@ class Probe:
             return Reading(finite=False)
         by_class = _by_class(torch.cat(made).cpu(), self.label, len(self.real))
         seen = [real.compare(samples) for real, samples in zip(self.real, by_class, strict=True)]
-        similarity, coverage, duplicates = zip(*seen, strict=True)
+        similarity, reached, twins = zip(*seen, strict=True)
         return Reading(
             similarity=_worst(max, similarity),
-            coverage=_worst(min, coverage),
-            duplicates=_worst(max, duplicates),
+            reached=_worst(min, reached),
+            twins=_worst(max, twins),
             overfitting=self._overfitting(training, made),
         )
 
@@ -130,18 +131,18 @@ class ClassOfReal:
         self.near = NEAR * float(nearest.median())
 
     def compare(self, samples: Tensor) -> tuple[float | None, float | None, float | None]:
-        """Similarity, coverage and duplicates of as many samples, as in `Reading`.
+        """Similarity, reached and twins of as many samples, as in `Reading`.
 
         One real image has nothing to be compared with; at most `NEIGHBOURS` have no ball.
         """
         if self.similarity is None:
             return None, None, None
         made = low_resolution(samples)
-        coverage = None
+        reached = None
         if len(self.features) > NEIGHBOURS:
-            coverage = prdc(self.features.numpy(), made.numpy(), NEIGHBOURS).coverage
+            reached = prdc(self.features.numpy(), made.numpy(), NEIGHBOURS).coverage
         similarity = (_similarity(samples, self.seed) - self.similarity) / max(1 - self.similarity, 1e-6)
-        return similarity, coverage, float((_nearest(made) < self.near).double().mean())
+        return similarity, reached, float((_nearest(made) < self.near).double().mean())
 
 
 def overfitting(
@@ -164,7 +165,7 @@ def overfitting(
 
 
 def low_resolution(images: Tensor) -> Tensor:
-    """Images averaged down to at most 8 voxels a side: the cheap features [N, D] of coverage and duplicates."""
+    """Images averaged down to at most 8 voxels a side: the cheap features [N, D] of reached and twins."""
     return _smaller(images, _FEATURE_SIDE).flatten(1).double()
 
 

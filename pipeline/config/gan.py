@@ -30,10 +30,10 @@ class WatchConfig(Section):
 
     Attributes:
         checks: looks over the training; 0 switches the watch off.
-        images: probe images a class.
+        images: real images a class, and as many samples, that a check looks at.
         similarity: intra-class MS-SSIM of samples between that of real images (0) and that of one image (1), at most.
-        coverage: share of real probe images that have a sample in their neighbourhood, at least.
-        duplicates: share of samples that nearly equal another one, at most.
+        reached: share of these real images that have a sample in their neighbourhood, at least.
+        twins: share of samples that nearly equal another one, at most.
         overfitting: the discriminator's (train - val) / (train - fake) logit gap, at most.
         rollbacks: how often a training may go back to its last good checkpoint and on.
     """
@@ -41,8 +41,8 @@ class WatchConfig(Section):
     checks: int = Field(10, ge=0)
     images: int = Field(32, ge=8)
     similarity: float = Field(0.9, gt=0)
-    coverage: float = Field(0.05, ge=0, le=1)
-    duplicates: float = Field(0.5, gt=0, le=1)
+    reached: float = Field(0.05, ge=0, le=1)
+    twins: float = Field(0.5, gt=0, le=1)
     overfitting: float = Field(0.9, gt=0)
     rollbacks: int = Field(2, ge=0)
 

@@ -77,7 +77,7 @@ def rejected_table(run: Run) -> Table:
     return Table("Images that could not be used, by reason.", ("Reason", "Images"), rows)
 
 
-_MEASURES = ("similarity", "coverage", "duplicates", "overfitting")
+_MEASURES = ("similarity", "reached", "twins", "overfitting")
 
 
 def watch_table(run: Run) -> Table | None:
