@@ -215,5 +215,5 @@ class DataConfig(Section):
 
     @property
     def negative(self) -> tuple[str, ...]:
-        """Classes that are not on the disease side; the first one is the anomaly stage's normal condition."""
+        """Classes that are not on the disease side."""
         return tuple(name for name in self.classes if name not in self.positive)

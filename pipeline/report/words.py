@@ -42,7 +42,7 @@ _NARROW = 20
 _NOTHING_LEAVES = "Neither the generator nor its images may leave the building."
 
 GLOSSARY = (
-    ("Anomaly score", "how badly a generator that knows normal images explains an image; higher means more abnormal"),
+    ("Anomaly score", "how unlike a normal image the GAN's discriminator finds an image; higher means more abnormal"),
     (
         "Arm",
         "one way of making the classifier's training set; all arms share network, steps, schedule and test patients",
