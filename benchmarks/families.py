@@ -34,7 +34,7 @@ from pipeline.data.batches.dataset import DataSet, open_dataset
 from pipeline.data.cohort.split import split_ids
 from pipeline.measures.coverage import prdc
 from pipeline.measures.frechet import fid, fid_interval
-from pipeline.measures.kernel_distance import kid, kid_interval
+from pipeline.measures.kernel_distance import kid
 from pipeline.nets.extractors import EffNetLite0
 from pipeline.synthesis.generate import TrainedGenerator
 
@@ -94,9 +94,9 @@ def features_of(images: torch.Tensor) -> np.ndarray:
 def figures(real: np.ndarray, fake: np.ndarray, dims: int) -> dict[str, Any]:
     """FID, KID and coverage of two sets of features."""
     fid_low, fid_high = fid_interval(real, fake)
-    kid_low, kid_high = kid_interval(real, fake)
+    distance, kid_low, kid_high = kid(real, fake)
     numbers = {
-        "fid": fid(real, fake), "fid_low": fid_low, "fid_high": fid_high, "kid": kid(real, fake), "kid_low": kid_low,
+        "fid": fid(real, fake), "fid_low": fid_low, "fid_high": fid_high, "kid": distance, "kid_low": kid_low,
         "kid_high": kid_high, "coverage": prdc(real, fake).coverage,
     }  # fmt: skip
     rounded = {name: f"{value:.5g}" for name, value in numbers.items()}

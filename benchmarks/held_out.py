@@ -23,7 +23,7 @@ from rows import append
 
 from pipeline.measures.coverage import nearest_distances
 from pipeline.measures.frechet import fid, fid_interval
-from pipeline.measures.kernel_distance import kid, kid_interval
+from pipeline.measures.kernel_distance import kid
 from pipeline.synthesis.generate import TrainedGenerator
 
 TABLE = ROOT / "benchmarks" / "results" / "held_out.csv"
@@ -35,8 +35,8 @@ def figures(held_out: np.ndarray, train: np.ndarray, fake: np.ndarray) -> dict[s
     """Of features; `nearness` is empty for the training images themselves."""
     unseen = float(np.median(nearest_distances(train, held_out)))
     near = "" if fake is train else f"{float(np.median(nearest_distances(train, fake))) / unseen:.3f}"
-    (fid_low, fid_high), (kid_low, kid_high) = fid_interval(held_out, fake), kid_interval(held_out, fake)
-    values = (fid(held_out, fake), fid_low, fid_high, kid(held_out, fake), kid_low, kid_high)
+    fid_low, fid_high = fid_interval(held_out, fake)
+    values = (fid(held_out, fake), fid_low, fid_high, *kid(held_out, fake))
     shown = dict(zip(COLUMNS[2:8], (f"{value:.5g}" for value in values), strict=True))
     return shown | {"nearness": near, "samples": f"{len(held_out)}:{len(fake)}"}
 

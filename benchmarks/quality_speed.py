@@ -34,7 +34,7 @@ def measure(figure: str, images: int) -> dict[str, Any]:
 
     from pipeline.measures.coverage import nearest_distances, prdc
     from pipeline.measures.frechet import fid_interval
-    from pipeline.measures.kernel_distance import kid_of_subsets
+    from pipeline.measures.kernel_distance import kid
     from pipeline.measures.subsampling import margins
 
     random = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def measure(figure: str, images: int) -> dict[str, Any]:
 
     figures: dict[str, Callable[[], object]] = {
         "fid": lambda: fid_interval(real, fake, draws=DRAWS, most=PART),
-        "kid": lambda: kid_of_subsets(real, fake),
+        "kid": lambda: kid(real, fake),
         "prdc": of_draw,
         "nearest": lambda: nearest_distances(real, fake[:MAX_IMAGES]),
     }

@@ -15,7 +15,7 @@ from monai.metrics.regression import compute_ms_ssim
 from pipeline.core.errors import DataError
 from pipeline.measures.coverage import Coverage, prdc
 from pipeline.measures.frechet import fid, fid_interval
-from pipeline.measures.kernel_distance import kid, kid_interval
+from pipeline.measures.kernel_distance import kid
 from pipeline.measures.ms_ssim import WEIGHTS, ms_ssim, pairwise_ms_ssim, scales_and_window
 from pipeline.nets.extractors import EffNetLite0
 
@@ -116,14 +116,14 @@ def kid_by_loops(real: np.ndarray, fake: np.ndarray) -> float:
 
 def test_kid_is_the_plain_double_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     real, fake = normal(0, 17, 6), normal(1, 12, 6) + 0.4
-    assert kid(real, fake) == pytest.approx(kid_by_loops(real, fake))
+    assert kid(real, fake)[0] == pytest.approx(kid_by_loops(real, fake))
     monkeypatch.setattr("pipeline.measures.kernel_distance._BLOCK", 5)
-    assert kid(real, fake) == pytest.approx(kid_by_loops(real, fake))
+    assert kid(real, fake)[0] == pytest.approx(kid_by_loops(real, fake))
 
 
 def test_kid_has_no_bias_and_fid_has() -> None:
     pairs = [(normal(seed, 12, 5), normal(1000 + seed, 9, 5)) for seed in range(300)]
-    figures = np.array([kid(real, fake) for real, fake in pairs])
+    figures = np.array([kid(real, fake)[0] for real, fake in pairs])
     standard_error = figures.std(ddof=1) / np.sqrt(len(figures))
     assert abs(figures.mean()) < 3 * standard_error
     assert (figures < 0).mean() > 0.3
@@ -136,16 +136,17 @@ def test_kid_interval_is_the_literal_jackknife() -> None:
     for number, others in ((9, lambda i: (np.delete(real, i, 0), fake)), (7, lambda i: (real, np.delete(fake, i, 0)))):
         left_out = np.array([kid_by_loops(*others(i)) for i in range(number)])
         variance += (number - 1) / number * ((left_out - left_out.mean()) ** 2).sum()
-    low, high = kid_interval(real, fake, alpha=0.05)
-    assert (low + high) / 2 == pytest.approx(kid(real, fake))
+    value, low, high = kid(real, fake, alpha=0.05)
+    assert value == pytest.approx(kid_by_loops(real, fake))
+    assert (low + high) / 2 == pytest.approx(value)
     assert (high - low) / 2 == pytest.approx(2.447 * np.sqrt(variance), rel=1e-3)  # Student, 6 degrees of freedom
 
 
 def test_kid_interval_is_as_wide_as_the_distance_scatters() -> None:
     random = np.random.default_rng(0)
     pairs = [(random.standard_normal((50, 8)), random.standard_normal((70, 8)) * 1.1 + 0.5) for _ in range(150)]
-    figures = [kid(*pair) for pair in pairs]
-    intervals = np.array([kid_interval(*pair, alpha=0.1) for pair in pairs])
+    found = np.array([kid(*pair, alpha=0.1) for pair in pairs])
+    figures, intervals = found[:, 0], found[:, 1:]
     margins = (intervals[:, 1] - intervals[:, 0]) / 2 / 1.677  # Student's 95 % quantile at 49 degrees of freedom
     assert 1 / 1.3 < margins.mean() / np.std(figures, ddof=1) < 1.3
     covered = (intervals[:, 0] <= np.mean(figures)) & (np.mean(figures) <= intervals[:, 1])
@@ -214,7 +215,7 @@ def test_prdc_leaves_a_point_on_the_edge_outside() -> None:
 # Features that cannot be measured
 
 
-@pytest.mark.parametrize("measure", [fid, fid_interval, kid, kid_interval, prdc])
+@pytest.mark.parametrize("measure", [fid, fid_interval, kid, prdc])
 def test_features_that_cannot_be_measured_are_refused(measure: Callable[..., object]) -> None:
     good = normal(0, 20, 4)
     hole = good.copy()
@@ -365,6 +366,6 @@ def test_real_chest_films_are_far_from_blank_ones_and_from_noise(data_packs: Pat
     for images in (blank, static):
         other = EXTRACTOR.extract(images).numpy()
         assert fid(one, other) > 2 * fid(one, two)
-        assert kid_interval(one, other)[0] > kid_interval(one, two)[1]
+        assert kid(one, other)[1] > kid(one, two)[2]
         assert prdc(one, other).coverage < 0.1 < 0.8 < prdc(one, two).coverage
     assert pairwise_ms_ssim(films, 50, seed=0) > 0.15 > pairwise_ms_ssim(static, 50, seed=0)

@@ -13,52 +13,7 @@ from pipeline.measures.frechet import feature_sets
 _BLOCK = 1024
 
 
-def kid(real: np.ndarray, fake: np.ndarray, device: str = "cpu") -> float:
-    """Squared maximum mean discrepancy with the kernel (x·y / D + 1)³, unbiased, over all pairs of images.
-
-    Bińkowski et al., ICLR 2018. All pairs are used rather than the mean over random subsets: the expectation is the
-    same, the variance smaller, and there is no subset size to report. Its expectation is 0 for two sets from one
-    distribution, so that half of such figures are negative.
-
-    Args:
-        real: [N, D] features.
-        fake: [M, D] features.
-        device: that computes, in float64.
-
-    Raises:
-        DataError: where a set has fewer than 2 rows, the widths differ, or a feature is not finite.
-    """
-    real, fake = feature_sets(real, fake, fewest=2)
-    return float(_mmd(*_sums(real, fake, device)))
-
-
-def kid_interval(real: np.ndarray, fake: np.ndarray, alpha: float = 0.05, device: str = "cpu") -> tuple[float, float]:
-    """Interval for the expectation of `kid`, by the jackknife: each image of either set is left out once.
-
-    The sums of each image's kernel values give every leave-one-out figure exactly, so nothing is drawn at random. The
-    variances of the two sets add; the quantile is Student's with min(N, M) - 1 degrees of freedom. The jackknife
-    variance of a U-statistic is never too small in expectation (Efron & Stein, Annals of Statistics 9, 1981); where
-    both sets come from one distribution the interval is up to √2 too wide.
-
-    It covers which images were drawn, taken to be independent: not the GAN's seed, and not several images of one
-    patient (then it is too narrow).
-
-    Args:
-        real: [N, D] features.
-        fake: [M, D] features.
-        alpha: 1 - the share of repetitions that the interval covers.
-        device: that computes, in float64.
-
-    Raises:
-        DataError: as for `kid`, where a set has fewer than 3 rows.
-    """
-    real, fake = feature_sets(real, fake, fewest=3)
-    distance, variance = _with_variance(real, fake, device)
-    margin = float(variance**0.5 * stats.t.ppf(1 - alpha / 2, min(len(real), len(fake)) - 1))
-    return distance - margin, distance + margin
-
-
-def kid_of_subsets(
+def kid(
     real: np.ndarray,
     fake: np.ndarray,
     subset: int = 5000,
@@ -66,17 +21,32 @@ def kid_of_subsets(
     alpha: float = 0.05,
     device: str = "cpu",
 ) -> tuple[float, float, float]:
-    """`kid` with its interval for sets of any size: the mean over disjoint random parts of at most `subset` images.
+    """Squared maximum mean discrepancy with the kernel (x·y / D + 1)³, unbiased, and its interval.
 
-    Every image is in one part, so time grows linearly with the images. The mean is as unbiased as `kid`; what pairs of
-    different parts would add to precision is given up. Sets of no more than `subset` images are one part: then these
-    are `kid` and `kid_interval`. A part has at least 3 images of either set, if need be with more of the other.
+    Bińkowski et al., ICLR 2018. All pairs within disjoint random parts of at most `subset` images are used rather than
+    random subsets that overlap: the expectation is the same, every image is in one part, and time grows linearly with
+    the images. Sets of no more than `subset` images are one part. A part has at least 3 images of either set, if need
+    be with more of the other. The expectation is 0 for two sets from one distribution, so half of such figures are
+    negative.
+
+    The interval is by the jackknife: each image of either set is left out once, exactly, from the sums of its kernel
+    values. The variances of the two sets add; the quantile is Student's with min(N, M) - parts degrees of freedom. The
+    jackknife variance of a U-statistic is never too small in expectation (Efron & Stein, Annals of Statistics 9, 1981);
+    where both sets come from one distribution the interval is up to √2 too wide. It covers which images were drawn,
+    taken to be independent: not the GAN's seed, and not several images of one patient (then it is too narrow).
+
+    Args:
+        real: [N, D] features.
+        fake: [M, D] features.
+        seed: of the parts.
+        alpha: 1 - the share of repetitions that the interval covers.
+        device: that computes, in float64.
 
     Returns:
         The distance and the ends of its interval.
 
     Raises:
-        DataError: as for `kid`, where a set has fewer than 3 rows.
+        DataError: where a set has fewer than 3 rows, the widths differ, or a feature is not finite.
     """
     real, fake = feature_sets(real, fake, fewest=3)
     number = min(-(-max(len(real), len(fake)) // subset), min(len(real), len(fake)) // 3)

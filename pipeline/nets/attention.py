@@ -19,7 +19,7 @@ class SelfAttention(nn.Module):
     and keys have C / 8 channels, values C / 2; keys and values are max-pooled by 2 along every axis, as in the
     paper's code; similarities are not scaled.
 
-    Memory: the table of N queries by N / 2^d keys is `table_bytes(grid)` an image, 64 KiB at 16², 8 MiB at 16³ (256
+    Memory: the table of N queries by N / 2^d keys is 4 N² / 2^d bytes an image, 64 KiB at 16², 8 MiB at 16³ (256
     MiB a batch of 32, and two such tables more for its gradient). The fused kernel never holds it: forward and
     backward of this layer at C = 10, 16³, batch 32, float32 on the CPU took 46 MiB at the peak, and 783 MiB with the
     table written out. (PyTorch's counter of FLOPs does not see that kernel on the CPU.)
@@ -57,11 +57,6 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         pad(part, (0, 0, 0, width - part.shape[1])).mT[:, None].contiguous() for part in (queries, keys, values)
     )
     return scaled_dot_product_attention(query, key, value, scale=1.0)[:, 0, :, :carried].mT.contiguous()
-
-
-def table_bytes(grid: Sequence[int], bytes_each: int = 4) -> int:
-    """Size of an image's whole attention table: N · N / 2^d numbers of `bytes_each`, N = the grid's voxels."""
-    return math.prod(grid) * math.prod(side // 2 for side in grid) * bytes_each
 
 
 def attended_grid(grids: Sequence[Sequence[int]], longest_side: int) -> int | None:

@@ -12,7 +12,7 @@ from pipeline.measures.coverage import prdc
 from pipeline.measures.frechet import fid
 from pipeline.measures.histograms import BINS, jensen_shannon, wasserstein_1
 from pipeline.measures.inception_score import inception_score
-from pipeline.measures.kernel_distance import kid_of_subsets
+from pipeline.measures.kernel_distance import kid
 from pipeline.measures.radiomics import radiomics_distance
 from pipeline.measures.spectra import spectrum_distance
 from pipeline.measures.subsampling import margins
@@ -150,4 +150,4 @@ def _share(value: float, number: int, rules: Rules) -> Figure:
 def _kid(real: Described, other: Described, rules: Rules) -> Figure:
     if min(len(real), len(other)) < 3:
         return Figure(math.nan)
-    return Figure(*kid_of_subsets(real.features, other.features, _SUBSET, rules.seed, rules.alpha, rules.device))
+    return Figure(*kid(real.features, other.features, _SUBSET, rules.seed, rules.alpha, rules.device))
