@@ -193,13 +193,14 @@ def test_volume_comes_as_stored_with_its_affine(tmp_path: Path) -> None:
 
 
 def test_stored_slope_is_applied_and_metres_become_mm(tmp_path: Path) -> None:
-    image = nib.Nifti1Image(np.array([0, 500, 1000], np.int16).reshape(3, 1, 1).repeat(2, 1).repeat(2, 2), np.eye(4))
+    array = np.array([0, 500, 1000], np.int16).reshape(3, 1, 1).repeat(2, 1).repeat(2, 2)
+    image = nib.Nifti1Image(array, np.diag([0.002, 0.002, 0.003, 1]))
     image.header.set_slope_inter(2, -1000)
     image.header.set_xyzt_units("meter")
     (tmp_path / "no_ending").write_bytes(image.to_bytes())
     read = read_image(tmp_path / "no_ending", spatial_dims=3)
     np.testing.assert_array_equal(read.array[0, :, 0, 0], [-1000, 0, 1000])
-    assert read.spacing == (1000.0, 1000.0, 1000.0)
+    assert read.spacing == pytest.approx((2.0, 2.0, 3.0))
     assert read.unit == "HU"
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from pipeline.core.errors import UnreadableImage
 from pipeline.data.readers.dicom import read_dicom_file
 from pipeline.data.readers.image import Image
-from pipeline.data.readers.kinds import sniff
+from pipeline.data.readers.kinds import sniff, stands_in
 from pipeline.data.readers.nifti import read_nifti
+from pipeline.data.readers.plausible import refuse_implausible_size
 from pipeline.data.readers.raster import read_npy, read_raster
 from pipeline.data.readers.series import read_multiframe, read_series
 
@@ -29,6 +30,12 @@ def read_image(path: Path, *, spatial_dims: int, series_id: str | None = None) -
     """
     if spatial_dims not in (2, 3):
         raise ValueError(f"spatial_dims must be 2 or 3, not {spatial_dims}")
+    image = _read(path, spatial_dims, series_id)
+    refuse_implausible_size(path, image)
+    return image
+
+
+def _read(path: Path, spatial_dims: int, series_id: str | None) -> Image:
     if path.is_dir():
         if spatial_dims == 2:
             raise UnreadableImage(path, "this is a folder, but spatial_dims is 2: name single files, or set it to 3")
@@ -45,5 +52,4 @@ def read_image(path: Path, *, spatial_dims: int, series_id: str | None = None) -
             reason = f"a {kind.upper()} file is flat, but spatial_dims is 3: set it to 2, or give NIfTI or DICOM"
             raise UnreadableImage(path, reason)
         return read_raster(path)
-    reason = "the content is not DICOM, NIfTI (.nii, .nii.gz), PNG, JPEG or npy: convert the file to one of these"
-    raise UnreadableImage(path, reason)
+    raise UnreadableImage(path, stands_in(path))

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import UnreadableImage
 from pipeline.data.readers.image import Image, require_finite
+from pipeline.data.readers.plausible import guessed_unit
 
-CT_MIN_AT_MOST = -200.0
-"""A NIfTI file does not say its unit. Its values are taken as HU if the lowest is at or below this: CT holds air or
-padding, while masks, X-ray and MR hold hardly anything negative."""
-
+_ALIKE = 0.01  # of a voxel's size: two statements of it that agree
+_SHEAR = 0.005  # cosine between two axes; less than a voxel's drift over 200 voxels
+_TURNED = 0.7  # cosine between two statements of an axis: beyond 45 degrees they name another axis or side
 _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 
 
@@ -32,14 +32,16 @@ def read_nifti(path: Path, *, spatial_dims: int) -> Image:
 
     3D: [1, X, Y, Z] as stored; the affine (sform, else qform) tells the directions. 2D: one slice in any plane, turned
     to [1, rows, cols] as displayed: rows run to posterior (axial) or inferior (coronal, sagittal), columns to the
-    patient's left or, if sagittal, to posterior. The unit is HU by the rule of `CT_MIN_AT_MOST`.
+    patient's left or, if sagittal, to posterior. A NIfTI file does not say its unit: it is guessed (`guessed_unit`).
 
     Raises:
-        UnreadableImage: a damaged file, colour or complex values, NaN, several frames, no usable affine, or a volume
-            where `spatial_dims` is 2 and the other way round.
+        UnreadableImage: a damaged file, colour or complex values, NaN, several frames, no usable affine, one that is
+            sheared or contradicts the other statements of the header, or a volume where `spatial_dims` is 2 and the
+            other way round.
     """
     image = _load(path)
-    array, affine = _values(path, image), _affine_mm(path, image)
+    array = _values(path, image)
+    affine, known = _affine_mm(path, image)
     if array.ndim > 3 and set(array.shape[3:]) == {1}:
         array = array.reshape(array.shape[:3])
     if array.ndim not in (2, 3):
@@ -56,8 +58,8 @@ def read_nifti(path: Path, *, spatial_dims: int) -> Image:
     if spatial_dims == 2:
         array, affine = _as_displayed(array, affine)
     spacing = tuple(float(mm) for mm in np.linalg.norm(affine[:3, :spatial_dims], axis=0))
-    unit = "HU" if array.min() <= CT_MIN_AT_MOST else "none"
-    return Image(np.ascontiguousarray(array)[None], affine, spacing, unit, {"spacing_known": "true"})
+    meta = {"spacing_known": "true" if known else "false"}
+    return Image(np.ascontiguousarray(array)[None], affine, spacing, guessed_unit(array), meta)
 
 
 def _load(path: Path) -> nib.Nifti1Image:
@@ -101,13 +103,52 @@ def _values(path: Path, image: nib.Nifti1Image) -> NDArray[np.float32]:
     return values
 
 
-def _affine_mm(path: Path, image: nib.Nifti1Image) -> NDArray[np.float64]:
-    unit, _ = image.header.get_xyzt_units()
+def _affine_mm(path: Path, image: nib.Nifti1Image) -> tuple[NDArray[np.float64], bool]:
+    """Voxel index to RAS mm (sform, else qform, else pixdim), and whether the header states a voxel size at all."""
+    header = image.header
+    unit, _ = header.get_xyzt_units()
     scale = _MM_PER_UNIT.get(unit, 1.0)
-    affine: NDArray[np.float64] = np.diag([scale, scale, scale, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    affine: NDArray[np.float64] = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-30:
         raise UnreadableImage(path, "the affine is singular or not finite, so voxels have no place: mend the header")
-    return affine
+    wide = np.array([*header.get_data_shape()[:3], 1, 1])[:3] > 1  # an axis of one voxel has no step to be wrong
+    _refuse_contradiction(path, header, wide)
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = np.abs(np.triu(axes.T @ axes, 1))[np.ix_(wide, wide)]
+    if cosines.max(initial=0) > _SHEAR:
+        degrees = np.degrees(np.arcsin(cosines.max()))
+        reason = (
+            f"the affine is sheared: two axes are {degrees:.1f} degrees off a right angle (a tilted gantry that was "
+        )
+        raise UnreadableImage(path, reason + "not undone?): resample the volume to a straight grid")
+    stated = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0 or bool((header["pixdim"][1:4] != 1).any())
+    return np.diag([scale, scale, scale, 1.0]) @ affine, stated
+
+
+def _refuse_contradiction(path: Path, header: nib.Nifti1Header, wide: NDArray[np.bool_]) -> None:
+    """Refuse a header whose sform, qform and pixdim give one voxel different sizes or sides."""
+    if int(header["sform_code"]) == 0:
+        return  # qform and pixdim share their sizes
+    sform = np.asarray(header.get_sform(), dtype=np.float64)[:3, :3]
+    lengths = np.linalg.norm(sform, axis=0)
+    pixdim = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
+    known = wide & (pixdim > 0)
+    mend = "make both forms say the same (in nibabel set_sform and set_qform with one affine), or resample the volume"
+    if (np.abs(pixdim - lengths)[known] > _ALIKE * lengths[known]).any():
+        sizes = [" x ".join(f"{mm:.4g}" for mm in row) for row in (lengths, pixdim)]
+        reason = f"the sform states a voxel of {sizes[0]}, qform and pixdim one of {sizes[1]}: {mend}"
+        raise UnreadableImage(path, reason)
+    if int(header["qform_code"]) > 0:
+        qform = np.asarray(header.get_qform(), dtype=np.float64)[:3, :3]
+        cosines = (sform / lengths * (qform / np.linalg.norm(qform, axis=0))).sum(axis=0)
+        if (cosines[wide] < _TURNED).any():
+            sides = [
+                "".join(nib.aff2axcodes(np.block([[form, np.zeros((3, 1))], [0, 0, 0, 1]]))) for form in (sform, qform)
+            ]
+            reason = (
+                f"sform and qform contradict each other: axes run to {sides[0]} in one and {sides[1]} in the other, "
+            )
+            raise UnreadableImage(path, f"{reason}so left and right are not known: {mend}")
 
 
 def _as_displayed(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,32 +13,23 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from pipeline.core.errors import UnreadableImage
-from pipeline.data.readers.dicom import (
-    AIR_HU,
+from pipeline.data.readers.header import (
     Plane,
     decoding,
     find_plane,
-    frame_values,
     header_facts,
     is_ct,
     load,
+    misplaced_by,
     refuse_localizer,
-    stored_frames,
 )
 from pipeline.data.readers.image import Image
-from pipeline.data.readers.kinds import sniff
+from pipeline.data.readers.kinds import PLAIN_TEXT, sniff, stands_in
+from pipeline.data.readers.mixture import making, require_one_kind, without_copies
+from pipeline.data.readers.pixels import physical_frames
+from pipeline.data.readers.stacking import Slice, stack
 
-_SAME_PLACE_MM = 0.01
-_STEP_TOLERANCE = 0.01  # of the step: unevenness that rounding in the header explains
-_DRIFT_PIXELS = 0.1  # a sideways drift over the whole series below this is not a tilt
-_RUN_OF_OWN_STEP = 3  # so many equal wide gaps in a row are a part scanned with wider steps, not lost slices
-
-
-@dataclass(frozen=True)
-class _Slice:
-    plane: Plane
-    pixels: NDArray[np.float32]  # [rows, cols]
-    sop_instance_id: str = ""
+_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 
 
 def index_series(folder: Path) -> dict[str, list[Path]]:
@@ -86,26 +76,38 @@ def read_series(folder: Path, series_id: str | None = None) -> Image:
     """
     index = index_series(folder)
     if not index:
-        raise UnreadableImage(folder, "no DICOM images were found in this folder: check the path")
-    if series_id is None and len(index) > 1:
-        reason = f"mixed: the folder holds {len(index)} series: name one as series_id, or give each its own folder"
-        raise UnreadableImage(folder, reason)
-    files = next(iter(index.values())) if series_id is None else _chosen(folder, index, series_id)
+        raise UnreadableImage(folder, f"no DICOM images were found in this folder: {_first_stand_in(folder)}")
+    files = (
+        [path for paths in index.values() for path in paths] if series_id is None else _chosen(folder, index, series_id)
+    )
     if not files:
         reason = f"none of the {len(index)} series in this folder has the series_id that was asked for: check it"
         raise UnreadableImage(folder, reason)
+    _refuse_strangers(folder, files, index)
+    if series_id is None and len(index) > 1:
+        reason = f"mixed: the folder holds {len(index)} series: name one as series_id, or give each its own folder"
+        raise UnreadableImage(folder, reason)
     if len(files) == 1:
         return read_multiframe(files[0])
-    headers = [load(path, pixels=False) for path in files]
+    names = [path.relative_to(folder).as_posix() for path in files]
+    headers = []
+    for path, name in zip(files, names, strict=True):
+        with _naming(folder, name):
+            headers.append(load(path, pixels=False))
+    planes = [_plane(folder, name, header, len(files)) for name, header in zip(names, headers, strict=True)]
     with decoding(folder, "the headers of the series"):
-        planes = _matching_planes(folder, files, headers)
         facts = [header_facts(header) for header in headers]
-    slices = [
-        _Slice(plane, _slice_pixels(path), fact.get("sop_instance_id", ""))
-        for plane, path, fact in zip(planes, files, facts, strict=True)
-    ]
+    _require_same(folder, "image sizes", names, [(header.get("Rows"), header.get("Columns")) for header in headers])
+    _require_same(folder, "modalities", names, [fact.get("modality", "") for fact in facts])
+    _require_one_grid(folder, names, planes)
+    slices = []
+    for path, name, plane, header in zip(files, names, planes, headers, strict=True):
+        with _naming(folder, name):
+            dataset = load(path, pixels=True)
+            with decoding(path, "the image"):
+                slices.append(Slice(plane, physical_frames(path, dataset)[0], name, making(header)))
     meta = {name: text for name, text in facts[0].items() if name != "sop_instance_id"}
-    return _stack(folder, _without_copies(folder, slices), "HU" if is_ct(headers[0]) else "none", meta)
+    return _one_volume(folder, slices, "HU" if is_ct(headers[0]) else "none", meta)
 
 
 def read_multiframe(path: Path) -> Image:
@@ -118,20 +120,69 @@ def read_multiframe(path: Path) -> Image:
     with decoding(path, "the frames"):
         refuse_localizer(path, dataset)
         count = int(dataset.get("NumberOfFrames") or 1)
-        stored = stored_frames(path, dataset)
         if count < 2:
+            physical_frames(path, dataset)  # what is wrong with the pixels comes first
             reason = "this is one flat DICOM slice, but spatial_dims is 3: give the series' folder, or set it to 2"
             raise UnreadableImage(path, reason)
         places = [find_plane(dataset, frame) for frame in range(count)]
         planes = [plane for plane in places if plane is not None]
         if len(planes) < count:
-            reason = f"{count - len(planes)} of {count} frames do not say where they lie (a film or a screenshot?): "
+            first = places.index(None)
+            reason = f"{count - len(planes)} of {count} frames do not say where they lie, the first is frame "
+            reason += f"{first + 1} ({misplaced_by(dataset, first)}; a film or a screenshot?): "
             raise UnreadableImage(path, reason + "export the volume as enhanced CT or as single slices")
-        _require_one_grid(path, planes)
-        values = [frame_values(path, dataset, stored[frame], frame) for frame in range(count)]
+        names = [f"frame {frame + 1}" for frame in range(count)]
+        _require_one_grid(path, names, planes)
+        values = physical_frames(path, dataset)
+        if len(values) != count:
+            raise UnreadableImage(path, f"the file holds {len(values)} of {count} frames: copy or export it again")
+        shared = {"SOPInstanceUID": "", "InstanceNumber": ""}
+        slices = [
+            Slice(planes[frame], values[frame], names[frame], making(dataset, frame) | shared) for frame in range(count)
+        ]
         meta = header_facts(dataset)
-    slices = [_Slice(plane, pixels) for plane, pixels in zip(planes, values, strict=True)]
-    return _stack(path, _without_copies(path, slices), "HU" if is_ct(dataset) else "none", meta)
+    return _one_volume(path, slices, "HU" if is_ct(dataset) else "none", meta)
+
+
+def _one_volume(path: Path, slices: list[Slice], unit: str, meta: dict[str, str]) -> Image:
+    kept = without_copies(path, slices)
+    require_one_kind(path, kept, unit)
+    return stack(path, kept, unit, meta)
+
+
+@contextmanager
+def _naming(folder: Path, name: str) -> Iterator[None]:
+    """Put the slice's name before the reason that one file of a series cannot be used."""
+    try:
+        yield
+    except UnreadableImage as error:
+        raise UnreadableImage(folder, f"slice {name}: {error.reason}") from None
+
+
+def _refuse_strangers(folder: Path, files: list[Path], index: dict[str, list[Path]]) -> None:
+    """Refuse a series with a file beside it that ought to be one of its slices and cannot be read."""
+    endings = {*_DICOM_ENDINGS, *({""} & {path.suffix for path in files})}
+    for place in sorted({path.parent for path in files}):
+        beside = [path for path in sorted(place.iterdir()) if path.suffix.lower() in endings and path.name[0] != "."]
+        for path in beside:
+            wrong = stands_in(path) if not path.is_dir() else ""
+            if wrong and (path.suffix or wrong != PLAIN_TEXT):  # README lies beside files without an ending
+                reason = f"{path.relative_to(folder).as_posix()} lies among the slices and is no image: {wrong}"
+                raise UnreadableImage(folder, reason)
+    nameless = [path for key, paths in index.items() if key.startswith("folder:") for path in paths]
+    for path in nameless:  # an image without ids, or one whose header is cut before them
+        if path.parent in {file.parent for file in files}:
+            with _naming(folder, path.relative_to(folder).as_posix()):
+                if "Rows" not in load(path, pixels=False):
+                    raise UnreadableImage(path, "its header is cut short: copy it again")
+
+
+def _first_stand_in(folder: Path) -> str:
+    for path in sorted(folder.rglob("*")):
+        wrong = stands_in(path) if path.suffix.lower() in ("", *_DICOM_ENDINGS) and not path.is_dir() else ""
+        if wrong:
+            return f"{path.relative_to(folder).as_posix()}: {wrong}"
+    return "check the path"
 
 
 def _chosen(folder: Path, index: dict[str, list[Path]], series_id: str) -> list[Path]:
@@ -149,165 +200,47 @@ def _is_image(dataset: Dataset) -> bool:
     return not kind or "Rows" in dataset
 
 
-def _slice_pixels(path: Path) -> NDArray[np.float32]:
-    dataset = load(path, pixels=True)
-    with decoding(path, "the image"):
-        return frame_values(path, dataset, stored_frames(path, dataset)[0], 0)
-
-
-def _matching_planes(folder: Path, files: list[Path], headers: list[Dataset]) -> list[Plane]:
-    """The slices' places, after the checks that need only headers."""
-    planes = []
-    for path, header in zip(files, headers, strict=True):
-        refuse_localizer(path, header)
+def _plane(folder: Path, name: str, header: Dataset, count: int) -> Plane:
+    """The place of one slice of a series, after the checks that need only its header."""
+    with _naming(folder, name), decoding(folder, "the header"):
+        refuse_localizer(folder, header)
         if int(header.get("NumberOfFrames") or 1) > 1:
-            raise UnreadableImage(path, f"multi-frame file among {len(files)} files of one series: read it by itself")
+            raise UnreadableImage(folder, f"multi-frame file among {count} files of one series: read it by itself")
         plane = find_plane(header)
         if plane is None:
-            reason = "the slice does not say where it lies (position, orientation or spacing missing): "
-            raise UnreadableImage(path, reason + "export the original slices")
-        planes.append(plane)
-    _require_same(folder, "image sizes", [(header.get("Rows"), header.get("Columns")) for header in headers])
-    _require_same(folder, "modalities", [header.get("Modality") for header in headers])
-    _require_one_grid(folder, planes)
-    return planes
+            reason = f"it does not say where it lies ({misplaced_by(header)}): export the original slices"
+            raise UnreadableImage(folder, reason)
+    return plane
 
 
-def _require_same(path: Path, what: str, values: list[Any]) -> None:
-    kinds = len(set(values))
-    if kinds > 1:
-        raise UnreadableImage(path, f"the slices have {kinds} different {what}: put each kind into a series of its own")
+def _require_same(path: Path, what: str, names: list[str], values: Sequence[Hashable]) -> None:
+    counts = Counter(values).most_common()
+    if len(counts) > 1:
+        odd = [name for name, value in zip(names, values, strict=True) if value != counts[0][0]]
+        reason = f"the slices have {len(counts)} different {what} ({_some(odd)} unlike the others): "
+        raise UnreadableImage(path, reason + "put each kind into a series of its own")
 
 
-def _require_one_grid(path: Path, planes: list[Plane]) -> None:
-    first = planes[0]
-    for plane in planes:
-        columns_turn = np.abs(plane.along_columns - first.along_columns).max()
-        rows_turn = np.abs(plane.along_rows - first.along_rows).max()
-        if max(columns_turn, rows_turn) > 1e-3:
-            raise UnreadableImage(path, "the slices are not parallel: put each orientation into a series of its own")
-        if not np.allclose(plane.pixel_mm, first.pixel_mm, rtol=1e-3, atol=0):
-            raise UnreadableImage(path, "the slices differ in pixel spacing: put each spacing into a series of its own")
+def _require_one_grid(path: Path, names: list[str], planes: list[Plane]) -> None:
+    directions = [np.concatenate([plane.along_columns, plane.along_rows]) for plane in planes]
+    usual_direction, usual_mm = _usual(directions), _usual([np.array(plane.pixel_mm) for plane in planes])
+    turned, unlike = [], []
+    for name, plane, direction in zip(names, planes, directions, strict=True):
+        turned += [name] if np.abs(direction - usual_direction).max() > 1e-3 else []
+        unlike += [] if np.allclose(plane.pixel_mm, usual_mm, rtol=1e-3, atol=0) else [name]
+    if turned:
+        reason = f"the slices are not parallel (ImageOrientationPatient of {_some(turned)} unlike the others): "
+        raise UnreadableImage(path, reason + "put each orientation into a series of its own")
+    if unlike:
+        reason = f"the slices differ in pixel spacing (PixelSpacing of {_some(unlike)} unlike the others): "
+        raise UnreadableImage(path, reason + "put each spacing into a series of its own")
 
 
-def _without_copies(path: Path, slices: list[_Slice]) -> list[_Slice]:
-    """Slices sorted along the normal; equal pixels at one place are kept once."""
-    normal = slices[0].plane.normal
-    kept: list[_Slice] = []
-    for one in sorted(slices, key=lambda one: float(one.plane.position @ normal)):
-        if kept and abs((one.plane.position - kept[-1].plane.position) @ normal) < _SAME_PLACE_MM:
-            if not np.array_equal(one.pixels, kept[-1].pixels):
-                reason = "different images lie at one position (several phases or reconstructions in the series?): "
-                raise UnreadableImage(path, reason + "export each as its own series")
-        else:
-            kept.append(one)
-    if len(kept) < 2:
-        raise UnreadableImage(path, "the series has one slice, but spatial_dims is 3: set it to 2, or export all of it")
-    ids = [one.sop_instance_id for one in kept if one.sop_instance_id]
-    if len(set(ids)) < len(ids):
-        reason = f"{len(ids)} slices share {len(set(ids))} SOP instance ids: the export is damaged, export it again"
-        raise UnreadableImage(path, reason)
-    return kept
+def _usual(rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The most frequent of the rows, rounded for the count alone."""
+    rounded = [tuple(np.round(row, 3)) for row in rows]
+    return rows[rounded.index(Counter(rounded).most_common(1)[0][0])]
 
 
-def _stack(path: Path, slices: list[_Slice], unit: str, meta: dict[str, str]) -> Image:
-    plane = slices[0].plane
-    volume = np.stack([one.pixels for one in slices])
-    offsets = np.array([one.plane.position for one in slices]) - plane.position
-    depths = offsets @ plane.normal
-    lowest = AIR_HU if unit == "HU" else float(volume.min())
-    origin = plane.position
-    sideways = np.stack([offsets @ plane.along_rows, offsets @ plane.along_columns])  # [2, slices], mm
-    if (np.abs(sideways).max(axis=1) > _DRIFT_PIXELS * np.array(plane.pixel_mm)).any():
-        meta["tilt_degrees"] = f"{_tilt_degrees(path, depths, sideways, plane.pixel_mm):.2f}"
-        for axis, along in enumerate((plane.along_rows, plane.along_columns)):
-            shifts = sideways[axis] / plane.pixel_mm[axis]
-            volume, start = _shifted(volume, shifts, axis=axis + 1, fill=lowest)
-            origin = origin + along * start * plane.pixel_mm[axis]
-    step, even = _step(path, np.diff(depths))
-    if not even:
-        meta["resampled"] = f"steps of {np.diff(depths).min():.3f} to {np.diff(depths).max():.3f} mm to {step:.3f} mm"
-        volume = _resampled(volume, depths, step)
-    affine = np.eye(4)
-    affine[:3, 0] = plane.along_columns * plane.pixel_mm[1]
-    affine[:3, 1] = plane.along_rows * plane.pixel_mm[0]
-    affine[:3, 2] = plane.normal * step
-    affine[:3, 3] = origin
-    array = np.ascontiguousarray(volume.transpose(2, 1, 0), dtype=np.float32)[None]
-    to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])
-    return Image(array, to_ras @ affine, (plane.pixel_mm[1], plane.pixel_mm[0], step), unit, meta)
-
-
-def _tilt_degrees(
-    path: Path, depths: NDArray[np.float64], sideways: NDArray[np.float64], pixel_mm: tuple[float, float]
-) -> float:
-    """Angle between the way from slice to slice and the slice normal; the slices must lie on a straight line."""
-    slope = sideways[:, -1] / depths[-1]
-    strays = np.abs(sideways - slope[:, None] * depths).max()
-    if strays > 0.5 * min(pixel_mm):
-        reason = f"slices are displaced sideways by up to {strays:.1f} mm off a straight line: export the series again"
-        raise UnreadableImage(path, reason)
-    return float(np.degrees(np.arctan(np.hypot(*slope))))
-
-
-def _shifted(
-    volume: NDArray[np.float32], shifts: NDArray[np.float64], *, axis: int, fill: float
-) -> tuple[NDArray[np.float32], int]:
-    """Move slice i by shifts[i] pixels along `axis` (1 rows, 2 columns) on a canvas that holds all of them.
-
-    Returns the moved [slices, rows, cols] and the index, in pixels of the first slice, at which the canvas starts.
-    """
-    start, stop = int(np.floor(shifts.min() + 1e-6)), int(np.ceil(shifts.max() - 1e-6))
-    size = volume.shape[axis] + stop - start
-    moved = np.full((len(volume), size, volume.shape[3 - axis]), fill, dtype=np.float32)
-    for target, pixels, shift in zip(moved, volume, shifts, strict=True):
-        lines = pixels if axis == 1 else pixels.T
-        whole = int(np.floor(shift + 1e-6))
-        part = np.float32(max(shift - whole, 0.0))
-        padded = np.pad(lines, ((1, 1), (0, 0)), constant_values=fill)
-        blended = (1 - part) * padded[1:] + part * padded[:-1]  # line k of the target takes lines k and k - 1
-        room = min(len(blended), size - (whole - start))
-        target[whole - start : whole - start + room] = blended[:room]
-    return (moved if axis == 1 else moved.transpose(0, 2, 1)), start
-
-
-def _step(path: Path, gaps: NDArray[np.float64]) -> tuple[float, bool]:
-    """The grid's step in mm, and whether the slices lie on it already."""
-    median = float(np.median(gaps))
-    if np.abs(gaps - median).max() <= max(_STEP_TOLERANCE * median, _SAME_PLACE_MM):
-        return float(gaps.mean()), True
-    equal = np.abs(gaps[:, None] - gaps) <= np.maximum(_STEP_TOLERANCE * gaps, _SAME_PLACE_MM)
-    common = equal.sum(axis=0) > 1
-    step = float(gaps[common].min() if common.any() else np.sort(gaps)[(len(gaps) - 1) // 2])
-    missing = _missing_slices(gaps, step)
-    if missing:
-        reason = f"incomplete: {missing} of {len(gaps) + 1 + missing} slices are missing inside the series: export all"
-        raise UnreadableImage(path, reason)
-    if gaps.max() > 2 * median * (1 + _STEP_TOLERANCE):
-        reason = f"incomplete: a gap of {gaps.max():.2f} mm among steps of {median:.2f} mm: export all slices"
-        raise UnreadableImage(path, reason)
-    return step, False
-
-
-def _missing_slices(gaps: NDArray[np.float64], step: float) -> int:
-    """Slices lost from an otherwise regular series: gaps that are 2, 3, ... steps wide and do not come in a run."""
-    multiples = np.rint(gaps / step)
-    wide = (multiples >= 2) & (np.abs(gaps - multiples * step) <= 5 * _STEP_TOLERANCE * step)
-    missing = 0
-    start = 0
-    for end in range(1, len(gaps) + 1):
-        if end == len(gaps) or multiples[end] != multiples[start]:
-            if wide[start] and end - start < _RUN_OF_OWN_STEP:
-                missing += int(multiples[start] - 1) * (end - start)
-            start = end
-    return missing
-
-
-def _resampled(volume: NDArray[np.float32], depths: NDArray[np.float64], step: float) -> NDArray[np.float32]:
-    """Linear interpolation along the slices onto depths 0, step, 2 step, ... up to the last slice."""
-    grid = step * np.arange(int(depths[-1] / step + 1e-3) + 1)
-    upper = np.clip(np.searchsorted(depths, grid), 1, len(depths) - 1)
-    part = np.clip((grid - depths[upper - 1]) / (depths[upper] - depths[upper - 1]), 0, 1).astype(np.float32)
-    return np.stack(
-        [(1 - share) * volume[above - 1] + share * volume[above] for above, share in zip(upper, part, strict=True)]
-    )
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
