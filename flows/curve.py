@@ -20,11 +20,11 @@ from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate
 from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import execute
 from pipeline.core.errors import ConfigError, DataError, UserError
+from pipeline.core.patients import known_patients, patient_units
 from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.downstream.train import PREDICTIONS
 from pipeline.report.curve_page import answer, read_curve, write_curve_page
 from pipeline.verdict.decide import VerdictPlan
-from pipeline.verdict.figures import patient_units
 from pipeline.verdict.low_data_curve import POINT_COLUMNS, curve_plan, curve_table, size_points, size_row
 from pipeline.verdict.stage import plan_of
 
@@ -141,4 +141,4 @@ def _patients(split: Path) -> dict[str, float]:
     train = read_table(split / "splits.csv").query("split == 'train'")
     known = train.merge(read_table(split / "manifest.csv")[["image_id", "patient_id"]], on="image_id")
     drawn = known.assign(unit=patient_units(known)).groupby("fold")["unit"].nunique()
-    return {"train_patients": float(drawn.mean()), "without_patient": int((known["patient_id"] == "").sum())}
+    return {"train_patients": float(drawn.mean()), "without_patient": int((known_patients(known) == "").sum())}

@@ -13,6 +13,7 @@ from pipeline.adversarial import cost as gan_cost
 from pipeline.config import Experiment
 from pipeline.core.cache import execute
 from pipeline.core.errors import RefusedError
+from pipeline.core.patients import known_patients, num_known, patient_units
 from pipeline.supervised import cost as classifier_cost
 from pipeline.verdict.power import smallest_difference
 
@@ -63,15 +64,14 @@ def count_images_and_patients(group: pd.DataFrame) -> str:
     """`12 (7)`: 12 images of 7 patients; `12 (?)` where an image has no patient id."""
     if group.empty:
         return "0"
-    known = bool((group["patient_id"] != "").all())
-    return f"{len(group)} ({group['patient_id'].nunique() if known else '?'})"
+    known = bool((known_patients(group) != "").all())
+    return f"{len(group)} ({num_known(group) if known else '?'})"
 
 
 def patients_tested(members: pd.DataFrame, positive: tuple[str, ...]) -> tuple[int, int]:
     """Patients tested in any fold, with the disease and without; an image without patient id counts as a patient."""
     tested = members[members["split"] == "test"]
-    patients = tested["patient_id"].where(tested["patient_id"] != "", "image " + tested["image_id"])
-    diseased = tested["label"].isin(positive).groupby(patients).any()
+    diseased = tested["label"].isin(positive).groupby(patient_units(tested)).any()
     return int(diseased.sum()), int((~diseased).sum())
 
 

@@ -15,6 +15,7 @@ from pipeline.adversarial.weights import has_net, load_net, read_description
 from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.core.compute import resolve_hardware
+from pipeline.core.patients import patient_units
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed, numpy_generator
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
@@ -114,7 +115,7 @@ def _skipped(fitted: Path, out_dir: Path) -> Record:
 
 def _metrics(config: AnomalyConfig, table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
     abnormal = table["label"].isin(config.positive).to_numpy()
-    units = np.where(table["patient_id"] == "", table["image_id"], table["patient_id"])
+    units = patient_units(table).to_numpy(dtype=str)
     weights = patient_weights(units, config.bootstrap, numpy_generator(config.seed, "patients"))
     value = float(weighted_auroc(scores, abnormal, np.ones((1, len(scores))))[0])
     draws = weighted_auroc(scores, abnormal, weights)

@@ -22,6 +22,7 @@ from sklearn.svm import SVC
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError
+from pipeline.core.patients import patient_units
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.augmentation import Augmenter
 from pipeline.data.batches.dataset import DataSet
@@ -99,7 +100,7 @@ def examples_of(
         for _ in range(copies):
             features.append(features_of(share.dataset, share.rows, hardware, classical))
             targets.append(share.weight * _weights(share, classes))
-            groups.append(_groups(share))
+            groups.append(patient_units(share.dataset.manifest.iloc[share.rows]).to_numpy(dtype=str))
     target = np.concatenate(targets)
     if phase.loss == "class_weights":
         target = target / np.maximum(target.sum(axis=0), np.finfo(float).tiny)
@@ -120,12 +121,6 @@ def _weights(share: Share, classes: Sequence[str]) -> np.ndarray:
     counts = one_hot.sum(axis=0)
     spread = one_hot / np.maximum(counts, 1) if share.balanced else one_hot
     return spread / spread.sum()
-
-
-def _groups(share: Share) -> np.ndarray:
-    manifest = share.dataset.manifest.iloc[share.rows]
-    own = "image " + manifest["image_id"]
-    return np.asarray(own.where(manifest["patient_id"] == "", "patient " + manifest["patient_id"]), dtype=str)
 
 
 def features_of(

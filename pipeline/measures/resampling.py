@@ -22,19 +22,20 @@ class Interval:
 
 
 def patient_weights(
-    patients: np.ndarray, draws: int, random: np.random.Generator, strata: np.ndarray | None = None
+    patients: np.ndarray, draws: int, random: np.random.Generator, classes: np.ndarray | None = None
 ) -> np.ndarray:
     """How much each case counts in each bootstrap draw of whole patients: [draws, n].
 
-    Of the n patients of a stratum n - 1 are drawn, each counting n / (n - 1), so that the variance is right for few
+    Of n patients n - 1 are drawn, each counting n / (n - 1), so that the variance is right for few
     patients too (Rao & Wu, JASA 83 (1988)); a lone patient is always there.
 
     Args:
         patients: [n] patient of each case.
-        strata: [n] stratum of each case's patient, such as its class; the draws keep the strata's sizes.
+        classes: [n] class of each case: patients are then drawn class by class, so that draws keep the classes' numbers
+            of patients. A patient belongs to the class of most of its cases, of several such to the first in order.
     """
-    names, first, index = np.unique(patients, return_index=True, return_inverse=True)
-    stratum = np.zeros(len(names), dtype=int) if strata is None else np.unique(strata, return_inverse=True)[1][first]
+    names, index = np.unique(patients, return_inverse=True)
+    stratum = np.zeros(len(names), dtype=int) if classes is None else _mostly(index, classes)
     counts = np.ones((draws, len(names)))
     for number in np.unique(stratum):
         members = np.flatnonzero(stratum == number)
@@ -43,6 +44,14 @@ def patient_weights(
             drawn = random.multinomial(size - 1, np.full(size, 1 / size), size=draws)
             counts[:, members] = drawn * (size / (size - 1))
     return counts[:, index]
+
+
+def _mostly(index: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The number of the class of most cases, for each patient number in `index` [n]."""
+    names, number = np.unique(classes, return_inverse=True)
+    cases = np.zeros((index.max() + 1, len(names)))
+    np.add.at(cases, (index, number), 1)
+    return cases.argmax(axis=1)
 
 
 def jackknife_weights(patients: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.config.data import PhantomSource
 from pipeline.core.files import atomic_path, clear_disk_errors, write_text
+from pipeline.core.patients import num_known
 from pipeline.report import quality_tables, subgroup_tables, tables, verdict_tables
 from pipeline.report.figures import Picture, all_pictures
 from pipeline.report.reading import Run, read_run
@@ -170,7 +171,7 @@ def _summary(run: Run) -> str:
     """The data in one line."""
     data = run.experiment.data
     used = run.manifest[run.manifest["fate"] == "used"]
-    patients = used.loc[used["patient_id"] != "", "patient_id"].nunique()
+    patients = num_known(used)
     people = count(patients, "patient") if patients else "patients unknown"
     shape = " × ".join(str(side) for side in data.shape)
     return (

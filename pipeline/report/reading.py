@@ -13,6 +13,7 @@ from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import dangling_link, read_json
+from pipeline.core.patients import known_patients
 from pipeline.core.records import RECORD, Record, load_record
 
 STAGE_ORDER = (
@@ -109,7 +110,7 @@ class Run:
     @property
     def missing_patients(self) -> int:
         """Number of images without a patient id."""
-        return int((self.manifest["patient_id"] == "").sum())
+        return int((known_patients(self.manifest) == "").sum())
 
 
 _MEND = "Do `radaug run` again: finished stages are kept."

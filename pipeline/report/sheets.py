@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from pipeline.core.patients import patient_units
 from pipeline.core.seeds import numpy_generator
 from pipeline.report.reading import Run, StageEntry
 from pipeline.report.style import drawn, house_style
@@ -48,8 +49,7 @@ def real_rows(run: Run, fold: int | None, manifest: pd.DataFrame, label: str, co
     train = splits[(splits["fold"] == str(fold)) & (splits["split"] == "train")]
     rows = np.flatnonzero((manifest["label"] == label) & manifest["image_id"].isin(train["image_id"]))
     drawn = numpy_generator(run.experiment.seed, "report", label).permutation(rows)
-    patients = manifest["patient_id"].to_numpy()[drawn]
-    repeated = pd.Series(patients).duplicated().to_numpy() & (patients != "")
+    repeated = patient_units(manifest.iloc[drawn]).duplicated().to_numpy()
     return [int(row) for row in np.concatenate([drawn[~repeated], drawn[repeated]])[:count]]
 
 

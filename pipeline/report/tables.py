@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from pipeline.core.patients import num_known
 from pipeline.report.reading import Run, disease_label, fit_rows, mean_rows, ordered_arms
 from pipeline.report.sharing import Redaction
 from pipeline.report.words import METRIC_NAMES, arm_words, metric_name, number, with_interval
@@ -57,7 +58,7 @@ def data_table(run: Run) -> Table:
 
 
 def _images_and_patients(rows: pd.DataFrame) -> str:
-    patients = rows.loc[rows["patient_id"] != "", "patient_id"].nunique()
+    patients = num_known(rows)
     return f"{len(rows)} ({patients if patients else '–'})" if len(rows) else "0"
 
 

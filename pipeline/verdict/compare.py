@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.core.errors import UserError
+from pipeline.core.patients import patient_units
 from pipeline.data.batches.dataset import read_table
 from pipeline.measures.resampling import Interval, Spread, estimate
 from pipeline.verdict.comparison import Mean, combine
@@ -27,7 +28,7 @@ class _Judged:
     experiment: Experiment
     fits: list[Fit]
     tests: dict[str, TestSet]
-    tested: frozenset[str]
+    tested: frozenset[tuple[str, str, str]]
 
 
 def compare_runs(runs: Sequence[Path]) -> pd.DataFrame:
@@ -68,7 +69,7 @@ def _judged(run: Path) -> _Judged:
     tests = draw_test_sets(table, experiment.verdict.bootstrap, 0)
     verdict = experiment.verdict
     fits = figures_of_fits(table, experiment.data.positive, tests, (verdict.endpoint,), verdict.threshold)
-    tested = frozenset(table["fold"] + " " + table["patient_id"] + " " + table["image_id"])
+    tested = frozenset(zip(table["fold"], patient_units(table), table["image_id"], strict=True))
     return _Judged(run.name, experiment, fits, tests, tested)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate
 from pipeline.core.errors import DataError, LeakageError, UserError
+from pipeline.core.patients import known_patients
 from pipeline.data.batches.dataset import read_table
 from pipeline.data.cohort.leakage import SIDES, straddling
 from pipeline.measures.classification import weighted_auroc
@@ -140,6 +141,7 @@ def checked(predictions: pd.DataFrame) -> pd.DataFrame:
         missing = missing or ["score_<class>"]
         raise DataError(f"predictions: the columns {missing} are missing; there are {list(predictions.columns)}.")
     table = predictions[predictions["split"].isin(SIDES)].copy()
+    table["patient_id"] = known_patients(table)
     for name in REQUIRED:
         table[name] = table[name].astype(object).where(table[name].notna(), "").astype(str)
     _refuse_leaks(table)
@@ -166,7 +168,7 @@ def checked(predictions: pd.DataFrame) -> pd.DataFrame:
 def _refuse_leaks(table: pd.DataFrame) -> None:
     """No image and no patient of a fold is on two sides: what is tested chose no threshold and no arm."""
     for fold, rows in table.drop_duplicates(["fold", "split", "image_id", "patient_id"]).groupby("fold"):
-        images, patients = (straddling(keys, rows["split"]) for keys in (rows["image_id"], rows["patient_id"]))
+        images, patients = (straddling(keys, rows["split"]) for keys in (rows["image_id"], known_patients(rows)))
         if images or patients:
             raise LeakageError(
                 f"predictions: in fold {fold}, {patients} patient(s) and {images} image(s) are in more than one of "

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.errors import DataError
+from pipeline.core.patients import patient_units
 from pipeline.core.seeds import numpy_generator
 from pipeline.measures.classification import (
     choose_threshold,
@@ -67,12 +68,6 @@ def disease_score(table: pd.DataFrame, positive: Sequence[str]) -> np.ndarray:
     return table[[f"score_{name}" for name in positive]].astype(float).sum(axis=1).to_numpy()
 
 
-def patient_units(table: pd.DataFrame) -> np.ndarray:
-    """What may be drawn as a whole: the patient, or the image where there is no patient id."""
-    named = table["patient_id"].astype(str)
-    return np.where(named == "", "image " + table["image_id"].astype(str), "patient " + named)
-
-
 def by_patient(table: pd.DataFrame, positive: Sequence[str]) -> pd.DataFrame:
     """One row a patient and fit: the mean of the images' disease scores; diseased if any image is.
 
@@ -111,25 +106,17 @@ def draw_test_sets(table: pd.DataFrame, draws: int, seed: int) -> dict[str, Test
     if not firsts:
         return {}
     everyone = pd.concat(firsts.values())
-    names, strata = _strata(patient_units(everyone), everyone["label"].to_numpy())
+    units = patient_units(everyone).to_numpy(dtype=str)
+    names, place = np.unique(units, return_index=True)
     random = numpy_generator(seed, "patients")
-    drawn = patient_weights(names, draws, random, strata)
+    drawn = patient_weights(units, draws, random, everyone["label"].to_numpy())[:, place]
     left_out = jackknife_weights(names, random)
     weights = np.vstack([np.ones((1, len(names))), drawn, left_out])
     found = {}
     for fold, first in firsts.items():
-        units = patient_units(first)
-        found[fold] = TestSet(pd.Index(first["image_id"]), units, weights[:, np.searchsorted(names, units)], draws)
+        own = patient_units(first).to_numpy(dtype=str)
+        found[fold] = TestSet(pd.Index(first["image_id"]), own, weights[:, np.searchsorted(names, own)], draws)
     return found
-
-
-def _strata(units: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every patient once, sorted, and the class of most of its images."""
-    names, index = np.unique(units, return_inverse=True)
-    classes, label = np.unique(labels, return_inverse=True)
-    counts = np.zeros((len(names), len(classes)))
-    np.add.at(counts, (index, label), 1)
-    return names, counts.argmax(axis=1)
 
 
 def figures_of_fits(

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.core.errors import DataError
+from pipeline.core.patients import patient_units
 from pipeline.core.seeds import numpy_generator
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.cohort.confounders import Finding, find_confounders
@@ -23,7 +24,7 @@ from pipeline.measures.resampling import MIN_PATIENTS, Interval
 from pipeline.nets.extractors import EffNetLite0
 from pipeline.verdict.comparison import combine
 from pipeline.verdict.decide import VerdictPlan
-from pipeline.verdict.figures import Fit, TestSet, disease_score, draw_test_sets, patient_units
+from pipeline.verdict.figures import Fit, TestSet, disease_score, draw_test_sets
 from pipeline.verdict.subgroups import banded
 
 STAGE = "probe"
@@ -90,7 +91,7 @@ def probe_warnings(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def _some(known: pd.DataFrame, seed: int) -> pd.DataFrame:
     """At most `MAX_IMAGES` images, of whole patients drawn at random: more would only cost time."""
-    units = patient_units(known)
+    units = patient_units(known).to_numpy(dtype=str)
     names = np.unique(units)
     rank = dict(zip(numpy_generator(seed, "probe").permutation(names), range(len(names)), strict=True))
     order = np.argsort([rank[unit] for unit in units], kind="stable")[:MAX_IMAGES]
@@ -105,7 +106,7 @@ def _features(dataset: DataSet, seen: pd.DataFrame) -> NDArray[np.float64]:
 
 def _values(known: pd.DataFrame, name: str) -> pd.DataFrame:
     """Which images have each of the column's values [images, values]; one of two is enough, rare ones are left out."""
-    texts, units = banded(known[name], bands=2), pd.Series(patient_units(known), known.index)
+    texts, units = banded(known[name], bands=2), patient_units(known)
     found = {}
     for value in texts.value_counts().index:
         has = texts == value
@@ -121,7 +122,7 @@ def _readable(
 ) -> Readable | None:
     labels = np.asarray(pd.Index(classes).get_indexer(pd.Index(seen["label"])), dtype=np.int64)
     chosen = values.loc[seen["image_id"]].to_numpy()
-    return readable(features, chosen, labels, patient_units(seen).astype(str), plan.seed, alpha=plan.alpha)
+    return readable(features, chosen, labels, patient_units(seen).to_numpy(dtype=str), plan.seed, alpha=plan.alpha)
 
 
 def _image_rows(name: str, told: Readable | None, seen: pd.DataFrame) -> list[Row]:

@@ -14,10 +14,11 @@ import pandas as pd
 from pipeline.config.arms import REFERENCE_ARM
 from pipeline.config.experiment import SubgroupConfig
 from pipeline.core.errors import DataError
+from pipeline.core.patients import patient_units
 from pipeline.measures.resampling import MIN_PATIENTS, Interval
 from pipeline.verdict.comparison import combine
 from pipeline.verdict.decide import VerdictPlan
-from pipeline.verdict.figures import Fit, TestSet, by_patient, draw_test_sets, figures_of_fits, patient_units
+from pipeline.verdict.figures import Fit, TestSet, by_patient, draw_test_sets, figures_of_fits
 
 METRICS = ("auroc", "sensitivity", "specificity")
 DIFFERENCE = "_difference"
@@ -158,7 +159,7 @@ def _rows(
 
 def _scope(part: pd.DataFrame, name: str, plan: VerdictPlan) -> Scope:
     images = part[part["split"] == "test"].drop_duplicates("image_id")
-    units, disease = patient_units(images), images["label"].isin(plan.positive).to_numpy()
+    units, disease = patient_units(images), images["label"].isin(plan.positive)
     diseased, healthy = len(set(units[disease])), len(set(units[~disease]))
     return Scope(name, diseased, healthy, patients=len(set(units)), images=len(images))
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from pipeline.core.patients import patient_units
 from pipeline.core.seeds import numpy_generator
-from pipeline.data.cohort.leakage import patient_units
 
 
 def assign_patients(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from pipeline.core.patients import known_patients, num_known
 from pipeline.data.cohort.confounders import find_confounders
 from pipeline.data.cohort.duplicates import repeats
 
@@ -37,7 +38,7 @@ def _classes(manifest: pd.DataFrame, classes: Sequence[str]) -> list[Row]:
     rows = []
     for name in classes:
         part = manifest[manifest["label"] == name]
-        known = part["patient_id"][part["patient_id"] != ""].nunique()
+        known = num_known(part)
         of = f" of {known} patients" if known else ""
         rows.append((f"class {name}", INFO, len(part), f"{len(part)} images{of} are labelled {name}."))
     unlabelled = int((manifest["label"] == "").sum())
@@ -45,10 +46,10 @@ def _classes(manifest: pd.DataFrame, classes: Sequence[str]) -> list[Row]:
 
 
 def _patients(manifest: pd.DataFrame) -> list[Row]:
-    missing = int((manifest["patient_id"] == "").sum())
-    known = manifest[manifest["patient_id"] != ""]
-    labels = known[known["label"] != ""].groupby("patient_id")["label"].nunique()
-    mixed, several = int((labels > 1).sum()), int((known["patient_id"].value_counts() > 1).sum())
+    patients = known_patients(manifest)
+    missing, known = int((patients == "").sum()), patients[patients != ""]
+    labels = manifest["label"][(patients != "") & (manifest["label"] != "")].groupby(known).nunique()
+    mixed, several = int((labels > 1).sum()), int((known.value_counts() > 1).sum())
     if missing:
         every = "every image counts" if missing == len(manifest) else f"each of these {missing} images counts"
         detail = (

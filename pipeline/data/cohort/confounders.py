@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.core.patients import patient_units
 from pipeline.data.cohort.manifest import CONTENT, IDENTITY
 
 Floats = NDArray[np.float64]
@@ -75,7 +76,7 @@ def find_confounders(manifest: pd.DataFrame, classes: Sequence[str], seed: int =
     """
     table = manifest[manifest["label"] != ""].reset_index(drop=True)
     labels = pd.Index(classes).get_indexer(pd.Index(table["label"]))
-    patients = table["patient_id"].mask(table["patient_id"] == "", "image " + table["image_id"])
+    patients = patient_units(table)
     columns = [column for name in table if (column := _categorised(table, str(name), patients.nunique(), classes))]
     if not columns:
         return []

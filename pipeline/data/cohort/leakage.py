@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from pipeline.core.errors import LeakageError
+from pipeline.core.patients import known_patients, patient_units
 
 PRIORITY = ("train", "val", "test")
 SIDES = (*PRIORITY, "external")
@@ -38,11 +39,6 @@ def assert_no_leakage(splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
             )
 
 
-def patient_units(table: pd.DataFrame) -> pd.Series:
-    """What is never divided: the patient, or the image itself where the patient is unknown."""
-    return table["patient_id"].mask(table["patient_id"] == "", "\n" + table["image_id"])
-
-
 def straddling(keys: pd.Series, splits: pd.Series) -> int:
     """How many non-empty `keys` are in more than one of train (with unlabelled), val, test and external."""
     sides = splits.replace("unlabelled", "train")
@@ -56,8 +52,8 @@ def refuse_shared(manifest: pd.DataFrame, external: pd.DataFrame) -> None:
     Raises:
         LeakageError: with the number of patients and images that are shared.
     """
-    known = set(manifest["patient_id"]) - {""}
-    patients = len(known & set(external["patient_id"]))
+    known = set(known_patients(manifest)) - {""}
+    patients = len(known & set(known_patients(external)))
     copies = int(external["pixel_digest"].isin(set(manifest["pixel_digest"])).sum())
     if patients or copies:
         raise LeakageError(

@@ -11,12 +11,13 @@ import pandas as pd
 
 from pipeline.config.experiment import Experiment
 from pipeline.core.errors import ConfigError, DataError, LeakageError
+from pipeline.core.patients import known_patients, patient_units
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import DataSet, open_dataset, read_table, write_table
 from pipeline.data.cohort.assignment import assign_patients
 from pipeline.data.cohort.audit import INFO, WARNING, Row, audit_table
 from pipeline.data.cohort.duplicates import repeats
-from pipeline.data.cohort.leakage import PRIORITY, SIDES, assert_no_leakage, patient_units, refuse_shared, straddling
+from pipeline.data.cohort.leakage import PRIORITY, SIDES, assert_no_leakage, refuse_shared, straddling
 from pipeline.data.cohort.low_data import Assignment, LowData, low_data
 from pipeline.data.cohort.manifest import REJECTED_COLUMNS
 from pipeline.data.ingest import EXTERNAL
@@ -280,7 +281,7 @@ def _audit(kept: pd.DataFrame, folds: list[Assignment], dropped: set[str]) -> li
     near = max(straddling(kept["near_group"], side) for side in sides)
     patients = min(units[side == "test"].nunique() for side in sides)
     few = patients < FEW_TEST_PATIENTS
-    of = "patients" if (kept["patient_id"] != "").all() else "patients (or images whose patient is unknown)"
+    of = "patients" if (known_patients(kept) != "").all() else "patients (or images whose patient is unknown)"
     rows: list[Row] = []
     for number, side in enumerate(sides):
         for split in SIDES if "external" in set(side) else PRIORITY:
