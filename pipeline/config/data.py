@@ -43,6 +43,8 @@ class CsvSource(Section):
     kind: Literal["csv"]
     path: str
     columns: Columns = Columns()
+    unit_of_values: Literal["HU", "none"] | None = None
+    """Of files that cannot state a unit (NIfTI, npy): null = a column `modality` tells, else it is guessed."""
 
 
 class FoldersSource(Section):
@@ -52,6 +54,8 @@ class FoldersSource(Section):
     path: str
     patient_pattern: str = ""
     """Regular expression on the file name; its first group is the patient id. Empty = no patient ids."""
+    unit_of_values: Literal["HU", "none"] | None = None
+    """Of files that cannot state a unit (NIfTI, npy): null = a column `modality` tells, else it is guessed."""
 
 
 class DicomSource(Section):
@@ -72,6 +76,8 @@ class NpzSource(Section):
     path: str
     patients: Mapping[str, str] = Field(default_factory=dict)
     """Splits that are known to come from one patient, and that patient's id; images of other splits have none."""
+    unit_of_values: Literal["HU", "none"] | None = None
+    """What the arrays hold; null = grey levels without a unit."""
 
 
 Source = Annotated[

@@ -21,10 +21,11 @@ from pipeline.core.errors import ConfigError, DataError, UnreadableImage
 from pipeline.core.files import digest_file, digest_json
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import write_table
-from pipeline.data.cohort.audit import audit_manifest
+from pipeline.data.cohort.audit import Row, audit_manifest, audit_table
 from pipeline.data.cohort.duplicates import near_groups, pixel_digest, thumbnail
 from pipeline.data.cohort.manifest import FACTS, REJECTED_COLUMNS, row_dicts, shown, validate_manifest
 from pipeline.data.cohort.sources import ImageReader, SourceRows, read_source, source_files, source_root
+from pipeline.data.cohort.units import SIDES_KNOWN, UNIT_FROM, require_one_unit, unit_of, unit_rows
 from pipeline.data.readers.image import Image
 
 logger = logging.getLogger(__name__)
@@ -33,8 +34,6 @@ REJECTED, AUDIT, EXTERNAL = "rejected.csv", "audit.csv", "external.csv"
 EXTERNAL_PREFIX, EXTERNAL_ROOT = "external-", "external"
 MODALITIES = frozenset({"", "CT", "CR", "DX", "DR", "RG", "RF", "XA", "MG", "PX", "IO", "OT", "SC"})
 """X-ray images of all kinds, and exports that do not say; anything else (MR, US, PT, …) is rejected."""
-UNITLESS_ENDINGS = (".nii", ".nii.gz", ".npy")
-"""Files that cannot state a unit: a column `modality` that says CT makes their values HU."""
 _PROGRESS_EVERY = 500
 
 
@@ -116,8 +115,8 @@ def run(config: IngestConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
     Raises:
         DataError: the source as a whole is wrong, or more images than `max_rejected` cannot be used.
     """
-    manifest, rejected = _read(config, out_dir)
-    audit = audit_manifest(manifest, rejected, config.classes)
+    manifest, rejected, notes = _read(config, out_dir)
+    audit = pd.concat([audit_table(notes), audit_manifest(manifest, rejected, config.classes)], ignore_index=True)
     write_table(out_dir / "manifest.csv", manifest)
     if config.external is not None:
         site, unusable = _read_site(config.external, out_dir / EXTERNAL_ROOT)
@@ -127,25 +126,29 @@ def run(config: IngestConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
         rejected = pd.concat([rejected, unusable], ignore_index=True)
     write_table(out_dir / REJECTED, rejected)
     write_table(out_dir / AUDIT, audit)
-    notes = tuple(audit["detail"][audit["severity"] == "warning"])
+    warnings = tuple(audit["detail"][audit["severity"] == "warning"])
     figures = {"images": len(manifest), "rejected": len(rejected), "labelled": int((manifest["label"] != "").sum())}
-    return Record("ingest", figures=figures, notes=notes)
+    return Record("ingest", figures=figures, notes=warnings)
 
 
-def _read(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The manifest and the rejected images of one source; `own_root` is for phantoms."""
+def _read(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[Row]]:
+    """The manifest, the rejected images and further audit rows of one source; `own_root` is for phantoms."""
     root = Path(config.root) if config.root else own_root
     classes = tuple(config.names) or config.classes
     rows = read_source(config.source, root, _labels(config), classes, config.spatial_dims)
     if config.names:
         rows = replace(rows, table=_renamed(rows.table, config))
-    manifest, rejected = _look(rows, ImageReader(root, config.spatial_dims))
+    manifest, rejected = _look(
+        rows, ImageReader(root, config.spatial_dims), getattr(config.source, "unit_of_values", None) or ""
+    )
     _check_rejected(config, len(manifest), rejected)
     _check_patients(config, manifest)
     manifest["patient_id"] = manifest["patient_id"].mask(manifest["patient_id"] == "", manifest.pop("header_patient"))
-    _check_units(config, manifest)
+    require_one_unit(manifest, config.where)
+    notes = unit_rows(manifest)
+    manifest = manifest.drop(columns=[UNIT_FROM, SIDES_KNOWN])
     validate_manifest(manifest, config.classes, config.where)
-    return manifest, rejected
+    return manifest, rejected, notes
 
 
 def _renamed(table: pd.DataFrame, config: IngestConfig) -> pd.DataFrame:
@@ -162,7 +165,7 @@ def _renamed(table: pd.DataFrame, config: IngestConfig) -> pd.DataFrame:
 
 def _read_site(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The external site's labelled images and its rejected ones, under ids of their own."""
-    site, rejected = _read(config, own_root)
+    site, rejected, _ = _read(config, own_root)
     site = site[site["label"] != ""].reset_index(drop=True)
     if isinstance(config.source, PhantomSource):
         site["patient_id"] = EXTERNAL_PREFIX + site["patient_id"]  # all cohorts count their patients from 1
@@ -177,8 +180,8 @@ def _labels(config: IngestConfig) -> Path | None:
     return Path(config.labels) if config.labels else None
 
 
-def _look(rows: SourceRows, reader: ImageReader) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The manifest with what the images say, and the list of rejected ones."""
+def _look(rows: SourceRows, reader: ImageReader, told: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The manifest with what the images say, and the list of rejected ones; `told` is the unit that the user names."""
     kept: list[dict[str, str]] = []
     thumbnails: list[np.ndarray] = []
     rejected = [dict(zip(REJECTED_COLUMNS, row, strict=True)) for row in rows.rejected.itertuples(index=False)]
@@ -187,10 +190,10 @@ def _look(rows: SourceRows, reader: ImageReader) -> tuple[pd.DataFrame, pd.DataF
         try:
             image = reader.image(row)
             _require_usable(row["path"], image)
+            kept.append(_described(row, image, told))
         except UnreadableImage as error:
             rejected.append({"image_id": row["image_id"], "path": row["path"], "reason": error.reason})
             continue
-        kept.append(_described(row, image))
         thumbnails.append(thumbnail(image.array))
         if number % _PROGRESS_EVERY == 0:
             logger.info("ingest: %d of %d images read", number, len(records))
@@ -211,20 +214,22 @@ def _require_usable(path: str, image: Image) -> None:
         raise UnreadableImage(path, "constant: all pixels have one value; leave it out, or export it again")
 
 
-def _described(row: dict[str, str], image: Image) -> dict[str, str]:
+def _described(row: dict[str, str], image: Image, told: str) -> dict[str, str]:
     """The manifest row of an image: the source's columns, then facts (a column of the user's wins), then content."""
     array, meta = image.array, image.meta
     facts = {name: row.get(name) or meta.get(name, "") for name in (*FACTS, "study_id", "spacing_known")}
-    declared = facts["modality"] == "CT" and row["path"].lower().endswith(UNITLESS_ENDINGS)
-    whole = bool(array.min() >= 0 and array.max() <= 255 and np.all(array == np.rint(array)))
+    facts["modality"] = facts["modality"].strip().upper()
+    values, unit_from = unit_of(row["path"], image, facts["modality"], told)
     content = {
         "spacing": "x".join(f"{mm:.6g}" for mm in image.spacing),
         "size": "x".join(str(size) for size in array.shape[1:]),
-        "values": "HU" if image.unit == "HU" or declared else "uint8" if whole else "other",
+        "values": values,
         "minimum": f"{array.min():.6g}",
         "maximum": f"{array.max():.6g}",
         "pixel_digest": pixel_digest(array),
         "header_patient": meta.get("patient_id", ""),
+        UNIT_FROM: unit_from,
+        SIDES_KNOWN: meta.get(SIDES_KNOWN, ""),
     }
     own = {name: value for name, value in row.items() if name not in content and name not in facts}
     clashing = {f"source_{name}": row[name] for name in content if name in row}
@@ -258,14 +263,4 @@ def _check_patients(config: IngestConfig, manifest: pd.DataFrame) -> None:
         raise DataError(
             f"{config.where}: {int((names > 1).sum())} patient(s) of the headers have more than one patient_id in the "
             "table, so their images could land in train and test. Give each patient one id."
-        )
-
-
-def _check_units(config: IngestConfig, manifest: pd.DataFrame) -> None:
-    counts = manifest["values"].value_counts()
-    if "HU" in counts and len(counts) > 1:
-        raise DataError(
-            f"{config.where}: {counts['HU']} images are in HU and {len(manifest) - counts['HU']} are not. "
-            "Use CT files, or images without a unit, but not both. A NIfTI or npy file is known as CT by a column "
-            "`modality` that says CT."
         )

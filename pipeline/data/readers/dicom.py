@@ -55,7 +55,7 @@ def read_dicom_file(path: Path) -> Image:
         plane = find_plane(dataset)
         affine = np.diag([*(mm or (1.0, 1.0)), 1.0, 1.0]) if plane is None else _plane_affine(plane, meta)
     unit = "HU" if is_ct(dataset) else "none"
-    return Image(values[None], affine, mm or (1.0, 1.0), unit, meta)
+    return Image(values[None], affine, mm or (1.0, 1.0), unit, meta, unit_stated=True)
 
 
 def _plane_affine(plane: Plane, meta: dict[str, str]) -> NDArray[np.float64]:

@@ -26,7 +26,9 @@ class Image:
         unit: `HU` where the values are Hounsfield units, else `none`.
         meta: text facts, each only where known: modality, body_part, manufacturer, model, kernel, slice_thickness_mm,
             study_id, series_id, sop_instance_id, patient_id, sex, age (years), photometric, always spacing_known
-            (`true` or `false`), and, where a series had to be mended, tilt_degrees and resampled. Never a name.
+            (`true` or `false`), sides_known (`false` where a volume does not tell left from right), and, where a
+            series had to be mended, tilt_degrees and resampled. Never a name.
+        unit_stated: whether the file itself says its unit; else `unit` is a guess.
     """
 
     array: NDArray[np.float32]
@@ -34,6 +36,7 @@ class Image:
     spacing: tuple[float, ...]
     unit: str
     meta: dict[str, str]
+    unit_stated: bool = False
 
 
 def grey(path: Path, colour: NDArray[Any]) -> NDArray[np.float32]:

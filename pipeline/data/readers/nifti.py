@@ -59,6 +59,8 @@ def read_nifti(path: Path, *, spatial_dims: int) -> Image:
         array, affine = _as_displayed(array, affine)
     spacing = tuple(float(mm) for mm in np.linalg.norm(affine[:3, :spatial_dims], axis=0))
     meta = {"spacing_known": "true" if known else "false"}
+    if spatial_dims == 3 and int(image.header["sform_code"]) == int(image.header["qform_code"]) == 0:
+        meta["sides_known"] = "false"
     return Image(np.ascontiguousarray(array)[None], affine, spacing, guessed_unit(array), meta)
 
 

@@ -66,7 +66,7 @@ def stack(path: Path, slices: list[Slice], unit: str, meta: dict[str, str]) -> I
     affine[:3, 3] = origin
     array = np.ascontiguousarray(volume.transpose(2, 1, 0), dtype=np.float32)[None]
     to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])
-    return Image(array, to_ras @ affine, (plane.pixel_mm[1], plane.pixel_mm[0], step), unit, meta)
+    return Image(array, to_ras @ affine, (plane.pixel_mm[1], plane.pixel_mm[0], step), unit, meta, unit_stated=True)
 
 
 def _tilt_degrees(path: Path, depths: NDArray[np.float64], sideways: NDArray[np.float64], slices: list[Slice]) -> float:
