@@ -25,7 +25,6 @@ from pipeline.adversarial.donors import Donors
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import Training, sample, train
 from pipeline.adversarial.pictures import save_grid
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.adversarial.weights import refresh_batch_norm
 from pipeline.config import Experiment, load_experiment
 from pipeline.core.cache import execute
@@ -36,6 +35,7 @@ from pipeline.data.cohort.split import split_ids
 from pipeline.measures.frechet import fid, fid_interval
 from pipeline.nets.conditions import condition_of
 from pipeline.nets.extractors import EffNetLite0
+from pipeline.nets.sizes import ImageShape
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "few_labels.csv"

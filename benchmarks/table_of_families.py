@@ -1,6 +1,6 @@
-"""The tables of docs/families.md, from benchmarks/results/families.csv.
+"""The tables of docs/families.md: what the families are, and those measured, from benchmarks/results/families.csv.
 
-Run: .venv/bin/python benchmarks/table_of_families.py xray-32 liver-3d-32 …
+Run: .venv/bin/python benchmarks/table_of_families.py [xray-32 liver-3d-32 …]
 """
 
 from __future__ import annotations
@@ -10,7 +10,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.adversarial.families import FAMILIES
+from pipeline.config.families import family_module
+
 TABLE = Path(__file__).resolve().parent / "results" / "families.csv"
+
+
+def facts() -> list[str]:
+    """One line a family: what its file says of it."""
+    found = ["| family | what it is | asked by | note |", "|---|---|---|---|"]
+    for name, family in FAMILIES.items():
+        what = str(family_module(name).__doc__).splitlines()[0].rstrip(".")
+        found.append(f"| `{name}` | {what} | {', '.join(family.conditions)} | {family.note} |")
+    return found
 
 
 def with_interval(row: pd.Series, name: str, scale: float = 1.0, digits: int = 1) -> str:
@@ -35,6 +47,7 @@ def lines(table: pd.DataFrame) -> list[str]:
 
 
 def main() -> None:
+    print("\n".join(facts()))
     table = pd.read_csv(TABLE, dtype=str, keep_default_na=False)
     for setting in sys.argv[1:]:
         print(f"\n{setting}\n")

@@ -9,8 +9,8 @@ import statistics
 import time
 
 from pipeline.adversarial.cost import noise_training
+from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.adversarial.loop import train
-from pipeline.config.families import SnganConfig
 from pipeline.core.compute import Hardware, resolve_hardware
 
 ROUNDS, STEPS = 5, 10

@@ -31,7 +31,6 @@ from scipy.ndimage import gaussian_filter
 from pipeline.adversarial.donors import Donors
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import Training, sample, train
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.adversarial.weights import refresh_batch_norm
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
@@ -39,6 +38,7 @@ from pipeline.data.batches.scaling import Scaling
 from pipeline.data.batches.streams import StoredImages
 from pipeline.data.phantoms.cohort import CLASSES, lesion_image
 from pipeline.nets.conditions import Condition, condition_of
+from pipeline.nets.sizes import ImageShape
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "translation.csv"

@@ -11,11 +11,11 @@ import torch
 from torch.nn.utils import parametrize
 
 from pipeline.adversarial.families import FAMILIES
+from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.adversarial.fit import FitConfig, run, start
 from pipeline.adversarial.log import RESUME, save_resume
 from pipeline.adversarial.loop import Training, train
 from pipeline.adversarial.weights import load_net
-from pipeline.config.families import SnganConfig
 from pipeline.config.gan import WatchConfig
 from pipeline.core.cache import TIMED_LOG
 from pipeline.core.errors import DataError, NonFiniteLoss

@@ -13,9 +13,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from pipeline.adversarial import fit as gan_stage
+from pipeline.adversarial.families.s3gan import S3ganConfig
 from pipeline.config.arms import ARMS, REFERENCE_ARM, arm_facts
 from pipeline.config.experiment import ClassifierConfig
-from pipeline.config.families import S3ganConfig
 from pipeline.config.gan import WatchConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError

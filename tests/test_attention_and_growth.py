@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +15,6 @@ from torch.utils._pytree import tree_leaves
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.growth import Growth, drift, grown
 from pipeline.adversarial.loop import Training, sample, train
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
 from pipeline.data.batches.scaling import Scaling
@@ -25,6 +23,7 @@ from pipeline.nets.attention import SelfAttention, attend, attended_grid
 from pipeline.nets.conditions import condition_of
 from pipeline.nets.equalised import EqualConv, EqualLinear, MinibatchDeviation, PixelNorm
 from pipeline.nets.growing import GrowingDiscriminator, GrowingGenerator
+from pipeline.nets.sizes import ImageShape
 
 both_dims = pytest.mark.parametrize("dims", [2, 3])
 LABEL = torch.tensor([0, 1, 2, 0])
@@ -170,10 +169,10 @@ def test_minibatch_deviation_of_identical_images_is_nothing() -> None:
 # --- growing
 
 
-def growing(kind: Any, size: Sequence[int], **changes: Any) -> Any:
+def growing(kind: Any, size: tuple[int, ...]) -> Any:
     torch.manual_seed(0)
     more = {"latent_dim": 6, "embedding_dim": 4} if kind is GrowingGenerator else {}
-    return kind(spatial_size=size, channels=1, num_classes=3, width=4, **more, **changes).eval()
+    return kind(ImageShape(size, 1, 3), width=4, **more).eval()
 
 
 def made_at(generator: GrowingGenerator, growth: float) -> Tensor:

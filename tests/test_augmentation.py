@@ -10,8 +10,8 @@ import torch
 from monai.transforms import Affine
 
 from pipeline.adversarial.adaptation import augment_probability, augmenter_of
+from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.config.augment import AugmentConfig
-from pipeline.config.families import SnganConfig
 from pipeline.data.batches.augmentation import Augmenter, affine_matrices
 from pipeline.data.batches.draws import Draws
 

@@ -16,7 +16,6 @@ from torch.nn.utils import parametrize
 from pipeline.adversarial.autoencoding import AutoencodingTurn, FeatureAutoencodingTurn, divergence, reconstruction
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import Training, train
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
@@ -25,6 +24,7 @@ from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.conditions import Condition, condition_of
 from pipeline.nets.discriminators import ProjectionDiscriminator
 from pipeline.nets.encoders import Encoder, FeatureDiscriminator, Posterior
+from pipeline.nets.sizes import ImageShape
 
 PLAIN = AugmentConfig(brightness=0, contrast=0, shift=0, rotate_degrees=0, scale=0, noise=0).model_dump()
 SIZE = (12, 12)
@@ -106,9 +106,7 @@ def test_divergence_is_counted_a_voxel() -> None:
 
 @pytest.mark.parametrize(("size", "channels"), [((12, 12), 1), ((9, 17), 1), ((20, 24), 2), ((8, 9, 10), 1)])
 def test_an_encoder_takes_any_size(size: tuple[int, ...], channels: int) -> None:
-    encoder = Encoder(
-        spatial_size=size, channels=channels, num_classes=2, num_attributes=1, latent_dim=5, embedding_dim=4, width=4
-    )
+    encoder = Encoder(ImageShape(size, channels, 2, num_attributes=1), latent_dim=5, embedding_dim=4, width=4)
     condition = Condition(label=torch.tensor([0, 1, 1]), attributes=torch.zeros(3, 1))
     posterior = encoder(torch.randn(3, channels, *size), condition)
     assert posterior.mean.shape == posterior.log_variance.shape == (3, 5)
@@ -224,8 +222,8 @@ def test_an_image_and_its_reconstruction_are_seen_under_one_augmentation() -> No
 
 
 def test_the_features_shown_are_those_that_the_logit_is_made_of() -> None:
-    sizes: dict[str, Any] = {"spatial_size": (12, 16), "channels": 1, "num_classes": 3, "width": 4}
-    shows, hides = FeatureDiscriminator(**sizes).eval(), ProjectionDiscriminator(**sizes).eval()
+    shape = ImageShape((12, 16), 1, 3)
+    shows, hides = FeatureDiscriminator(shape, 4).eval(), ProjectionDiscriminator(shape, 4).eval()
     hides.load_state_dict(shows.state_dict())
     images, condition = torch.randn(5, 1, 12, 16), condition_of(torch.tensor([0, 1, 2, 0, 1]))
     judgement = shows(images, condition)

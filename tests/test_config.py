@@ -60,7 +60,8 @@ def test_a_source_of_another_kind_replaces_the_bases(tmp_path: Path) -> None:
     [
         ("data: {spatial_sise: 32}", "data.spatial_sise: there is no such key. Did you mean spatial_size?"),
         ("gan: {num_image: 3}", "\n  gan.num_image: there is no such key. Did you mean num_images?"),
-        ("gan: {family: stylegan9}", "gan.family: must be one of 'gan', 'dcgan'"),
+        ("gan: {family: stylegan9}", "gan.family: must be one of biggan, cgan, "),
+        ("gan: {family: stylegan9}", "; did you mean stylegan2? (found 'stylegan9')"),
         ("data: {positive: [c]}", "positive must name some, but not all, of ['a', 'b']"),
         ("data: {positive: [a, b]}", "positive must name some, but not all"),
         ("data: {window: [250, -100]}", "low < high"),

@@ -11,7 +11,6 @@ from torch import Tensor
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import Training
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
@@ -20,6 +19,7 @@ from pipeline.data.batches.scaling import Scaling
 from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.conditions import Condition
 from pipeline.nets.coupled import CoupledGenerator, by_domain
+from pipeline.nets.sizes import ImageShape
 
 PLAIN = AugmentConfig(brightness=0, contrast=0, shift=0, rotate_degrees=0, scale=0, noise=0)
 
@@ -44,9 +44,7 @@ def sum_of_terms(player: Any, turn: Any) -> Tensor:
 
 
 def coupled(size: tuple[int, ...] = (16, 16)) -> CoupledGenerator:
-    return CoupledGenerator(
-        spatial_size=size, channels=1, num_classes=3, positive=(2,), latent_dim=6, embedding_dim=4, width=4
-    )  # fmt: skip
+    return CoupledGenerator(ImageShape(size, 1, 3, positive=(2,)), latent_dim=6, embedding_dim=4, width=4)
 
 
 def asked_pair() -> tuple[Tensor, Condition, Condition]:

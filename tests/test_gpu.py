@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.adversarial.fit import FitConfig, run, start
 from pipeline.adversarial.log import save_resume
 from pipeline.adversarial.loop import train
 from pipeline.adversarial.weights import load_net
 from pipeline.config.experiment import ClassifierConfig
-from pipeline.config.families import SnganConfig
 from pipeline.core.compute import Hardware
 from pipeline.data.batches.dataset import open_dataset
 from pipeline.supervised.fit import Share, apply_classifier, fit_classifier

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from pipeline.adversarial import fit
 from pipeline.adversarial.adaptation import ADA, AdaState
 from pipeline.adversarial.crew import ALONE, Crew, launch, require_devices
-from pipeline.adversarial.families import FAMILIES
+from pipeline.adversarial.families import FAMILIES, sngan
+from pipeline.adversarial.family import Family
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.log import load_resume, save_resume
 from pipeline.adversarial.loop import Training, train
 from pipeline.adversarial.penalties import r1_penalty
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
+from pipeline.adversarial.recipe import OptimizerSettings, Player, Recipe, Weighted
 from pipeline.adversarial.terms import logistic_discriminator, non_saturating_generator
 from pipeline.adversarial.turns import NoiseTurn
 from pipeline.config.experiment import Experiment
@@ -36,6 +37,7 @@ from pipeline.data.batches.scaling import Scaling
 from pipeline.data.batches.streams import StoredImages, Stream
 from pipeline.nets.conditions import Condition, Judgement
 from pipeline.nets.discriminators import ProjectionDiscriminator
+from pipeline.nets.sizes import ImageShape
 
 SIDE, CLASSES, BATCH, LATENT = 12, 3, 8, 6
 NO_AUGMENT = {"brightness": 0, "contrast": 0, "shift": 0, "rotate_degrees": 0, "scale": 0, "noise": 0, "cutout": 0}
@@ -120,15 +122,11 @@ def drift(turn: NoiseTurn) -> Tensor:
     return turn.real_logits.square().mean()
 
 
-def batchless_family(spectral: bool) -> Family:
+def batchless_family(spectral: bool) -> Family[sngan.SnganConfig]:
     """A family in which no image sees another: with lazy R1, and spectral norm if wanted."""
 
     def nets(_: GanConfig, shape: ImageShape) -> dict[str, nn.Module]:
-        judge = (
-            ProjectionDiscriminator(spatial_size=shape.spatial_size, channels=1, num_classes=CLASSES, width=4)
-            if spectral
-            else PlainDiscriminator()
-        )
+        judge = ProjectionDiscriminator(shape, width=4) if spectral else PlainDiscriminator()
         return {"generator": DenseGenerator(), "discriminator": judge}
 
     def recipe(_: GanConfig) -> Recipe:
@@ -148,11 +146,11 @@ def batchless_family(spectral: bool) -> Family:
             states={"mean": RunningMean()},
         )  # fmt: skip
 
-    return Family("sngan", (2,), ("class",), "this test", nets, recipe)
+    return Family(sngan.SnganConfig, "this test", nets, recipe, conditions=("class",))
 
 
 def in_place_of_sngan(spectral: bool) -> Any:
-    return mock.patch.dict(FAMILIES, {"sngan": batchless_family(spectral)})
+    return mock.patch.object(sngan, "FAMILY", batchless_family(spectral))
 
 
 # --- adaptive augmentation

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.adversarial import penalties, terms
 from pipeline.adversarial.families import FAMILIES
-from pipeline.adversarial.recipe import ImageShape, OptimizerSettings, Player, Recipe, Weighted
+from pipeline.adversarial.recipe import OptimizerSettings, Player, Recipe, Weighted
 from pipeline.adversarial.stepping import Stepper
 from pipeline.adversarial.turns import NoiseTurn, Table
 from pipeline.adversarial.wasserstein import WassersteinTurn
@@ -25,6 +25,7 @@ from pipeline.data.batches.draws import Draws
 from pipeline.data.batches.streams import Batch
 from pipeline.nets.classic import StridedDiscriminator
 from pipeline.nets.conditions import Condition, Judgement, condition_of
+from pipeline.nets.sizes import ImageShape
 
 LOG3 = math.log(3)  # sigmoid(log 3) = 3/4
 NO_AUGMENT = AugmentConfig(brightness=0, contrast=0, shift=0, rotate_degrees=0, scale=0, noise=0)
@@ -326,9 +327,7 @@ def test_conditioning_reaches_the_judgement_in_its_own_way(size: tuple[int, ...]
     images = torch.randn(2, 1, *size)
     ways: dict[str, Any] = {"concat": (True, None), "projection": (True, None), "auxiliary": (False, (2, 3))}
     for way, (depends, class_shape) in ways.items():
-        judge = StridedDiscriminator(
-            spatial_size=size, channels=1, num_classes=3, width=4, conditioning=way, num_attributes=1
-        ).eval()
+        judge = StridedDiscriminator(ImageShape(size, 1, 3, num_attributes=1), width=4, conditioning=way).eval()
         one, other, old = (
             judge(images, Condition(torch.tensor(label), attributes=torch.full((2, 1), age)))
             for label, age in (([0, 1], 0.0), ([1, 2], 0.0), ([0, 1], 3.0))

@@ -10,13 +10,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import Training, train
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.config.families import validate_gan
 from pipeline.config.gan import GanConfig
 from pipeline.core.compute import Hardware
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.conditions import condition_of
+from pipeline.nets.sizes import ImageShape
 
 BATCH, STEPS = 4, 3
 sizes = pytest.mark.parametrize("size", [(12, 12), (8, 9, 10)])

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from pipeline.adversarial import fit
+from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.config.experiment import ClassifierConfig
-from pipeline.config.families import SnganConfig
 from pipeline.core.errors import LeakageError
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import open_dataset

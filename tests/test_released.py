@@ -16,12 +16,12 @@ from PIL import Image
 
 from flows.cli import launch
 from pipeline.adversarial.families import FAMILIES
-from pipeline.adversarial.recipe import ImageShape
+from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.adversarial.weights import save_nets
-from pipeline.config.families import SnganConfig
 from pipeline.core.errors import UserError
 from pipeline.core.files import link
 from pipeline.core.records import Record
+from pipeline.nets.sizes import ImageShape
 from pipeline.report.figures import all_pictures
 from pipeline.report.page import write_report
 from pipeline.report.reading import read_run

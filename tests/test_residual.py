@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.loop import sample
 from pipeline.adversarial.orthogonality import off_diagonal, orthogonality
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.config.families import validate_gan
 from pipeline.nets.attention import SelfAttention, table_bytes
 from pipeline.nets.conditions import Condition, condition_of
 from pipeline.nets.generators import ConditionalBatchNorm
 from pipeline.nets.residual import ResidualDiscriminator, ResidualGenerator, TruncatingGenerator, truncated_normal
+from pipeline.nets.sizes import ImageShape
 
 both_dims = pytest.mark.parametrize("dims", [2, 3])
 LABEL = torch.tensor([0, 1, 2, 0])
@@ -31,19 +30,16 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def residual(kind: type[ResidualGenerator], size: Sequence[int], latent_dim: int = 6, skip_z: bool = True) -> Any:
+def residual(kind: type[ResidualGenerator], size: tuple[int, ...], latent_dim: int = 6, skip_z: bool = True) -> Any:
     torch.manual_seed(0)
-    return kind(
-        spatial_size=size, channels=1, num_classes=3, latent_dim=latent_dim, embedding_dim=4, width=4,
-        attention_side=8, skip_z=skip_z,
-    )  # fmt: skip
+    return kind(ImageShape(size, 1, 3), latent_dim, embedding_dim=4, width=4, attention_side=8, skip_z=skip_z)
 
 
 @both_dims
 def test_spectral_norm_holds_in_both_nets(dims: int) -> None:
     size = (16,) * dims
     generator = residual(ResidualGenerator, size)
-    discriminator = ResidualDiscriminator(spatial_size=size, channels=1, num_classes=3, width=4, attention_side=8)
+    discriminator = ResidualDiscriminator(ImageShape(size, 1, 3), width=4, attention_side=8)
     for _ in range(3):  # power iterations, beside the 15 that a new layer has had
         with torch.no_grad():
             discriminator(generator(noise(4, 6), condition_of(LABEL)), condition_of(LABEL))

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from pipeline.adversarial import fit
 from pipeline.adversarial.crew import Crew
+from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.adversarial.fit import FitConfig, run
 from pipeline.adversarial.loop import Training
 from pipeline.adversarial.rollback import CHECKS, GOOD, Watch
 from pipeline.adversarial.watch import Probe, Reading
-from pipeline.config.families import SnganConfig
 from pipeline.config.gan import WatchConfig
 from pipeline.core.errors import NonFiniteLoss
 from pipeline.core.records import Record

@@ -13,7 +13,6 @@ from torch.nn.utils import parametrize
 
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import Training, train
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.adversarial.semi_supervision import RotationTurn, class_of_labelled, feature_matching
 from pipeline.adversarial.terms import logistic_discriminator
 from pipeline.config.augment import AugmentConfig
@@ -29,9 +28,10 @@ from pipeline.nets.semi_supervised import (
     quarter_turns,
     rotated,
 )
+from pipeline.nets.sizes import ImageShape
 
 PLAIN = AugmentConfig(brightness=0, contrast=0, shift=0, rotate_degrees=0, scale=0, noise=0).model_dump()
-SETTINGS: dict[str, Any] = {"spatial_size": (12, 12), "channels": 1, "num_classes": 3, "width": 4}
+SHAPE = ImageShape((12, 12), 1, 3)
 FAMILIES = ("ssgan", "s3gan")
 
 
@@ -58,7 +58,7 @@ def judgements(class_logits: Tensor) -> Judgement:
 
 
 def test_k_logits_are_a_softmax_over_k_plus_one_classes_with_the_fakes_logit_at_zero() -> None:
-    net = ClassifyingDiscriminator(**SETTINGS).eval()
+    net = ClassifyingDiscriminator(SHAPE, width=4).eval()
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         net.classify.bias.copy_(torch.randn(3, generator=random))
@@ -112,7 +112,7 @@ def test_pseudo_labels_are_the_likeliest_classes_and_known_labels_stay() -> None
 
 
 def test_an_image_without_a_label_is_judged_under_its_pseudo_label() -> None:
-    net = PseudoLabellingDiscriminator(**SETTINGS).eval()
+    net = PseudoLabellingDiscriminator(SHAPE, width=4).eval()
     images = torch.randn(16, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     hidden = net(images, condition_of(torch.full((16,), -1)))
     guessed = hidden.class_logits.argmax(dim=1)

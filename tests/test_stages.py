@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from pipeline.adversarial import fit
+from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.anomaly import score as anomaly
 from pipeline.config.experiment import ClassifierConfig
-from pipeline.config.families import SnganConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import open_dataset

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv3d
 
+from pipeline.adversarial.families.stylegan2 import Stylegan2Config
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import Training, train
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.adversarial.styles import PathLength, StyleTurn, mixed, path_length, style_turn
 from pipeline.adversarial.turns import Table
 from pipeline.config.augment import AugmentConfig
-from pipeline.config.families import Stylegan2Config
 from pipeline.core.compute import Hardware
 from pipeline.data.batches.augmentation import Augmenter
 from pipeline.data.batches.draws import Draws
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.batches.streams import Batch, StoredImages
 from pipeline.nets.conditions import Condition
+from pipeline.nets.sizes import ImageShape
 from pipeline.nets.style import EqualCode, ModulatedConv, StyleDiscriminator, StyleGenerator, resized
 
 SIZES = {2: (12, 20), 3: (8, 9, 10)}
@@ -35,13 +35,9 @@ def draws(seed: int = 0) -> Draws:
     return Draws(torch.Generator().manual_seed(seed))
 
 
-def generator(size: Sequence[int] = (12, 20), **changes: Any) -> StyleGenerator:
+def generator(size: tuple[int, ...] = (12, 20), num_attributes: int = 0) -> StyleGenerator:
     torch.manual_seed(4)
-    settings = {
-        "spatial_size": size, "channels": 1, "num_classes": 2, "latent_dim": 6, "embedding_dim": 5, "width": 3,
-        "num_layers": 2,
-    }  # fmt: skip
-    return StyleGenerator(**(settings | changes))
+    return StyleGenerator(ImageShape(size, 1, 2, num_attributes), latent_dim=6, embedding_dim=5, width=3, num_layers=2)
 
 
 def training(dims: int = 2, precision: str = "float32", **changes: Any) -> Training:
@@ -286,7 +282,7 @@ def test_styles_stay_float32_where_images_are_made_in_bf16(dims: int) -> None:
 
 def test_class_and_attributes_have_equal_parts_in_the_code() -> None:
     torch.manual_seed(0)
-    code = EqualCode(num_classes=3, num_attributes=1, size=4000)
+    code = EqualCode(ImageShape((8, 8), 1, 3, num_attributes=1), size=4000)
     base = code(Condition(label=torch.tensor([1]), attributes=torch.zeros(1, 1))).detach()
     moved = code(Condition(label=torch.tensor([1]), attributes=torch.ones(1, 1))).detach() - base
     assert float(base.square().mean()) == pytest.approx(0.5, abs=0.05)
@@ -298,7 +294,7 @@ def test_class_and_attributes_have_equal_parts_in_the_code() -> None:
 @grid
 def test_the_discriminator_reads_class_attributes_and_its_neighbours_in_the_batch(dims: int) -> None:
     torch.manual_seed(0)
-    net = StyleDiscriminator(spatial_size=SIZES[dims], channels=1, num_classes=2, width=4, num_attributes=1)
+    net = StyleDiscriminator(ImageShape(SIZES[dims], 1, 2, num_attributes=1), width=4)
     images = torch.randn(4, 1, *SIZES[dims])
     base = Condition(label=torch.zeros(4, dtype=torch.int64), attributes=torch.zeros(4, 1))
     with torch.no_grad():

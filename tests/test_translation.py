@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import Training, train
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.adversarial.translation import (
     CycleTurn,
     ImageBuffer,
@@ -33,6 +32,7 @@ from pipeline.data.batches.draws import Draws
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.batches.streams import Batch, StoredImages
 from pipeline.nets.conditions import Condition, Judgement
+from pipeline.nets.sizes import ImageShape
 from pipeline.nets.spade import SpadeGenerator
 from pipeline.nets.translators import ResidualTranslator
 
@@ -165,7 +165,7 @@ def test_discriminators_judge_each_image_by_the_domain_of_its_class(size: tuple[
 def test_a_translator_learns_the_brightness_that_instance_norm_forgets() -> None:
     """Even images of any grey, to be returned as they are: behind an instance norm alone they would all be one."""
     torch.manual_seed(0)
-    net = ResidualTranslator(spatial_size=(16, 16), channels=1, num_classes=2, embedding_dim=4, width=4)
+    net = ResidualTranslator(ImageShape((16, 16), 1, 2), embedding_dim=4, width=4)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
     greys = torch.linspace(-0.8, 0.8, 9).view(9, 1, 1, 1).expand(9, 1, 16, 16)
     condition = Condition(label=torch.zeros(9, dtype=torch.int64))
@@ -297,15 +297,13 @@ def test_the_discriminator_of_a_masked_family_sees_the_mask() -> None:
 
 def test_spades_masks_lie_where_its_images_do() -> None:
     """12 x 20 is cropped from 12 x 20 of grids 6 x 10; 9 x 17 from 10 x 18: half a voxel's border goes behind."""
-    net = SpadeGenerator(
-        spatial_size=(9, 17), channels=1, num_classes=2, latent_dim=6, embedding_dim=4, width=4
-    )  # fmt: skip
+    net = SpadeGenerator(ImageShape((9, 17), 1, 2), latent_dim=6, embedding_dim=4, width=4)
     mask = torch.zeros(1, 1, 9, 17)
     mask[..., 4:6, 6:8] = 1
     (only,) = net.masks(mask)
     assert only.shape == (1, 1, 10, 18)
     torch.testing.assert_close(only[..., :9, :17], mask)
-    large = SpadeGenerator(spatial_size=(32, 32), channels=1, num_classes=2, latent_dim=6, embedding_dim=4, width=4)
+    large = SpadeGenerator(ImageShape((32, 32), 1, 2), latent_dim=6, embedding_dim=4, width=4)
     lone = torch.zeros(1, 1, 32, 32)
     lone[..., 5, 9] = 1
     found = large.masks(lone)

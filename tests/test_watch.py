@@ -19,11 +19,12 @@ from torch.nn.functional import interpolate
 from pipeline.adversarial.cost import noise_training
 from pipeline.adversarial.donors import Donors
 from pipeline.adversarial.families import FAMILIES
+from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.adversarial.loop import Training, train
 from pipeline.adversarial.rollback import complaints
 from pipeline.adversarial.watch import ClassOfReal, Probe, Reading, overfitting, validation_images
 from pipeline.config.data import DataConfig
-from pipeline.config.families import SnganConfig, validate_gan
+from pipeline.config.families import validate_gan
 from pipeline.config.gan import WatchConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.records import Record

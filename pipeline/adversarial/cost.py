@@ -10,13 +10,13 @@ import torch
 
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import Training, train
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.config.experiment import Experiment
 from pipeline.config.gan import GanConfig
 from pipeline.core.compute import Hardware, resolve_hardware
 from pipeline.core.cost import PROCESS_MIB, CostEstimate, FlopCount
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.batches.streams import StoredImages
+from pipeline.nets.sizes import ImageShape
 
 _WARM_UP, _TIMED = 3, 4
 _COPIES = 4

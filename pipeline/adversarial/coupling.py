@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.adversarial.turns import NoiseTurn
 from pipeline.core.errors import ConfigError
 from pipeline.data.batches.streams import Batch
 from pipeline.nets.conditions import Condition
+from pipeline.nets.sizes import ImageShape
 
 DOMAINS = ("domain_a", "domain_b")
 
 
-def domain_b(shape: ImageShape) -> tuple[int, ...]:
-    """The class numbers of domain b.
+def two_domains(shape: ImageShape) -> ImageShape:
+    """`shape` as it is, whose positive classes are domain b.
 
     Raises:
         ConfigError: one of the two domains has no class.
@@ -28,7 +28,7 @@ def domain_b(shape: ImageShape) -> tuple[int, ...]:
             "data.positive: a family of two domains needs classes on both sides; the positive classes are domain b, "
             "all others domain a, as in classes: [cyst, metastasis], positive: [metastasis]."
         )
-    return shape.positive
+    return shape
 
 
 def condition_of_batch(batch: Batch) -> Condition:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.adversarial.recipe import Need
+from pipeline.adversarial.family import Need
 from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.conditions import Condition
 

@@ -15,7 +15,6 @@ from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.log import RESUME, Log, last_losses, load_resume, save_resume
 from pipeline.adversarial.loop import Training, train
 from pipeline.adversarial.pictures import save_film_strip
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.adversarial.rollback import GOOD, Collapsed, Watch
 from pipeline.adversarial.stepping import Ema, Stepper
 from pipeline.adversarial.turns import Table
@@ -33,6 +32,7 @@ from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.draws import Draws
 from pipeline.data.batches.streams import StoredImages, Stream, stored_images
 from pipeline.data.cohort.split import open_fold, split_ids
+from pipeline.nets.sizes import ImageShape
 
 
 class FitConfig(Section):

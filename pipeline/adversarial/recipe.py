@@ -1,4 +1,4 @@
-"""A GAN family is a recipe: which players move, on which terms, how often."""
+"""How a GAN family trains: which players move, on which terms, how often."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch import Tensor, nn
 
-from pipeline.adversarial.turns import Turn
+from pipeline.adversarial.turns import NoiseTurn, Turn
 
 if TYPE_CHECKING:
     from pipeline.adversarial.loop import Training
@@ -77,7 +77,7 @@ class Recipe:
     """
 
     players: tuple[Player, ...]
-    turn: type[Turn]
+    turn: type[Turn] = NoiseTurn
     streams: tuple[str, ...] = ("labelled",)
     states: Mapping[str, nn.Module] = field(default_factory=dict)
     schedules: tuple[Schedule, ...] = ()
@@ -87,46 +87,3 @@ class Recipe:
 STREAMS = ("labelled", "unlabelled", "domain_a", "domain_b")
 """`labelled`: all classes in turn. `unlabelled`: all images, with labels -1. `domain_a`: classes that are not positive,
 `domain_b`: the positive ones."""
-
-
-@dataclass(frozen=True)
-class ImageShape:
-    """What the nets must fit.
-
-    Attributes:
-        positive: numbers of the classes on the disease side; translators call them domain b.
-    """
-
-    spatial_size: tuple[int, ...]
-    channels: int
-    num_classes: int
-    num_attributes: int = 0
-    positive: tuple[int, ...] = (1,)
-
-
-Need = Literal["mask", "source"]
-
-
-@dataclass(frozen=True)
-class Family:
-    """An entry of the table of families.
-
-    Attributes:
-        conditions: what an image can be asked by: class, attributes, mask, source image.
-        nets: (config, shape) -> nets by name; "generator" and, where there is one, "discriminator".
-        recipe: config -> Recipe.
-        needs: what every image is made from beside z: the training images' masks, or training images.
-        note: what the family cannot do, in a sentence.
-    """
-
-    name: str
-    dimensions: tuple[int, ...]
-    conditions: tuple[str, ...]
-    source: str
-    nets: Callable[[Any, ImageShape], dict[str, nn.Module]]
-    recipe: Callable[[Any], Recipe]
-    needs: tuple[Need, ...] = ()
-    note: str = ""
-
-    def build(self, config: Any, shape: ImageShape) -> tuple[dict[str, nn.Module], Recipe]:
-        return self.nets(config, shape), self.recipe(config)

@@ -13,6 +13,9 @@ from pipeline.data.batches.streams import Batch
 from pipeline.nets.conditions import Condition, Judgement
 from pipeline.nets.semi_supervised import PseudoLabellingDiscriminator, rotated
 
+POOL = ("labelled", "unlabelled")
+"""The streams of these families."""
+
 
 class SemiSupervisedTurn(NoiseTurn):
     """Fakes of the labelled batch's classes; the real images that they compete with come from the unlabelled one."""

@@ -13,10 +13,10 @@ from torch.nn.utils import parametrize
 
 from pipeline.adversarial.donors import Donors
 from pipeline.adversarial.families import FAMILIES
-from pipeline.adversarial.recipe import ImageShape
 from pipeline.config.families import validate_gan
 from pipeline.core.errors import DataError
 from pipeline.core.files import atomic_path, digest_file, read_json, write_json
+from pipeline.nets.sizes import ImageShape
 
 MODEL = "model.json"
 Net = TypeVar("Net", bound=nn.Module)

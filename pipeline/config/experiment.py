@@ -9,11 +9,10 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.config.arms import ARMS, REFERENCE_ARM, arm_facts, is_candidate
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.data import DataConfig, PhantomSource, Positive
-from pipeline.config.families import GanSettings, SnganConfig
+from pipeline.config.families import GanSettings, validate_gan
 from pipeline.config.quality import QualityConfig
 from pipeline.config.section import Section
 
-DEFAULT_FAMILY = "sngan"
 FEATURE_MODELS = ("logistic", "forest", "svm")
 
 
@@ -125,18 +124,13 @@ class Experiment(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
     data: DataConfig
-    gan: GanSettings = SnganConfig()
+    gan: GanSettings = Field(default_factory=lambda: validate_gan({}))
     classifier: ClassifierConfig = ClassifierConfig()
     arms: tuple[str, ...] = ("real", REFERENCE_ARM, "real+classical+synthetic@1", "synthetic+classical")
     verdict: VerdictConfig = VerdictConfig()
     quality: QualityConfig = QualityConfig()
     release: ReleaseConfig = ReleaseConfig()
     compute: ComputeConfig = ComputeConfig()
-
-    @field_validator("gan", mode="before")
-    @classmethod
-    def _default_family(cls, gan: Any) -> Any:
-        return {"family": DEFAULT_FAMILY} | gan if isinstance(gan, dict) else gan
 
     @field_validator("arms")
     @classmethod

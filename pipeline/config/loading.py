@@ -112,9 +112,8 @@ def _explain(item: ErrorDetails) -> str:
 def _path(loc: tuple[int | str, ...]) -> list[str]:
     """The keys as the user wrote them: below a section that is told apart by a tag, pydantic adds the tag."""
     parts = [str(part) for part in loc]
-    for place, tagged in ((1, ["gan"]), (2, ["data", "source"])):
-        if parts[:place] == tagged and len(parts) > place + 1:
-            del parts[place]
+    if parts[:2] == ["data", "source"] and len(parts) > 3:
+        del parts[2]
     return parts
 
 

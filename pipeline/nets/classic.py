@@ -3,63 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, one_hot
+from torch.nn.functional import one_hot
 
-from pipeline.nets.conditions import Condition, ConditionCode, Judgement, recompute
-from pipeline.nets.discriminators import Projection
-from pipeline.nets.generators import centre_crop
-from pipeline.nets.sizes import doublings, first_grid
+from pipeline.nets.conditions import Condition, Judgement, recompute
+from pipeline.nets.discriminators import Projection, activated
+from pipeline.nets.generators import NoiseGenerator
+from pipeline.nets.sizes import ImageShape, doubling_widths
 
 NormKind = Literal["none", "batch", "layer"]
 Conditioning = Literal["concat", "projection", "auxiliary"]
 _SLOPE = 0.2
 
 
-class TransposedGenerator(nn.Module):
+class TransposedGenerator(NoiseGenerator):
     """DCGAN's generator: transposed convolutions, batch norm, rectifiers, in 2D or 3D.
 
     Radford et al., "Unsupervised Representation Learning with DCGANs", ICLR 2016. Class and attributes enter beside z
-    at the first grid. Channels halve with each doubling; sides that are not a power of two times the first grid are
-    cropped at the centre.
+    at the first grid. Channels halve with each doubling.
 
     Args:
-        spatial_size: *spatial of the images.
         width: channels before the last layer.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        latent_dim: int,
-        embedding_dim: int,
-        width: int,
-        num_attributes: int = 0,
-    ) -> None:
-        super().__init__()
-        dims, levels = len(spatial_size), doublings(spatial_size)
-        self.latent_dim = latent_dim
-        self.spatial_size = tuple(spatial_size)
-        self.grid = first_grid(spatial_size)
-        widths = [width * 2 ** (levels - 1 - level) for level in range(levels)]
-        self.code = ConditionCode(num_classes, embedding_dim, num_attributes)
-        self.checkpointing = False
+    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int) -> None:
+        super().__init__(shape, latent_dim, embedding_dim)
+        dims, widths = shape.spatial_dims, doubling_widths(width, shape.levels)[::-1]
         self.start = nn.Linear(latent_dim + self.code.size, widths[0] * math.prod(self.grid), bias=False)
         self.norms = nn.ModuleList([Norm[Norm.BATCH, dims](features) for features in widths])
         conv = Conv[Conv.CONVTRANS, dims]
         self.layers = nn.ModuleList(
-            [
-                conv(before, after, 4, stride=2, padding=1)
-                for before, after in zip(widths, [*widths[1:], channels], strict=True)
-            ]
+            [conv(*step, 4, stride=2, padding=1) for step in zip(widths, [*widths[1:], shape.channels], strict=True)]
         )
         for layer in (self.start, *self.layers):
             nn.init.normal_(layer.weight, std=0.02)
@@ -69,7 +47,7 @@ class TransposedGenerator(nn.Module):
         features = self.start(code).view(len(z), -1, *self.grid)
         for norm, layer in zip(self.norms, self.layers, strict=True):
             features = recompute(self.checkpointing, _doubled, norm, layer, features)
-        return torch.tanh(centre_crop(features, self.spatial_size))
+        return self.finished(features)
 
 
 def _doubled(norm: nn.Module, layer: nn.Module, features: Tensor) -> Tensor:
@@ -80,7 +58,6 @@ class StridedDiscriminator(nn.Module):
     """Strided convolutions and one linear layer over the last grid, without spectral norm, in 2D or 3D.
 
     Args:
-        spatial_size: *spatial of the images.
         width: channels of the first layer; they double with each halving of the grid.
         norm: after every convolution but the first; "layer" is over channels and grid together, has no
             weights of its own that clipping could stifle, and keeps each image's judgement its own, as a gradient
@@ -92,36 +69,27 @@ class StridedDiscriminator(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        width: int,
-        norm: NormKind = "none",
-        conditioning: Conditioning = "concat",
-        num_attributes: int = 0,
+        self, shape: ImageShape, width: int, *, norm: NormKind = "none", conditioning: Conditioning = "concat"
     ) -> None:
         super().__init__()
-        levels = doublings(spatial_size)
-        self.plane_classes = num_classes if conditioning == "concat" else 0
-        self.plane_attributes = 0 if conditioning == "projection" else num_attributes
-        widths = [width * 2**level for level in range(levels)]
-        befores = [channels + self.plane_classes + self.plane_attributes, *widths]
+        self.plane_classes = shape.num_classes if conditioning == "concat" else 0
+        self.plane_attributes = 0 if conditioning == "projection" else shape.num_attributes
+        widths = doubling_widths(width, shape.levels)
+        befores = [shape.channels + self.plane_classes + self.plane_attributes, *widths]
         self.checkpointing = False
         self.layers = nn.ModuleList()
         for number, (before, after) in enumerate(zip(befores, [*widths, widths[-1]], strict=True)):
-            strided = number < levels
-            self.layers.append(_convolution(len(spatial_size), before, after, strided, norm if number else "none"))
-        values = widths[-1] * math.prod(side >> levels for side in spatial_size)
+            strided = number < shape.levels
+            self.layers.append(_convolution(shape.spatial_dims, before, after, strided, norm if number else "none"))
+        values = widths[-1] * math.prod(shape.last_grid)
         self.score = nn.Linear(values, 1)
-        self.classes = nn.Linear(values, num_classes) if conditioning == "auxiliary" else None
-        self.projection = Projection(widths[-1], num_classes, num_attributes) if conditioning == "projection" else None
+        self.classes = nn.Linear(values, shape.num_classes) if conditioning == "auxiliary" else None
+        self.projection = Projection(widths[-1], shape) if conditioning == "projection" else None
 
     def forward(self, images: Tensor, condition: Condition) -> Judgement:
         features = torch.cat([images, *self._planes(condition, images)], dim=1)
         for layer in self.layers:
-            features = recompute(self.checkpointing, _activated, layer, features)
+            features = recompute(self.checkpointing, activated, layer, features, _SLOPE)
         values = features.flatten(1)
         logits = self.score(values).squeeze(1)
         if self.projection is not None:
@@ -148,7 +116,3 @@ def _convolution(dims: int, before: int, after: int, strided: bool, norm: NormKi
     if norm == "layer":
         return nn.Sequential(conv, Norm[Norm.GROUP, dims](num_groups=1, num_channels=after, affine=False))
     return conv
-
-
-def _activated(layer: nn.Module, features: Tensor) -> Tensor:
-    return leaky_relu(layer(features), _SLOPE)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, leaky_relu
+from torch.nn.functional import leaky_relu
 from torch.nn.utils.parametrizations import spectral_norm
 
-from pipeline.nets.conditions import Condition, ConditionCode, Judgement, recompute
-from pipeline.nets.discriminators import Projection
-from pipeline.nets.generators import ConditionalBatchNorm, centre_crop
-from pipeline.nets.sizes import doublings, first_grid
+from pipeline.nets.conditions import Condition, Judgement, recompute
+from pipeline.nets.discriminators import Projection, activated
+from pipeline.nets.generators import ConditionalBatchNorm, NoiseGenerator, doubled
+from pipeline.nets.sizes import ImageShape, doubling_widths
 
 _SLOPE = 0.1
 _OWN_BLOCKS = 2
@@ -44,7 +44,7 @@ def rows_of(condition: Condition, rows: Tensor) -> Condition:
     return Condition(**{name: None if part is None else part[rows] for name, part in vars(condition).items()})
 
 
-class CoupledGenerator(nn.Module):
+class CoupledGenerator(NoiseGenerator):
     """Two generators with tied first layers: one z makes a pair of images, one in each domain.
 
     Liu & Tuzel, "Coupled Generative Adversarial Networks", NeurIPS 2016. The tied trunk sees z alone; each domain's
@@ -52,32 +52,15 @@ class CoupledGenerator(nn.Module):
     and what its images are asked for is drawn by the heads.
 
     Args:
-        spatial_size: *spatial of the images.
-        positive: class numbers of domain b.
         width: channels before the last layer; they halve with each doubling of the grid.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        positive: Sequence[int],
-        latent_dim: int,
-        embedding_dim: int,
-        width: int,
-        num_attributes: int = 0,
-    ) -> None:
-        super().__init__()
-        dims, levels = len(spatial_size), doublings(spatial_size)
-        own = min(_OWN_BLOCKS, levels)
-        self.latent_dim, self.spatial_size, self.grid = latent_dim, tuple(spatial_size), first_grid(spatial_size)
-        self.checkpointing = False
-        self.domain_of = DomainOf(positive)
-        self.code = ConditionCode(num_classes, embedding_dim, num_attributes)
-        widths = [width * 2 ** (levels - 1 - level) for level in range(levels)]
-        steps = list(zip(widths, [*widths[1:], channels], strict=True))
+    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int) -> None:
+        super().__init__(shape, latent_dim, embedding_dim)
+        dims, own = shape.spatial_dims, min(_OWN_BLOCKS, shape.levels)
+        self.domain_of = DomainOf(shape.positive)
+        widths = doubling_widths(width, shape.levels)[::-1]
+        steps = list(zip(widths, [*widths[1:], shape.channels], strict=True))
         self.start = nn.Linear(latent_dim, widths[0] * math.prod(self.grid))
         self.trunk = nn.ModuleList([DoublingBlock(dims, *step, latent_dim) for step in steps[:-own]])
         code_dim = latent_dim + self.code.size
@@ -112,7 +95,7 @@ class CoupledGenerator(nn.Module):
         code = torch.cat([z, self.code(condition)], dim=1)
         for block in head:
             features = recompute(self.checkpointing, block, features, code)
-        return torch.tanh(centre_crop(features, self.spatial_size))
+        return self.finished(features)
 
 
 class DoublingBlock(nn.Module):
@@ -124,8 +107,7 @@ class DoublingBlock(nn.Module):
         self.conv = Conv[Conv.CONV, dims](before, after, 3, padding=1)
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
-        doubled = interpolate(torch.relu(self.norm(features, code)), scale_factor=2.0, mode="nearest")
-        return self.conv(doubled)
+        return self.conv(doubled(torch.relu(self.norm(features, code))))
 
 
 class CoupledDiscriminator(nn.Module):
@@ -134,42 +116,28 @@ class CoupledDiscriminator(nn.Module):
     Liu & Tuzel 2016; spectral norm and class projection as in `ProjectionDiscriminator`.
 
     Args:
-        spatial_size: *spatial of the images.
-        positive: class numbers of domain b.
         width: channels of the first layer; they double with each halving of the grid.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        positive: Sequence[int],
-        width: int,
-        num_attributes: int = 0,
-    ) -> None:
+    def __init__(self, shape: ImageShape, width: int) -> None:
         super().__init__()
-        dims, levels = len(spatial_size), doublings(spatial_size)
-        conv = Conv[Conv.CONV, dims]
+        conv = Conv[Conv.CONV, shape.spatial_dims]
         self.checkpointing = False
-        self.domain_of = DomainOf(positive)
-        self.first_a, self.first_b = (spectral_norm(conv(channels, width, 4, stride=2, padding=1)) for _ in range(2))
-        widths = [width * 2**level for level in range(levels)]
+        self.domain_of = DomainOf(shape.positive)
+        self.first_a, self.first_b = (
+            spectral_norm(conv(shape.channels, width, 4, stride=2, padding=1)) for _ in range(2)
+        )
+        widths = doubling_widths(width, shape.levels)
         halving = [conv(before, 2 * before, 4, stride=2, padding=1) for before in widths[:-1]]
         tied = [*halving, conv(widths[-1], widths[-1], 3, padding=1)]
         self.tied = nn.ModuleList([spectral_norm(layer) for layer in tied])
         self.score = spectral_norm(nn.Linear(widths[-1], 1))
-        self.projection = Projection(widths[-1], num_classes, num_attributes)
+        self.projection = Projection(widths[-1], shape)
 
     def forward(self, images: Tensor, condition: Condition) -> Judgement:
         in_b = self.domain_of(condition.required_label()).view(-1, *[1] * (images.ndim - 1))
         features = leaky_relu(torch.where(in_b, self.first_b(images), self.first_a(images)), _SLOPE)
         for layer in self.tied:
-            features = recompute(self.checkpointing, _activated, layer, features)
+            features = recompute(self.checkpointing, activated, layer, features, _SLOPE)
         pooled = features.flatten(2).sum(dim=2)
         return Judgement(logits=self.score(pooled).squeeze(1) + self.projection(pooled, condition))
-
-
-def _activated(layer: nn.Module, features: Tensor) -> Tensor:
-    return leaky_relu(layer(features), _SLOPE)

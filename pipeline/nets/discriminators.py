@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pipeline.nets.conditions import Condition, Judgement, recompute
-from pipeline.nets.sizes import doublings
+from pipeline.nets.sizes import ImageShape, doubling_widths, doublings
 
 _SLOPE = 0.1
 
@@ -25,7 +26,7 @@ class StridedTrunk(nn.Module):
         super().__init__()
         dims, levels = len(spatial_size), doublings(spatial_size)
         conv = Conv[Conv.CONV, dims]
-        widths = [width * 2**level for level in range(levels)]
+        widths = doubling_widths(width, levels)
         layers = [
             spectral_norm(conv(before, after, 4, stride=2, padding=1))
             for before, after in zip([channels, *widths], widths, strict=False)
@@ -36,12 +37,13 @@ class StridedTrunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         for layer in self.layers:
-            images = recompute(self.checkpointing, _activated, layer, images)
+            images = recompute(self.checkpointing, activated, layer, images, _SLOPE)
         return images
 
 
-def _activated(layer: nn.Module, images: Tensor) -> Tensor:
-    return nn.functional.leaky_relu(layer(images), _SLOPE)
+def activated(layer: nn.Module, features: Tensor, slope: float) -> Tensor:
+    """The layer's output behind a leaky rectifier."""
+    return leaky_relu(layer(features), slope)
 
 
 class Projection(nn.Module):
@@ -51,10 +53,11 @@ class Projection(nn.Module):
     Ding et al., "CcGAN: Continuous Conditional Generative Adversarial Networks", ICLR 2021.
     """
 
-    def __init__(self, features: int, num_classes: int, num_attributes: int = 0) -> None:
+    def __init__(self, features: int, shape: ImageShape) -> None:
         super().__init__()
-        self.embedding = spectral_norm(nn.Embedding(num_classes, features))
-        self.attributes = spectral_norm(nn.Linear(num_attributes, features)) if num_attributes else None
+        self.embedding = spectral_norm(nn.Embedding(shape.num_classes, features))
+        attributes = shape.num_attributes
+        self.attributes = spectral_norm(nn.Linear(attributes, features)) if attributes else None
 
     def forward(self, pooled: Tensor, condition: Condition) -> Tensor:
         embedded = self.embedding(condition.required_label())
@@ -69,17 +72,14 @@ class ProjectionDiscriminator(nn.Module):
     Miyato et al., "Spectral Normalization for GANs" and "cGANs with Projection Discriminator", both ICLR 2018.
 
     Args:
-        spatial_size: *spatial of the images.
         width: channels of the first layer; they double with each halving of the grid.
     """
 
-    def __init__(
-        self, *, spatial_size: Sequence[int], channels: int, num_classes: int, width: int, num_attributes: int = 0
-    ) -> None:
+    def __init__(self, shape: ImageShape, width: int) -> None:
         super().__init__()
-        self.trunk = StridedTrunk(spatial_size=spatial_size, channels=channels, width=width)
+        self.trunk = StridedTrunk(spatial_size=shape.spatial_size, channels=shape.channels, width=width)
         self.score = spectral_norm(nn.Linear(self.trunk.features, 1))
-        self.projection = Projection(self.trunk.features, num_classes, num_attributes)
+        self.projection = Projection(self.trunk.features, shape)
 
     def forward(self, images: Tensor, condition: Condition) -> Judgement:
         pooled = self.trunk(images).flatten(2).sum(dim=2)

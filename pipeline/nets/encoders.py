@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.nets.conditions import Condition, ConditionCode, Judgement, recompute
 from pipeline.nets.discriminators import ProjectionDiscriminator
-from pipeline.nets.sizes import doublings
+from pipeline.nets.sizes import ImageShape, doubling_widths
 
 _SLOPE = 0.2
 
@@ -47,35 +46,22 @@ class Encoder(nn.Module):
     The last grid is not pooled: where something lies matters. Class and attributes join it before the linear layer.
 
     Args:
-        spatial_size: *spatial of the images.
         width: channels of the first layer; they double with each halving of the grid.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        latent_dim: int,
-        embedding_dim: int,
-        width: int,
-        num_attributes: int = 0,
-    ) -> None:
+    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int) -> None:
         super().__init__()
-        dims, levels = len(spatial_size), doublings(spatial_size)
-        conv, norm = Conv[Conv.CONV, dims], Norm[Norm.BATCH, dims]
-        widths = [width * 2**level for level in range(levels)]
+        conv, norm = Conv[Conv.CONV, shape.spatial_dims], Norm[Norm.BATCH, shape.spatial_dims]
+        widths = doubling_widths(width, shape.levels)
         self.layers = nn.ModuleList(
             [
                 conv(before, after, 4, stride=2, padding=1)
-                for before, after in zip([channels, *widths], widths, strict=False)
+                for before, after in zip([shape.channels, *widths], widths, strict=False)
             ]
         )
         self.norms = nn.ModuleList([norm(features) for features in widths])
-        self.code = ConditionCode(num_classes, embedding_dim, num_attributes)
-        grid = math.prod(side // 2**levels for side in spatial_size)
-        self.head = nn.Linear(widths[-1] * grid + self.code.size, 2 * latent_dim)
+        self.code = ConditionCode(shape.num_classes, embedding_dim, shape.num_attributes)
+        self.head = nn.Linear(widths[-1] * math.prod(shape.last_grid) + self.code.size, 2 * latent_dim)
         self.latent_dim = latent_dim
         self.checkpointing = False
 

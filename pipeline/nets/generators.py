@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from pipeline.nets.conditions import Condition, ConditionCode, recompute
-from pipeline.nets.sizes import doublings, first_grid
+from pipeline.nets.sizes import ImageShape, doubling_widths
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -33,43 +33,44 @@ class ConditionalBatchNorm(nn.Module):
         return torch.addcmul(shift, normalised, 1 + scale)
 
 
-class ConvGenerator(nn.Module):
+class NoiseGenerator(nn.Module):
+    """What generators share that draw images on ever larger grids, from z beside the condition's code.
+
+    Attributes:
+        code: class and attributes as one vector.
+        grid: the first grid; sides that are not a power of two times it are cropped at the centre.
+    """
+
+    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.latent_dim, self.spatial_size, self.grid = latent_dim, shape.spatial_size, shape.grid
+        self.code = ConditionCode(shape.num_classes, embedding_dim, shape.num_attributes)
+        self.checkpointing = False
+
+    def finished(self, features: Tensor) -> Tensor:
+        """The last layer's values as images in [-1, 1] of the wanted size."""
+        return torch.tanh(centre_crop(features, self.spatial_size))
+
+
+class ConvGenerator(NoiseGenerator):
     """Class-conditional generator of nearest-neighbour doublings and 3 x 3 convolutions, in 2D or 3D.
 
     Class and attributes beside z make the code that feeds the first grid and every norm. Channels halve with each
-    doubling of the grid. Sides that are not a power of two times the first grid are cropped at the centre. (Transposed
-    convolutions would be cheaper, but leave a lattice in small images.)
+    doubling of the grid. (Transposed convolutions would be cheaper, but leave a lattice in small images.)
 
     Args:
-        spatial_size: *spatial of the images.
         width: channels before the last layer.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        latent_dim: int,
-        embedding_dim: int,
-        width: int,
-        num_attributes: int = 0,
-    ) -> None:
-        super().__init__()
-        dims, levels = len(spatial_size), doublings(spatial_size)
-        self.latent_dim = latent_dim
-        self.spatial_size = tuple(spatial_size)
-        self.grid = first_grid(spatial_size)
-        widths = [width * 2 ** (levels - 1 - level) for level in range(levels)]
-        self.code = ConditionCode(num_classes, embedding_dim, num_attributes)
+    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int) -> None:
+        super().__init__(shape, latent_dim, embedding_dim)
+        dims, widths = shape.spatial_dims, doubling_widths(width, shape.levels)[::-1]
         code_dim = latent_dim + self.code.size
-        self.checkpointing = False
         self.start = nn.Linear(code_dim, widths[0] * math.prod(self.grid))
         self.norms = nn.ModuleList([ConditionalBatchNorm(dims, features, code_dim) for features in widths])
         conv = Conv[Conv.CONV, dims]
         self.layers = nn.ModuleList(
-            [conv(before, after, 3, padding=1) for before, after in zip(widths, [*widths[1:], channels], strict=True)]
+            [conv(*step, 3, padding=1) for step in zip(widths, [*widths[1:], shape.channels], strict=True)]
         )
 
     def forward(self, z: Tensor, condition: Condition) -> Tensor:
@@ -77,11 +78,16 @@ class ConvGenerator(nn.Module):
         features = self.start(code).view(len(z), -1, *self.grid)
         for norm, layer in zip(self.norms, self.layers, strict=True):
             features = recompute(self.checkpointing, _doubled, norm, layer, features, code)
-        return torch.tanh(centre_crop(features, self.spatial_size))
+        return self.finished(features)
 
 
 def _doubled(norm: nn.Module, layer: nn.Module, features: Tensor, code: Tensor) -> Tensor:
-    return layer(interpolate(torch.relu(norm(features, code)), scale_factor=2.0, mode="nearest"))
+    return layer(doubled(torch.relu(norm(features, code))))
+
+
+def doubled(features: Tensor) -> Tensor:
+    """Every side of the grid twice as long, by nearest neighbours."""
+    return interpolate(features, scale_factor=2.0, mode="nearest")
 
 
 def centre_crop(images: Tensor, spatial_size: Sequence[int]) -> Tensor:

@@ -12,12 +12,12 @@ from itertools import pairwise
 import torch
 from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, leaky_relu, one_hot, pad
+from torch.nn.functional import leaky_relu, one_hot, pad
 
 from pipeline.nets.conditions import Condition, ConditionCode, Judgement, recompute
 from pipeline.nets.equalised import EqualConv, EqualLinear, MinibatchDeviation, PixelNorm
-from pipeline.nets.generators import centre_crop
-from pipeline.nets.sizes import doublings, first_grid
+from pipeline.nets.generators import centre_crop, doubled
+from pipeline.nets.sizes import ImageShape, doubling_widths
 
 _SLOPE = 0.2
 _LOWEST = -1.0
@@ -33,10 +33,9 @@ class Growing(nn.Module):
 
     growth: Tensor
 
-    def __init__(self, spatial_size: Sequence[int]) -> None:
+    def __init__(self, shape: ImageShape) -> None:
         super().__init__()
-        self.levels, self.spatial_size = doublings(spatial_size), tuple(spatial_size)
-        self.grid = first_grid(spatial_size)
+        self.levels, self.spatial_size, self.grid = shape.levels, shape.spatial_size, shape.grid
         self.register_buffer("growth", torch.tensor(float(self.levels)))
 
     def share(self, level: int) -> Tensor:
@@ -50,31 +49,19 @@ class GrowingGenerator(Growing):
     Equalised weights; pixel norm of the input and after each layer; z and the condition's code enter side by side.
 
     Args:
-        spatial_size: *spatial of the images.
         width: channels at full size; they double with each halving of the grid.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        latent_dim: int,
-        embedding_dim: int,
-        width: int,
-        num_attributes: int = 0,
-    ) -> None:
-        super().__init__(spatial_size)
-        dims = len(self.spatial_size)
+    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int) -> None:
+        super().__init__(shape)
+        dims, widths = shape.spatial_dims, doubling_widths(width, shape.levels + 1)[::-1]
         self.latent_dim = latent_dim
-        self.code = ConditionCode(num_classes, embedding_dim, num_attributes)
-        widths = [width * 2 ** (self.levels - level) for level in range(self.levels + 1)]
+        self.code = ConditionCode(shape.num_classes, embedding_dim, shape.num_attributes)
         self.start = EqualLinear(latent_dim + self.code.size, widths[0] * math.prod(self.grid), gain=math.sqrt(2))
         first = _UpBlock(dims, [widths[0], widths[0]], doubles=False)
         others = [_UpBlock(dims, [before, after, after], doubles=True) for before, after in pairwise(widths)]
         self.blocks = nn.ModuleList([first, *others])
-        self.images = nn.ModuleList(EqualConv(dims, features, channels, 1, gain=1) for features in widths)
+        self.images = nn.ModuleList(EqualConv(dims, features, shape.channels, 1, gain=1) for features in widths)
         self.norm = PixelNorm()
         self.checkpointing = False
 
@@ -86,7 +73,7 @@ class GrowingGenerator(Growing):
         for level, (block, to_image) in enumerate(zip(self.blocks, self.images, strict=True)):
             features = recompute(self.checkpointing, block, features)
             image = torch.tanh(to_image(features)).float()
-            whole = image if whole is None else torch.lerp(_doubled(whole), image, self.share(level))
+            whole = image if whole is None else torch.lerp(doubled(whole), image, self.share(level))
         assert whole is not None
         return centre_crop(whole, self.spatial_size)
 
@@ -98,25 +85,21 @@ class GrowingDiscriminator(Growing):
     smaller than the whole grid is framed in the lowest value, so that its halvings lie where the generator's do.
 
     Args:
-        spatial_size: *spatial of the images.
         width: channels at full size; they double with each halving of the grid.
     """
 
-    def __init__(
-        self, *, spatial_size: Sequence[int], channels: int, num_classes: int, width: int, num_attributes: int = 0
-    ) -> None:
-        super().__init__(spatial_size)
-        dims = len(self.spatial_size)
-        widths = [width * 2 ** (self.levels - level) for level in range(self.levels + 1)]
-        self.images = nn.ModuleList(EqualConv(dims, channels, features, 1) for features in widths)
+    def __init__(self, shape: ImageShape, width: int) -> None:
+        super().__init__(shape)
+        dims, widths = shape.spatial_dims, doubling_widths(width, shape.levels + 1)[::-1]
+        self.images = nn.ModuleList(EqualConv(dims, shape.channels, features, 1) for features in widths)
         self.blocks = nn.ModuleList(_DownBlock(dims, after, before) for before, after in pairwise(widths))
         self.deviation = MinibatchDeviation()
         self.last = EqualConv(dims, widths[0] + 1, widths[0], 3)
         self.dense = EqualLinear(widths[0] * math.prod(self.grid), widths[0], gain=math.sqrt(2))
         self.score = EqualLinear(widths[0], 1)
-        asked = num_classes + num_attributes
+        asked = shape.num_classes + shape.num_attributes
         self.embedding = EqualLinear(asked, widths[0], gain=math.sqrt(asked))
-        self.num_classes, self.num_attributes = num_classes, num_attributes
+        self.num_classes, self.num_attributes = shape.num_classes, shape.num_attributes
         self.halve = Pool[Pool.AVG, dims](2)
         self.checkpointing = False
 
@@ -163,7 +146,7 @@ class _UpBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         if self.doubles:
-            features = _doubled(features)
+            features = doubled(features)
         for layer in self.layers:
             features = self.norm(leaky_relu(layer(features), _SLOPE))
         return features
@@ -181,7 +164,3 @@ class _DownBlock(nn.Module):
         features = leaky_relu(self.first(features), _SLOPE)
         halved: Tensor = self.halve(leaky_relu(self.second(features), _SLOPE))
         return halved
-
-
-def _doubled(features: Tensor) -> Tensor:
-    return interpolate(features, scale_factor=2.0, mode="nearest")

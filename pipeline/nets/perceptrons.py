@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu
 
 from pipeline.nets.conditions import Condition, ConditionCode, Judgement, recompute
+from pipeline.nets.discriminators import activated
+from pipeline.nets.sizes import ImageShape
 
 _UNITS_PER_WIDTH = 64
 _MOST_UNITS = 2048
@@ -33,25 +33,14 @@ class PerceptronGenerator(nn.Module):
     Mirza & Osindero, "Conditional Generative Adversarial Nets", 2014.
 
     Args:
-        spatial_size: *spatial of the images.
         width: sets the hidden layers' units, see `hidden_units`.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        latent_dim: int,
-        embedding_dim: int,
-        width: int,
-        num_attributes: int = 0,
-    ) -> None:
+    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        self.image = (channels, *spatial_size)
-        self.code = ConditionCode(num_classes, embedding_dim, num_attributes)
+        self.image = (shape.channels, *shape.spatial_size)
+        self.code = ConditionCode(shape.num_classes, embedding_dim, shape.num_attributes)
         units = hidden_units(width, math.prod(self.image))
         self.checkpointing = False
         self.hidden = nn.ModuleList([nn.Linear(latent_dim + self.code.size, units), nn.Linear(units, units)])
@@ -60,7 +49,7 @@ class PerceptronGenerator(nn.Module):
     def forward(self, z: Tensor, condition: Condition) -> Tensor:
         features = torch.cat([z, self.code(condition)], dim=1)
         for layer in self.hidden:
-            features = recompute(self.checkpointing, _rectified, layer, features)
+            features = recompute(self.checkpointing, activated, layer, features, 0.0)
         return torch.tanh(self.last(features)).view(-1, *self.image)
 
 
@@ -71,20 +60,11 @@ class PerceptronDiscriminator(nn.Module):
         width: sets the hidden layers' units, see `hidden_units`.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        embedding_dim: int,
-        width: int,
-        num_attributes: int = 0,
-    ) -> None:
+    def __init__(self, shape: ImageShape, embedding_dim: int, width: int) -> None:
         super().__init__()
-        values = channels * math.prod(spatial_size)
+        values = shape.channels * math.prod(shape.spatial_size)
         units = hidden_units(width, values)
-        self.code = ConditionCode(num_classes, embedding_dim, num_attributes)
+        self.code = ConditionCode(shape.num_classes, embedding_dim, shape.num_attributes)
         self.checkpointing = False
         self.hidden = nn.ModuleList([nn.Linear(values + self.code.size, units), nn.Linear(units, units)])
         self.score = nn.Linear(units, 1)
@@ -92,9 +72,5 @@ class PerceptronDiscriminator(nn.Module):
     def forward(self, images: Tensor, condition: Condition) -> Judgement:
         features = torch.cat([images.flatten(1), self.code(condition)], dim=1)
         for layer in self.hidden:
-            features = recompute(self.checkpointing, _rectified, layer, features, _SLOPE)
+            features = recompute(self.checkpointing, activated, layer, features, _SLOPE)
         return Judgement(logits=self.score(features).squeeze(1))
-
-
-def _rectified(layer: nn.Module, features: Tensor, slope: float = 0.0) -> Tensor:
-    return leaky_relu(layer(features), slope)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pipeline.nets.attention import SelfAttention, attended_grid
-from pipeline.nets.conditions import Condition, ConditionCode, Judgement, recompute
+from pipeline.nets.conditions import Condition, Judgement, recompute
 from pipeline.nets.discriminators import Projection
-from pipeline.nets.generators import ConditionalBatchNorm, centre_crop
-from pipeline.nets.sizes import doublings, first_grid
+from pipeline.nets.generators import ConditionalBatchNorm, NoiseGenerator, doubled
+from pipeline.nets.sizes import ImageShape, doubling_widths
 
 
-class ResidualGenerator(nn.Module):
+class ResidualGenerator(NoiseGenerator):
     """z -> first grid -> residual doublings, each norm fed by a code of class, attributes and z -> image.
 
     With `skip_z` z is cut into one piece for the first grid and one for each doubling, the first pieces a number
@@ -29,31 +27,24 @@ class ResidualGenerator(nn.Module):
     alone (Zhang et al., ICML 2019). Self-attention acts once, on the largest grid that `attention_side` lets in.
 
     Args:
-        spatial_size: *spatial of the images.
         width: channels before the last layer; they double with each halving of the grid.
     """
 
     def __init__(
         self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
+        shape: ImageShape,
         latent_dim: int,
         embedding_dim: int,
         width: int,
+        *,
         attention_side: int,
-        skip_z: bool,
-        num_attributes: int = 0,
+        skip_z: bool = False,
     ) -> None:
-        super().__init__()
-        dims, levels = len(spatial_size), doublings(spatial_size)
-        self.latent_dim = latent_dim
-        self.spatial_size, self.grid = tuple(spatial_size), first_grid(spatial_size)
-        self.code = ConditionCode(num_classes, embedding_dim, num_attributes)
+        super().__init__(shape, latent_dim, embedding_dim)
+        dims, levels = shape.spatial_dims, shape.levels
         cut = [len(piece) for piece in torch.arange(latent_dim).tensor_split(levels + 1)]
         self.pieces = cut if skip_z else [latent_dim] + [0] * levels
-        widths = [width * 2 ** (levels - level) for level in range(levels + 1)]
+        widths = doubling_widths(width, levels + 1)[::-1]
         self.start = spectral_norm(nn.Linear(self.pieces[0], widths[0] * math.prod(self.grid)))
         self.blocks = nn.ModuleList(
             _UpBlock(dims, before, after, self.code.size + piece)
@@ -63,8 +54,7 @@ class ResidualGenerator(nn.Module):
         self.attended = attended_grid(grids, attention_side)
         self.attention = None if self.attended is None else SelfAttention(dims, widths[self.attended + 1])
         self.norm = ConditionalBatchNorm(dims, width, self.code.size)
-        self.image = spectral_norm(Conv[Conv.CONV, dims](width, channels, 3, padding=1))
-        self.checkpointing = False
+        self.image = spectral_norm(Conv[Conv.CONV, dims](width, shape.channels, 3, padding=1))
 
     def forward(self, z: Tensor, condition: Condition) -> Tensor:
         code = self.code(condition)
@@ -75,7 +65,7 @@ class ResidualGenerator(nn.Module):
             if self.attention is not None and number == self.attended:
                 features = recompute(self.checkpointing, self.attention, features)
         images = self.image(torch.relu(self.norm(features, code)))
-        return torch.tanh(centre_crop(images, self.spatial_size))
+        return self.finished(images)
 
 
 class TruncatingGenerator(ResidualGenerator):
@@ -103,33 +93,23 @@ class ResidualDiscriminator(nn.Module):
     Zhang et al., ICML 2019; Brock et al., ICLR 2019; Miyato & Koyama, ICLR 2018.
 
     Args:
-        spatial_size: *spatial of the images.
         width: channels at full image size; they double with each halving of the grid.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        width: int,
-        attention_side: int,
-        num_attributes: int = 0,
-    ) -> None:
+    def __init__(self, shape: ImageShape, width: int, *, attention_side: int) -> None:
         super().__init__()
-        dims, levels = len(spatial_size), doublings(spatial_size)
-        widths = [channels, *(width * 2**level for level in range(levels))]
+        dims, levels = shape.spatial_dims, shape.levels
+        widths = [shape.channels, *doubling_widths(width, levels)]
         blocks = [
             _DownBlock(dims, before, after, shrinks=True, first=number == 0)
             for number, (before, after) in enumerate(pairwise(widths))
         ]
         self.blocks = nn.ModuleList([*blocks, _DownBlock(dims, widths[-1], widths[-1], shrinks=False)])
-        grids = [[side >> level for side in spatial_size] for level in range(1, levels + 1)]
+        grids = [[side >> level for side in shape.spatial_size] for level in range(1, levels + 1)]
         self.attended = attended_grid(grids, attention_side)
         self.attention = None if self.attended is None else SelfAttention(dims, widths[self.attended + 1])
         self.score = spectral_norm(nn.Linear(widths[-1], 1))
-        self.projection = Projection(widths[-1], num_classes, num_attributes)
+        self.projection = Projection(widths[-1], shape)
         self.checkpointing = False
 
     def forward(self, images: Tensor, condition: Condition) -> Judgement:
@@ -156,9 +136,9 @@ class _UpBlock(nn.Module):
         self.shortcut = _conv(dims, before, after, 1)
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
-        inner = self.first(_doubled(torch.relu(self.norms[0](features, code))))
+        inner = self.first(doubled(torch.relu(self.norms[0](features, code))))
         inner = self.second(torch.relu(self.norms[1](inner, code)))
-        return inner + _doubled(self.shortcut(features))
+        return inner + doubled(self.shortcut(features))
 
 
 class _DownBlock(nn.Module):
@@ -182,7 +162,3 @@ def _conv(dims: int, before: int, after: int, kernel: int) -> Any:
     nn.init.orthogonal_(layer.weight)
     nn.init.zeros_(layer.bias)
     return spectral_norm(layer)
-
-
-def _doubled(features: Tensor) -> Tensor:
-    return interpolate(features, scale_factor=2.0, mode="nearest")

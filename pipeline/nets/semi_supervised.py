@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from pipeline.nets.conditions import Condition, Judgement
 from pipeline.nets.discriminators import ProjectionDiscriminator, StridedTrunk
+from pipeline.nets.sizes import ImageShape
 
 
 class ClassifyingDiscriminator(nn.Module):
@@ -21,10 +22,10 @@ class ClassifyingDiscriminator(nn.Module):
     are l, its feature is the last grid [B, features, *grid]. The condition is not read: labels need not be known.
     """
 
-    def __init__(self, *, spatial_size: Sequence[int], channels: int, num_classes: int, width: int) -> None:
+    def __init__(self, shape: ImageShape, width: int) -> None:
         super().__init__()
-        self.trunk = StridedTrunk(spatial_size=spatial_size, channels=channels, width=width)
-        self.classify = spectral_norm(nn.Linear(self.trunk.features, num_classes))
+        self.trunk = StridedTrunk(spatial_size=shape.spatial_size, channels=shape.channels, width=width)
+        self.classify = spectral_norm(nn.Linear(self.trunk.features, shape.num_classes))
 
     def forward(self, images: Tensor, condition: Condition) -> Judgement:
         del condition
@@ -40,10 +41,10 @@ class PseudoLabellingDiscriminator(ProjectionDiscriminator):
     "High-Fidelity Image Generation With Fewer Labels", ICML 2019, section 3.2).
     """
 
-    def __init__(self, *, spatial_size: Sequence[int], channels: int, num_classes: int, width: int) -> None:
-        super().__init__(spatial_size=spatial_size, channels=channels, num_classes=num_classes, width=width)
-        self.quarters = quarter_turns(spatial_size)
-        self.classify = spectral_norm(nn.Linear(self.trunk.features, num_classes))
+    def __init__(self, shape: ImageShape, width: int) -> None:
+        super().__init__(shape, width)
+        self.quarters = quarter_turns(shape.spatial_size)
+        self.classify = spectral_norm(nn.Linear(self.trunk.features, shape.num_classes))
         self.rotation = spectral_norm(nn.Linear(self.trunk.features, len(self.quarters)))
 
     def forward(self, images: Tensor, condition: Condition) -> Judgement:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, leaky_relu, pad
+from torch.nn.functional import leaky_relu, pad
 
-from pipeline.nets.conditions import Condition, ConditionCode, recompute
-from pipeline.nets.generators import centre_crop
-from pipeline.nets.sizes import doublings, first_grid
+from pipeline.nets.conditions import Condition, recompute
+from pipeline.nets.generators import NoiseGenerator, doubled
+from pipeline.nets.sizes import ImageShape, doubling_widths
 
 _SLOPE = 0.2
 
@@ -48,12 +47,12 @@ class SpadeBlock(nn.Module):
         self.conv, self.shortcut = conv(before, after, 3, padding=1), conv(before, after, 1, bias=False)
 
     def forward(self, features: Tensor, mask: Tensor, code: Tensor) -> Tensor:
-        doubled = interpolate(features, scale_factor=2.0, mode="nearest")
-        change: Tensor = self.conv(leaky_relu(self.spade(doubled, mask, code), _SLOPE))
-        return change + self.shortcut(doubled)
+        larger = doubled(features)
+        change: Tensor = self.conv(leaky_relu(self.spade(larger, mask, code), _SLOPE))
+        return change + self.shortcut(larger)
 
 
-class SpadeGenerator(nn.Module):
+class SpadeGenerator(NoiseGenerator):
     """(z, condition) -> image [B, C, *spatial] in [-1, 1]: the mask says where, z says in which style.
 
     Park et al., "Semantic Image Synthesis with Spatially-Adaptive Normalization", CVPR 2019. z, class and attributes
@@ -61,39 +60,24 @@ class SpadeGenerator(nn.Module):
     that a small lesion fades but is not lost.
 
     Args:
-        spatial_size: *spatial of the images.
         width: channels of the last block's input; they double with each halving of the grid.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        latent_dim: int,
-        embedding_dim: int,
-        width: int,
-        num_attributes: int = 0,
-    ) -> None:
-        super().__init__()
-        dims, levels = len(spatial_size), doublings(spatial_size)
-        self.latent_dim, self.spatial_size, self.grid = latent_dim, tuple(spatial_size), first_grid(spatial_size)
-        self.checkpointing = False
-        self.code = ConditionCode(num_classes, embedding_dim, num_attributes)
-        widths = [width * 2 ** (levels - 1 - level) for level in range(levels)]
+    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int) -> None:
+        super().__init__(shape, latent_dim, embedding_dim)
+        dims, widths = shape.spatial_dims, doubling_widths(width, shape.levels)[::-1]
         steps = zip(widths, [*widths[1:], max(width // 2, 1)], strict=True)
         self.start = nn.Linear(latent_dim + self.code.size, widths[0] * math.prod(self.grid))
         self.blocks = nn.ModuleList([SpadeBlock(dims, *step, self.code.size, hidden=width) for step in steps])
         self.halved = Pool[Pool.AVG, dims](2)
-        self.last = Conv[Conv.CONV, dims](max(width // 2, 1), channels, 3, padding=1)
+        self.last = Conv[Conv.CONV, dims](max(width // 2, 1), shape.channels, 3, padding=1)
 
     def forward(self, z: Tensor, condition: Condition) -> Tensor:
         code = self.code(condition)
         features = self.start(torch.cat([z, code], dim=1)).view(len(z), -1, *self.grid)
         for block, mask in zip(self.blocks, self.masks(condition.required_mask()), strict=True):
             features = recompute(self.checkpointing, block, features, mask, code)
-        return torch.tanh(centre_crop(self.last(leaky_relu(features, _SLOPE)), self.spatial_size))
+        return self.finished(self.last(leaky_relu(features, _SLOPE)))
 
     def masks(self, mask: Tensor) -> list[Tensor]:
         """The mask on the blocks' grids, the smallest first; what the last crop takes away is background."""

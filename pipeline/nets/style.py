@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate, leaky_relu, one_hot
 from pipeline.nets.conditions import Condition, Judgement, recompute
 from pipeline.nets.equalised import EqualConv, EqualLinear, MinibatchDeviation, PixelNorm
 from pipeline.nets.generators import centre_crop
-from pipeline.nets.sizes import doublings, first_grid
+from pipeline.nets.sizes import ImageShape, doubling_widths
 
 _SLOPE = 0.2
 _MAPPING_RATE = 0.01
@@ -40,11 +40,11 @@ def resized(features: Tensor, factor: float) -> Tensor:
 class EqualCode(nn.Module):
     """Class and attributes through one equalised linear layer: [B, size], of unit variance at first."""
 
-    def __init__(self, num_classes: int, num_attributes: int, size: int) -> None:
+    def __init__(self, shape: ImageShape, size: int) -> None:
         super().__init__()
-        self.num_classes, self.num_attributes = num_classes, num_attributes
-        inputs = num_classes + num_attributes
-        self.linear = EqualLinear(inputs, size, gain=math.sqrt(inputs / (1 + num_attributes)))
+        self.num_classes, self.num_attributes = shape.num_classes, shape.num_attributes
+        inputs = self.num_classes + self.num_attributes
+        self.linear = EqualLinear(inputs, size, gain=math.sqrt(inputs / (1 + self.num_attributes)))
 
     def forward(self, condition: Condition) -> Tensor:
         facts = one_hot(condition.required_label(), self.num_classes).float()
@@ -59,11 +59,9 @@ class EqualCode(nn.Module):
 class Mapping(nn.Module):
     """z [B, latent_dim], normalised, and the condition's code -> style w [B, latent_dim]."""
 
-    def __init__(
-        self, latent_dim: int, num_classes: int, num_attributes: int, embedding_dim: int, num_layers: int
-    ) -> None:
+    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, num_layers: int) -> None:
         super().__init__()
-        self.code = EqualCode(num_classes, num_attributes, embedding_dim)
+        self.code = EqualCode(shape, embedding_dim)
         self.norm = PixelNorm()
         inputs = [latent_dim + embedding_dim, *[latent_dim] * (num_layers - 1)]
         self.layers = nn.ModuleList(
@@ -166,7 +164,6 @@ class StyleGenerator(nn.Module):
     function of z and the condition. Sides that are not a power of two times the first grid are cropped at the centre.
 
     Args:
-        spatial_size: *spatial of the images.
         width: channels at full image size; they double with each halving of the grid, but for the last.
         num_layers: of the mapping.
 
@@ -175,31 +172,19 @@ class StyleGenerator(nn.Module):
         draws: random numbers for the training's noise; None = the buffers'.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        latent_dim: int,
-        embedding_dim: int,
-        width: int,
-        num_layers: int,
-        num_attributes: int = 0,
-    ) -> None:
+    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int, *, num_layers: int) -> None:
         super().__init__()
-        dims, levels = len(spatial_size), doublings(spatial_size)
-        self.latent_dim, self.spatial_size = latent_dim, tuple(spatial_size)
+        dims, levels, grid = shape.spatial_dims, shape.levels, shape.grid
+        self.latent_dim, self.spatial_size = latent_dim, shape.spatial_size
         self.num_styles = 2 * levels + 2
         self.checkpointing = False
         self.draws: Normal | None = None
-        grid = first_grid(spatial_size)
         widths = [width * 2 ** min(levels - level, levels - 1) for level in range(levels + 1)]
-        self.mapping = Mapping(latent_dim, num_classes, num_attributes, embedding_dim, num_layers)
+        self.mapping = Mapping(shape, latent_dim, embedding_dim, num_layers)
         self.start = nn.Parameter(torch.randn(widths[0], *grid))
         self.levels = nn.ModuleList(
             [
-                StyleLevel(dims, widths[max(level - 1, 0)], widths[level], channels, latent_dim, first=level == 0)
+                StyleLevel(dims, widths[max(level - 1, 0)], widths[level], shape.channels, latent_dim, first=level == 0)
                 for level in range(levels + 1)
             ]
         )
@@ -275,21 +260,17 @@ class StyleDiscriminator(nn.Module):
         width: channels at full image size; they double with each halving of the grid.
     """
 
-    def __init__(
-        self, *, spatial_size: Sequence[int], channels: int, num_classes: int, width: int, num_attributes: int = 0
-    ) -> None:
+    def __init__(self, shape: ImageShape, width: int) -> None:
         super().__init__()
-        dims, levels = len(spatial_size), doublings(spatial_size)
-        widths = [width * 2**level for level in range(levels + 1)]
-        grid = [side // 2**levels for side in spatial_size]
+        dims, widths = shape.spatial_dims, doubling_widths(width, shape.levels + 1)
         self.checkpointing = False
-        self.from_image = EqualConv(dims, channels, width, 1)
+        self.from_image = EqualConv(dims, shape.channels, width, 1)
         self.blocks = nn.ModuleList([ResidualBlock(dims, before, after) for before, after in pairwise(widths)])
         self.deviation = MinibatchDeviation()
         self.last = EqualConv(dims, widths[-1] + 1, widths[-1], 3)
-        self.linear = EqualLinear(widths[-1] * math.prod(grid), widths[-1], gain=math.sqrt(2))
+        self.linear = EqualLinear(widths[-1] * math.prod(shape.last_grid), widths[-1], gain=math.sqrt(2))
         self.score = EqualLinear(widths[-1], 1)
-        self.code = EqualCode(num_classes, num_attributes, widths[-1])
+        self.code = EqualCode(shape, widths[-1])
 
     def forward(self, images: Tensor, condition: Condition) -> Judgement:
         features = leaky_relu(self.from_image(images), _SLOPE)

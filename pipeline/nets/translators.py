@@ -9,13 +9,14 @@ from itertools import pairwise
 import torch
 from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, leaky_relu
+from torch.nn.functional import leaky_relu
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pipeline.nets.conditions import Condition, ConditionCode, Judgement, recompute
 from pipeline.nets.coupled import DomainOf, by_domain, rows_of
-from pipeline.nets.generators import centre_crop
-from pipeline.nets.sizes import doublings
+from pipeline.nets.discriminators import activated
+from pipeline.nets.generators import NoiseGenerator, centre_crop, doubled
+from pipeline.nets.sizes import ImageShape, doubling_widths
 
 _SLOPE = 0.2
 _BLOCKS = 4
@@ -59,16 +60,15 @@ class ResidualTranslator(nn.Module):
         width: channels at full size; they double with each halving.
     """
 
-    def __init__(
-        self, *, spatial_size: Sequence[int], channels: int, num_classes: int, embedding_dim: int, width: int
-    ) -> None:
+    def __init__(self, shape: ImageShape, embedding_dim: int, width: int) -> None:
         super().__init__()
-        dims, halvings = len(spatial_size), 2 if min(spatial_size) >= _LARGE_SIDE else 1
+        dims, channels = shape.spatial_dims, shape.channels
+        halvings = 2 if min(shape.spatial_size) >= _LARGE_SIDE else 1
         kernel = 7 if dims == 2 else 3  # 7 x 7 x 7 would cost more than all else
         conv = Conv[Conv.CONV, dims]
         self.checkpointing = False
-        self.code = ConditionCode(num_classes, embedding_dim)
-        widths = [width * 2**level for level in range(halvings + 1)]
+        self.code = ConditionCode(shape.num_classes, embedding_dim)
+        widths = doubling_widths(width, halvings + 1)
         steps, size = list(pairwise(widths)), self.code.size
         self.first = conv(channels, width, kernel, padding=kernel // 2)
         self.down = nn.ModuleList([NormedConv(dims, before, after, size, stride=2) for before, after in steps])
@@ -108,8 +108,7 @@ def _activated(layer: nn.Module, features: Tensor, code: Tensor) -> Tensor:
 
 
 def _doubled(layer: nn.Module, features: Tensor, size: Sequence[int], code: Tensor) -> Tensor:
-    doubled = interpolate(features, scale_factor=2.0, mode="nearest")
-    return torch.relu(layer(centre_crop(doubled, size), code))
+    return torch.relu(layer(centre_crop(doubled(features), size), code))
 
 
 class DomainTranslators(nn.Module):
@@ -119,16 +118,13 @@ class DomainTranslators(nn.Module):
     has one translation.
 
     Args:
-        positive: class numbers of domain b.
         latent_dim: size of the z that callers give; nothing depends on it.
     """
 
-    def __init__(
-        self, to_a: ResidualTranslator, to_b: ResidualTranslator, positive: Sequence[int], latent_dim: int
-    ) -> None:
+    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int) -> None:
         super().__init__()
-        self.to_a, self.to_b, self.latent_dim = to_a, to_b, latent_dim
-        self.domain_of = DomainOf(positive)
+        self.to_a, self.to_b = (ResidualTranslator(shape, embedding_dim, width) for _ in range(2))
+        self.latent_dim, self.domain_of = latent_dim, DomainOf(shape.positive)
 
     def forward(self, z: Tensor, condition: Condition) -> Tensor:
         source = condition.required_source()
@@ -139,7 +135,7 @@ class DomainTranslators(nn.Module):
         return by_domain(self.domain_of(condition.required_label()), translated(self.to_a), translated(self.to_b))
 
 
-class UNetGenerator(nn.Module):
+class UNetGenerator(NoiseGenerator):
     """(z, condition) -> image [B, C, *spatial] in [-1, 1] drawn on the condition's mask, in 2D or 3D.
 
     The U-Net of Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017. Where they
@@ -150,31 +146,16 @@ class UNetGenerator(nn.Module):
         width: channels at full size; they double with each halving.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        latent_dim: int,
-        embedding_dim: int,
-        width: int,
-        num_attributes: int = 0,
-    ) -> None:
-        super().__init__()
-        dims, levels = len(spatial_size), doublings(spatial_size)
-        conv = Conv[Conv.CONV, dims]
-        self.checkpointing = False
-        self.latent_dim = latent_dim
-        self.code = ConditionCode(num_classes, embedding_dim, num_attributes)
-        widths = [width * 2**level for level in range(levels + 1)]
+    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int) -> None:
+        super().__init__(shape, latent_dim, embedding_dim)
+        dims, conv = shape.spatial_dims, Conv[Conv.CONV, shape.spatial_dims]
+        widths = doubling_widths(width, shape.levels + 1)
         steps, size = list(pairwise(widths)), self.code.size
-        grid = [-(-side // 2**levels) for side in spatial_size]
         self.first, self.label = conv(1, width, 3, padding=1), nn.Linear(size, width)
         self.down = nn.ModuleList([NormedConv(dims, before, after, size, stride=2) for before, after in steps])
-        self.noise = nn.Linear(latent_dim, widths[-1] * math.prod(grid))
+        self.noise = nn.Linear(latent_dim, widths[-1] * math.prod(self.grid))
         self.up = nn.ModuleList([NormedConv(dims, after + before, before, size) for before, after in reversed(steps)])
-        self.last = conv(width, channels, 3, padding=1)
+        self.last = conv(width, shape.channels, 3, padding=1)
 
     def forward(self, z: Tensor, condition: Condition) -> Tensor:
         mask, code = condition.required_mask(), self.code(condition)
@@ -186,12 +167,12 @@ class UNetGenerator(nn.Module):
         features = features + self.noise(z).view_as(features)
         for layer, skip in zip(self.up, reversed(skips), strict=True):
             features = recompute(self.checkpointing, _joined, layer, features, skip, code)
-        return torch.tanh(self.last(torch.relu(features)))
+        return self.finished(self.last(torch.relu(features)))
 
 
 def _joined(layer: nn.Module, features: Tensor, skip: Tensor, code: Tensor) -> Tensor:
-    doubled = centre_crop(interpolate(features, scale_factor=2.0, mode="nearest"), skip.shape[2:])
-    return layer(torch.relu(torch.cat([doubled, skip], dim=1)), code)
+    larger = centre_crop(doubled(features), skip.shape[2:])
+    return layer(torch.relu(torch.cat([larger, skip], dim=1)), code)
 
 
 class PatchDiscriminator(nn.Module):
@@ -206,37 +187,28 @@ class PatchDiscriminator(nn.Module):
         masked: the condition's mask is seen beside the image.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_size: Sequence[int],
-        channels: int,
-        num_classes: int,
-        width: int,
-        num_attributes: int = 0,
-        masked: bool = False,
-    ) -> None:
+    def __init__(self, shape: ImageShape, width: int, *, masked: bool = False) -> None:
         super().__init__()
-        dims, halvings = len(spatial_size), min(max(doublings(spatial_size) - 1, 1), 3)
-        conv = Conv[Conv.CONV, dims]
+        conv = Conv[Conv.CONV, shape.spatial_dims]
         self.masked, self.checkpointing = masked, False
-        widths = [width * 2**level for level in range(halvings)]
+        widths = doubling_widths(width, min(max(shape.levels - 1, 1), 3))
         layers = [
             conv(before, after, 4, stride=2, padding=1)
-            for before, after in zip([channels + masked, *widths], widths, strict=False)
+            for before, after in zip([shape.channels + masked, *widths], widths, strict=False)
         ]
         layers.append(conv(widths[-1], widths[-1], 3, padding=1))
         self.layers = nn.ModuleList([spectral_norm(layer) for layer in layers])
         self.score = nn.Linear(widths[-1], 1)
-        self.embedding = nn.Embedding(num_classes, widths[-1])
+        self.embedding = nn.Embedding(shape.num_classes, widths[-1])
         nn.init.normal_(self.embedding.weight, std=0.02)
-        self.attributes = nn.Linear(num_attributes, widths[-1]) if num_attributes else None
+        attributes = shape.num_attributes
+        self.attributes = nn.Linear(attributes, widths[-1]) if attributes else None
 
     def forward(self, images: Tensor, condition: Condition) -> Judgement:
         seen = torch.cat([images, 2 * condition.required_mask() - 1], dim=1) if self.masked else images
         features = []
         for layer in self.layers:
-            seen = recompute(self.checkpointing, _leaky, layer, seen)
+            seen = recompute(self.checkpointing, activated, layer, seen, _SLOPE)
             features.append(seen)
         direction = self.embedding(condition.required_label())
         if self.attributes is not None:
@@ -246,21 +218,13 @@ class PatchDiscriminator(nn.Module):
         return Judgement(logits=logits, features=tuple(features))
 
 
-def _leaky(layer: nn.Module, images: Tensor) -> Tensor:
-    return leaky_relu(layer(images), _SLOPE)
-
-
 class DomainDiscriminators(nn.Module):
-    """A discriminator a domain: `of_a`, `of_b`. Called as one, it judges each image by that of its class's domain.
+    """A discriminator a domain: `of_a`, `of_b`. Called as one, it judges each image by that of its class's domain."""
 
-    Args:
-        positive: class numbers of domain b.
-    """
-
-    def __init__(self, of_a: PatchDiscriminator, of_b: PatchDiscriminator, positive: Sequence[int]) -> None:
+    def __init__(self, shape: ImageShape, width: int) -> None:
         super().__init__()
-        self.of_a, self.of_b = of_a, of_b
-        self.domain_of = DomainOf(positive)
+        self.of_a, self.of_b = (PatchDiscriminator(shape, width) for _ in range(2))
+        self.domain_of = DomainOf(shape.positive)
 
     def forward(self, images: Tensor, condition: Condition) -> Judgement:
         def logits(judge: nn.Module) -> Callable[[Tensor], Tensor]:

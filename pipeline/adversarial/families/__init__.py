@@ -1,53 +1,30 @@
-"""The table of GAN families: one file and one line each."""
+"""The table of GAN families: one file each. A file is found by its name and imported when it is asked for."""
 
 from __future__ import annotations
 
-from pipeline.adversarial.families import (
-    biggan,
-    cgan,
-    cogan,
-    cyclegan,
-    dcgan,
-    gan,
-    pix2pix,
-    progan,
-    s3gan,
-    sagan,
-    sngan,
-    spade,
-    ssgan,
-    stylegan2,
-    vae,
-    vae_gan,
-    wgan,
-    wgan_gp,
-)
-from pipeline.adversarial.recipe import Family
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.adversarial.family import Family
+from pipeline.config.families import family_module, family_names
 from pipeline.config.gan import GanConfig
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        gan.FAMILY,
-        dcgan.FAMILY,
-        cgan.FAMILY,
-        wgan.FAMILY,
-        wgan_gp.FAMILY,
-        sngan.FAMILY,
-        sagan.FAMILY,
-        biggan.FAMILY,
-        progan.FAMILY,
-        stylegan2.FAMILY,
-        cyclegan.FAMILY,
-        cogan.FAMILY,
-        pix2pix.FAMILY,
-        spade.FAMILY,
-        vae.FAMILY,
-        vae_gan.FAMILY,
-        ssgan.FAMILY,
-        s3gan.FAMILY,
-    )
-}
+
+class _Table(Mapping[str, Family[Any]]):
+    """Family by name, in the alphabet's order."""
+
+    def __getitem__(self, name: str) -> Family[Any]:
+        family: Family[Any] = family_module(name).FAMILY
+        return family
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(family_names())
+
+    def __len__(self) -> int:
+        return len(family_names())
+
+
+FAMILIES: Mapping[str, Family[Any]] = _Table()
 
 
 def learns_from_pool(config: GanConfig) -> bool:

@@ -2,62 +2,47 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal
 
+from pydantic import Field
+
+from pipeline.adversarial.family import Family, Nets, player_pair
+from pipeline.adversarial.objectives import HINGE
 from pipeline.adversarial.orthogonality import orthogonality
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
-from pipeline.adversarial.terms import hinge_discriminator, hinge_generator
-from pipeline.adversarial.turns import NoiseTurn
-from pipeline.config.families import BigganConfig
+from pipeline.adversarial.recipe import Recipe, Weighted
+from pipeline.config.gan import GanConfig, Rate, Weight
 from pipeline.nets.residual import ResidualDiscriminator, TruncatingGenerator, residual_width
+from pipeline.nets.sizes import ImageShape
 
 
-def nets(config: BigganConfig, shape: ImageShape) -> dict[str, nn.Module]:
-    generator = TruncatingGenerator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=residual_width(config.generator_width),
-        attention_side=config.attention_side,
-        skip_z=True,
-    )
-    discriminator = ResidualDiscriminator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        width=residual_width(config.discriminator_width),
-        attention_side=config.attention_side,
-    )
-    return {"generator": generator, "discriminator": discriminator}
+class BigganConfig(GanConfig):
+    """`attention_side`: as sagan's; `orthogonal`: weight of the generator's orthogonality."""
+
+    family: Literal["biggan"] = "biggan"
+    generator_lr: Rate = 2e-4
+    discriminator_lr: Rate = 4e-4
+    attention_side: int = Field(16, ge=4)
+    orthogonal: Weight = 1e-4
+
+
+def nets(config: BigganConfig, shape: ImageShape) -> Nets:
+    side, latent_dim, width = config.attention_side, config.latent_dim, residual_width(config.generator_width)
+    judging = residual_width(config.discriminator_width)
+    return {
+        "generator": TruncatingGenerator(
+            shape, latent_dim, config.embedding_dim, width, attention_side=side, skip_z=True
+        ),
+        "discriminator": ResidualDiscriminator(shape, judging, attention_side=side),
+    }
 
 
 def recipe(config: BigganConfig) -> Recipe:
-    discriminator = Player(
-        "discriminator",
-        trains=("discriminator",),
-        terms=(Weighted("hinge", hinge_discriminator),),
-        optimizer=OptimizerSettings(config.discriminator_lr),
-    )
-    generator = Player(
-        "generator",
-        trains=("generator",),
-        terms=(
-            Weighted("hinge", hinge_generator),
-            Weighted("orthogonality", orthogonality, config.orthogonal),
-        ),
-        optimizer=OptimizerSettings(config.generator_lr),
-    )
-    return Recipe(players=(discriminator, generator), turn=NoiseTurn)
+    orthogonal = Weighted("orthogonality", orthogonality, config.orthogonal)
+    return Recipe(player_pair(config, HINGE, generator=[orthogonal]))
 
 
 FAMILY = Family(
-    name="biggan",
-    dimensions=(2, 3),
-    conditions=("class", "attributes"),
+    BigganConfig,
     source="Brock et al., Large Scale GAN Training for High Fidelity Natural Image Synthesis, ICLR 2019",
     nets=nets,
     recipe=recipe,

@@ -2,62 +2,41 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal
 
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
-from pipeline.adversarial.terms import class_of_fake, class_of_real, logistic_discriminator, non_saturating_generator
-from pipeline.adversarial.turns import NoiseTurn
-from pipeline.config.families import CganConfig
+from pipeline.adversarial.family import Family, Nets, conv_generator, player_pair
+from pipeline.adversarial.objectives import NON_SATURATING
+from pipeline.adversarial.recipe import Recipe, Weighted
+from pipeline.adversarial.terms import class_of_fake, class_of_real
+from pipeline.config.gan import GanConfig
 from pipeline.nets.classic import StridedDiscriminator
-from pipeline.nets.generators import ConvGenerator
-
-_BETAS = (0.0, 0.9)
+from pipeline.nets.sizes import ImageShape
 
 
-def nets(config: CganConfig, shape: ImageShape) -> dict[str, nn.Module]:
-    generator = ConvGenerator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=config.generator_width,
-    )
-    discriminator = StridedDiscriminator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        width=config.discriminator_width,
-        norm="layer",
-        conditioning=config.conditioning,
-    )
-    return {"generator": generator, "discriminator": discriminator}
+class CganConfig(GanConfig):
+    """`conditioning`: how the discriminator learns what the image shall be."""
+
+    family: Literal["cgan"] = "cgan"
+    conditioning: Literal["concat", "projection", "auxiliary"] = "concat"
+
+
+def nets(config: CganConfig, shape: ImageShape) -> Nets:
+    width, way = config.discriminator_width, config.conditioning
+    return {
+        "generator": conv_generator(config, shape),
+        "discriminator": StridedDiscriminator(shape, width, norm="layer", conditioning=way),
+    }
 
 
 def recipe(config: CganConfig) -> Recipe:
+    if config.conditioning != "auxiliary":
+        return Recipe(player_pair(config, NON_SATURATING))
     real, fake = Weighted("class_of_real", class_of_real), Weighted("class_of_fake", class_of_fake)
-    auxiliary = config.conditioning == "auxiliary"
-    discriminator = Player(
-        "discriminator",
-        trains=("discriminator",),
-        terms=(Weighted("logistic", logistic_discriminator), *((real, fake) if auxiliary else ())),
-        optimizer=OptimizerSettings(config.discriminator_lr, _BETAS),
-    )
-    generator = Player(
-        "generator",
-        trains=("generator",),
-        terms=(Weighted("non_saturating", non_saturating_generator), *((fake,) if auxiliary else ())),
-        optimizer=OptimizerSettings(config.generator_lr, _BETAS),
-    )
-    return Recipe(players=(discriminator, generator), turn=NoiseTurn)
+    return Recipe(player_pair(config, NON_SATURATING, [real, fake], [fake]))
 
 
 FAMILY = Family(
-    name="cgan",
-    dimensions=(2, 3),
-    conditions=("class", "attributes"),
+    CganConfig,
     source="Mirza & Osindero, Conditional GANs, 2014; Miyato & Koyama, ICLR 2018; Odena et al., AC-GAN, ICML 2017",
     nets=nets,
     recipe=recipe,

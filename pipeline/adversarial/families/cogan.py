@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
-from torch import nn
-
-from pipeline.adversarial.coupling import DOMAINS, CoupledTurn, domain_b
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
-from pipeline.adversarial.terms import hinge_discriminator, hinge_generator
-from pipeline.config.families import CoganConfig
+from pipeline.adversarial.coupling import DOMAINS, CoupledTurn, two_domains
+from pipeline.adversarial.family import Family, Nets, player_pair
+from pipeline.adversarial.objectives import HINGE
+from pipeline.adversarial.recipe import Recipe
+from pipeline.config.gan import GanConfig
 from pipeline.nets.coupled import CoupledDiscriminator, CoupledGenerator
+from pipeline.nets.sizes import ImageShape
 
 
-def nets(config: CoganConfig, shape: ImageShape) -> dict[str, nn.Module]:
-    size: dict[str, Any] = {
-        "spatial_size": shape.spatial_size,
-        "channels": shape.channels,
-        "num_classes": shape.num_classes,
-        "num_attributes": shape.num_attributes,
-        "positive": domain_b(shape),
+class CoganConfig(GanConfig):
+    family: Literal["cogan"] = "cogan"
+
+
+def nets(config: CoganConfig, shape: ImageShape) -> Nets:
+    shape = two_domains(shape)
+    return {
+        "generator": CoupledGenerator(shape, config.latent_dim, config.embedding_dim, config.generator_width),
+        "discriminator": CoupledDiscriminator(shape, config.discriminator_width),
     }
-    generator = CoupledGenerator(
-        **size, latent_dim=config.latent_dim, embedding_dim=config.embedding_dim, width=config.generator_width
-    )
-    return {"generator": generator, "discriminator": CoupledDiscriminator(**size, width=config.discriminator_width)}
 
 
 def recipe(config: CoganConfig) -> Recipe:
     # the weight 2 makes a sum over both domains of a mean over them
-    discriminator = Player(
-        "discriminator",
-        trains=("discriminator",),
-        terms=(Weighted("hinge", hinge_discriminator, 2.0),),
-        optimizer=OptimizerSettings(config.discriminator_lr),
-    )
-    generator = Player(
-        "generator",
-        trains=("generator",),
-        terms=(Weighted("hinge", hinge_generator, 2.0),),
-        optimizer=OptimizerSettings(config.generator_lr),
-    )
-    return Recipe(players=(discriminator, generator), turn=CoupledTurn, streams=DOMAINS)
+    return Recipe(player_pair(config, HINGE.weighted(2.0, 2.0)), CoupledTurn, streams=DOMAINS)
 
 
 FAMILY = Family(
-    name="cogan",
-    dimensions=(2, 3),
-    conditions=("class", "attributes"),
+    CoganConfig,
     source="Liu & Tuzel, Coupled Generative Adversarial Networks, NeurIPS 2016, with hinge loss and spectral norm",
     nets=nets,
     recipe=recipe,

@@ -2,68 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
-from torch import nn
+from pydantic import Field
 
-from pipeline.adversarial.coupling import DOMAINS, domain_b
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
-from pipeline.adversarial.terms import least_squares_discriminator, least_squares_generator
+from pipeline.adversarial.coupling import DOMAINS, two_domains
+from pipeline.adversarial.family import Family, Nets, player_pair
+from pipeline.adversarial.objectives import LEAST_SQUARES
+from pipeline.adversarial.recipe import Recipe, Weighted
 from pipeline.adversarial.translation import CycleTurn, ImageBuffer, cycle_error, identity_error
-from pipeline.config.families import CycleganConfig
-from pipeline.nets.translators import DomainDiscriminators, DomainTranslators, PatchDiscriminator, ResidualTranslator
+from pipeline.config.augment import AugmentConfig
+from pipeline.config.gan import GanConfig, Rate, Weight
+from pipeline.nets.sizes import ImageShape
+from pipeline.nets.translators import DomainDiscriminators, DomainTranslators
 
 
-def nets(config: CycleganConfig, shape: ImageShape) -> dict[str, nn.Module]:
-    positive = domain_b(shape)
-    size: dict[str, Any] = {
-        "spatial_size": shape.spatial_size,
-        "channels": shape.channels,
-        "num_classes": shape.num_classes,
-    }
+class CycleganConfig(GanConfig):
+    """`buffer`: how many older translations the discriminators are shown again.
 
-    def translator() -> ResidualTranslator:
-        width = max(4, config.generator_width // 4)
-        return ResidualTranslator(**size, embedding_dim=config.embedding_dim, width=width)
+    `augment` moves images and leaves their intensities alone, which a translation must get right.
+    """
 
-    def discriminator() -> PatchDiscriminator:
-        return PatchDiscriminator(**size, width=config.discriminator_width)
+    family: Literal["cyclegan"] = "cyclegan"
+    generator_lr: Rate = 1e-3
+    discriminator_lr: Rate = 1e-3
+    augment: AugmentConfig = AugmentConfig(brightness=0, contrast=0, shift=0.125, rotate_degrees=0, scale=0, noise=0)
+    cycle: Weight = 10.0
+    identity: Weight = 5.0
+    buffer: int = Field(50, ge=0)
 
+
+def nets(config: CycleganConfig, shape: ImageShape) -> Nets:
+    shape, width = two_domains(shape), max(4, config.generator_width // 4)
     return {
-        "generator": DomainTranslators(translator(), translator(), positive, config.latent_dim),
-        "discriminator": DomainDiscriminators(discriminator(), discriminator(), positive),
+        "generator": DomainTranslators(shape, config.latent_dim, config.embedding_dim, width),
+        "discriminator": DomainDiscriminators(shape, config.discriminator_width),
     }
 
 
 def recipe(config: CycleganConfig) -> Recipe:
     # the weights 2 and 4 make sums over both domains of terms that are means over them, and undo the generator's half
-    discriminator = Player(
-        "discriminator",
-        trains=("discriminator",),
-        terms=(Weighted("least_squares", least_squares_discriminator, 2.0),),
-        optimizer=OptimizerSettings(config.discriminator_lr, betas=(0.5, 0.999)),
-    )
-    generator = Player(
-        "generator",
-        trains=("generator",),
-        terms=(
-            Weighted("least_squares", least_squares_generator, 4.0),
-            Weighted("cycle", cycle_error, config.cycle),
-            Weighted("identity", identity_error, config.identity),
-        ),
-        optimizer=OptimizerSettings(config.generator_lr, betas=(0.5, 0.999)),
-    )
+    objective = LEAST_SQUARES.weighted(2.0, 4.0)
+    cycles = Weighted("cycle", cycle_error, config.cycle), Weighted("identity", identity_error, config.identity)
     buffers = {name: ImageBuffer(config.buffer) for name in ("buffer_a", "buffer_b")}
-    return Recipe(players=(discriminator, generator), turn=CycleTurn, streams=DOMAINS, states=buffers)
+    players = player_pair(config, objective, generator=cycles, betas=(0.5, 0.999))
+    return Recipe(players, CycleTurn, streams=DOMAINS, states=buffers)
 
 
 FAMILY = Family(
-    name="cyclegan",
-    dimensions=(2, 3),
-    conditions=("class", "source"),
+    CycleganConfig,
     source="Zhu et al., Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks, ICCV 2017",
     nets=nets,
     recipe=recipe,
+    conditions=("class", "source"),
     needs=("source",),
     note="It changes training images of the other domain, makes none from noise, and takes no attributes.",
 )

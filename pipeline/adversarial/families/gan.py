@@ -2,63 +2,40 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal
 
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
-from pipeline.adversarial.terms import logistic_discriminator, non_saturating_generator
-from pipeline.adversarial.turns import NoiseTurn
-from pipeline.config.families import MlpGanConfig
+from pipeline.adversarial.family import Family, Nets, player_pair
+from pipeline.adversarial.objectives import NON_SATURATING
+from pipeline.adversarial.recipe import Recipe
+from pipeline.config.gan import GanConfig, Rate
 from pipeline.nets.perceptrons import PerceptronDiscriminator, PerceptronGenerator
+from pipeline.nets.sizes import ImageShape
 
-_BETAS = (0.5, 0.999)
+
+class MlpGanConfig(GanConfig):
+    """The first GAN (Goodfellow et al. 2014): multilayer perceptrons."""
+
+    family: Literal["gan"] = "gan"
+    generator_lr: Rate = 5e-5
+    discriminator_lr: Rate = 4e-4
 
 
-def nets(config: MlpGanConfig, shape: ImageShape) -> dict[str, nn.Module]:
-    generator = PerceptronGenerator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=config.generator_width,
-    )
-    discriminator = PerceptronDiscriminator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        embedding_dim=config.embedding_dim,
-        width=config.discriminator_width,
-    )
-    return {"generator": generator, "discriminator": discriminator}
+def nets(config: MlpGanConfig, shape: ImageShape) -> Nets:
+    return {
+        "generator": PerceptronGenerator(shape, config.latent_dim, config.embedding_dim, config.generator_width),
+        "discriminator": PerceptronDiscriminator(shape, config.embedding_dim, config.discriminator_width),
+    }
 
 
 def recipe(config: MlpGanConfig) -> Recipe:
-    discriminator = Player(
-        "discriminator",
-        trains=("discriminator",),
-        terms=(Weighted("logistic", logistic_discriminator),),
-        optimizer=OptimizerSettings(config.discriminator_lr, _BETAS),
-    )
-    generator = Player(
-        "generator",
-        trains=("generator",),
-        terms=(Weighted("non_saturating", non_saturating_generator),),
-        optimizer=OptimizerSettings(config.generator_lr, _BETAS),
-    )
-    return Recipe(players=(discriminator, generator), turn=NoiseTurn)
+    return Recipe(player_pair(config, NON_SATURATING, betas=(0.5, 0.999)))
 
 
 FAMILY = Family(
-    name="gan",
-    dimensions=(2, 3),
-    conditions=("class", "attributes"),
+    MlpGanConfig,
     source="Goodfellow et al., Generative Adversarial Nets, NeurIPS 2014; Mirza & Osindero 2014",
     nets=nets,
     recipe=recipe,
-    note=(
-        "Perceptrons know nothing of neighbourhood: images stay grainy, and above 8,192 voxels the hidden layers are "
-        "narrowed to keep the memory below 1 GB."
-    ),
+    note="Perceptrons know nothing of neighbourhood: images stay grainy, and above 8,192 voxels the hidden layers are "
+    "narrowed to keep the memory below 1 GB.",
 )

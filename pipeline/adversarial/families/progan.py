@@ -2,71 +2,45 @@
 
 from __future__ import annotations
 
-from torch import nn
+from fractions import Fraction
+from typing import Literal
 
+from pydantic import Field
+
+from pipeline.adversarial.family import Family, net_pair, player_pair
 from pipeline.adversarial.growth import Growth, drift
+from pipeline.adversarial.objectives import WASSERSTEIN
 from pipeline.adversarial.penalties import gradient_penalty
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
-from pipeline.adversarial.terms import wasserstein_discriminator, wasserstein_generator
+from pipeline.adversarial.recipe import Recipe, Weighted
 from pipeline.adversarial.wasserstein import WassersteinTurn
-from pipeline.config.families import ProganConfig
+from pipeline.config.gan import GanConfig, Rate, Weight
 from pipeline.nets.growing import GrowingDiscriminator, GrowingGenerator
 
-_BETAS = (0.0, 0.99)
 _DRIFT = 1e-3
+_SHARE = Fraction(9, 32)
+"""Of the widths: there are two layers a grid where the default has one, and one grid more."""
 
 
-def nets(config: ProganConfig, shape: ImageShape) -> dict[str, nn.Module]:
-    generator = GrowingGenerator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=_inner(config.generator_width),
-    )
-    discriminator = GrowingDiscriminator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        width=_inner(config.discriminator_width),
-    )
-    return {"generator": generator, "discriminator": discriminator}
+class ProganConfig(GanConfig):
+    """`growing`: share of the training in which the image grows; the rest is at full size."""
 
-
-def _inner(width: int) -> int:
-    """Channels that cost what the default family's `width` costs: there are two layers a grid, and one grid more."""
-    return max(4, width * 9 // 32)
+    family: Literal["progan"] = "progan"
+    generator_lr: Rate = 1e-3
+    discriminator_lr: Rate = 4e-3
+    gradient_penalty: Weight = 10.0
+    growing: float = Field(0.5, ge=0, lt=1)
 
 
 def recipe(config: ProganConfig) -> Recipe:
-    discriminator = Player(
-        "discriminator",
-        trains=("discriminator",),
-        terms=(
-            Weighted("wasserstein", wasserstein_discriminator),
-            Weighted("gradient_penalty", gradient_penalty, config.gradient_penalty),
-            Weighted("drift", drift, _DRIFT),
-        ),
-        optimizer=OptimizerSettings(config.discriminator_lr, _BETAS),
-    )
-    generator = Player(
-        "generator",
-        trains=("generator",),
-        terms=(Weighted("wasserstein", wasserstein_generator),),
-        optimizer=OptimizerSettings(config.generator_lr, _BETAS),
-    )
-    return Recipe((discriminator, generator), WassersteinTurn, schedules=(Growth(config.growing),))
+    penalty = Weighted("gradient_penalty", gradient_penalty, config.gradient_penalty)
+    players = player_pair(config, WASSERSTEIN, [penalty, Weighted("drift", drift, _DRIFT)], betas=(0.0, 0.99))
+    return Recipe(players, WassersteinTurn, schedules=(Growth(config.growing),))
 
 
 FAMILY = Family(
-    name="progan",
-    dimensions=(2, 3),
-    conditions=("class", "attributes"),
+    ProganConfig,
     source="Karras et al., Progressive Growing of GANs for Improved Quality, Stability, and Variation, ICLR 2018",
-    nets=nets,
+    nets=net_pair(GrowingGenerator, GrowingDiscriminator, generator_share=_SHARE, discriminator_share=_SHARE),
     recipe=recipe,
     note="Growing saves no time here: all levels are computed from the first step on.",
 )

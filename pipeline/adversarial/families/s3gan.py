@@ -2,62 +2,43 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal
 
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
-from pipeline.adversarial.semi_supervision import RotationTurn, class_of_labelled, rotation_of_fake, rotation_of_real
-from pipeline.adversarial.terms import hinge_discriminator, hinge_generator
-from pipeline.config.families import S3ganConfig
-from pipeline.nets.generators import ConvGenerator
+from pipeline.adversarial.family import Family, net_pair, player_pair
+from pipeline.adversarial.objectives import HINGE
+from pipeline.adversarial.recipe import Recipe, Weighted
+from pipeline.adversarial.semi_supervision import (
+    POOL,
+    RotationTurn,
+    class_of_labelled,
+    rotation_of_fake,
+    rotation_of_real,
+)
+from pipeline.config.gan import GanConfig, Weight
 from pipeline.nets.semi_supervised import PseudoLabellingDiscriminator
 
 
-def nets(config: S3ganConfig, shape: ImageShape) -> dict[str, nn.Module]:
-    generator = ConvGenerator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=config.generator_width,
-    )
-    discriminator = PseudoLabellingDiscriminator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        width=config.discriminator_width,
-    )
-    return {"generator": generator, "discriminator": discriminator}
+class S3ganConfig(GanConfig):
+    """`rotation`, `generator_rotation`: weight of the self-supervised task on real images and on fakes; `labelling`: of
+    the head that gives pseudo-labels."""
+
+    family: Literal["s3gan"] = "s3gan"
+    rotation: Weight = 0.5
+    generator_rotation: Weight = 0.2
+    labelling: Weight = 0.2
 
 
 def recipe(config: S3ganConfig) -> Recipe:
-    discriminator = Player(
-        "discriminator",
-        trains=("discriminator",),
-        terms=(
-            Weighted("hinge", hinge_discriminator),
-            Weighted("class", class_of_labelled, config.labelling),
-            Weighted("rotation", rotation_of_real, config.rotation),
-        ),
-        optimizer=OptimizerSettings(config.discriminator_lr),
-    )
-    generator = Player(
-        "generator",
-        trains=("generator",),
-        terms=(
-            Weighted("hinge", hinge_generator),
-            Weighted("rotation", rotation_of_fake, config.generator_rotation),
-        ),
-        optimizer=OptimizerSettings(config.generator_lr),
-    )
-    return Recipe(players=(discriminator, generator), turn=RotationTurn, streams=("labelled", "unlabelled"))
+    labelling = Weighted("class", class_of_labelled, config.labelling)
+    rotation = Weighted("rotation", rotation_of_real, config.rotation)
+    generator = [Weighted("rotation", rotation_of_fake, config.generator_rotation)]
+    return Recipe(player_pair(config, HINGE, [labelling, rotation], generator), RotationTurn, streams=POOL)
 
 
 FAMILY = Family(
-    name="s3gan",
-    dimensions=(2, 3),
-    conditions=("class",),
+    S3ganConfig,
     source="Lucic et al., High-Fidelity Image Generation With Fewer Labels, ICML 2019; Chen et al., CVPR 2019",
-    nets=nets,
+    nets=net_pair(discriminator=PseudoLabellingDiscriminator),
     recipe=recipe,
+    conditions=("class",),
 )

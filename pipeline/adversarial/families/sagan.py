@@ -2,59 +2,34 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal
 
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
-from pipeline.adversarial.terms import hinge_discriminator, hinge_generator
-from pipeline.adversarial.turns import NoiseTurn
-from pipeline.config.families import SaganConfig
+from pydantic import Field
+
+from pipeline.adversarial.family import Family, Nets
+from pipeline.config.gan import GanConfig, Rate
 from pipeline.nets.residual import ResidualDiscriminator, ResidualGenerator, residual_width
+from pipeline.nets.sizes import ImageShape
 
 
-def nets(config: SaganConfig, shape: ImageShape) -> dict[str, nn.Module]:
-    generator = ResidualGenerator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=residual_width(config.generator_width),
-        attention_side=config.attention_side,
-        skip_z=False,
-    )
-    discriminator = ResidualDiscriminator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        width=residual_width(config.discriminator_width),
-        attention_side=config.attention_side,
-    )
-    return {"generator": generator, "discriminator": discriminator}
+class SaganConfig(GanConfig):
+    """`attention_side`: self-attention acts where the grid's longest side is at most this."""
+
+    family: Literal["sagan"] = "sagan"
+    generator_lr: Rate = 1e-4
+    discriminator_lr: Rate = 4e-4
+    attention_side: int = Field(16, ge=4)
 
 
-def recipe(config: SaganConfig) -> Recipe:
-    discriminator = Player(
-        "discriminator",
-        trains=("discriminator",),
-        terms=(Weighted("hinge", hinge_discriminator),),
-        optimizer=OptimizerSettings(config.discriminator_lr),
-    )
-    generator = Player(
-        "generator",
-        trains=("generator",),
-        terms=(Weighted("hinge", hinge_generator),),
-        optimizer=OptimizerSettings(config.generator_lr),
-    )
-    return Recipe(players=(discriminator, generator), turn=NoiseTurn)
+def nets(config: SaganConfig, shape: ImageShape) -> Nets:
+    side, width = config.attention_side, residual_width(config.generator_width)
+    judging = residual_width(config.discriminator_width)
+    return {
+        "generator": ResidualGenerator(shape, config.latent_dim, config.embedding_dim, width, attention_side=side),
+        "discriminator": ResidualDiscriminator(shape, judging, attention_side=side),
+    }
 
 
 FAMILY = Family(
-    name="sagan",
-    dimensions=(2, 3),
-    conditions=("class", "attributes"),
-    source="Zhang et al., Self-Attention Generative Adversarial Networks, ICML 2019",
-    nets=nets,
-    recipe=recipe,
+    SaganConfig, source="Zhang et al., Self-Attention Generative Adversarial Networks, ICML 2019", nets=nets
 )

@@ -2,62 +2,39 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal
 
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
-from pipeline.adversarial.semi_supervision import SemiSupervisedTurn, class_of_labelled, feature_matching
-from pipeline.adversarial.terms import class_of_fake, logistic_discriminator, non_saturating_generator
-from pipeline.config.families import SsganConfig
-from pipeline.nets.generators import ConvGenerator
+from pipeline.adversarial.family import Family, net_pair, player_pair
+from pipeline.adversarial.objectives import NON_SATURATING
+from pipeline.adversarial.recipe import Recipe, Weighted
+from pipeline.adversarial.semi_supervision import POOL, SemiSupervisedTurn, class_of_labelled, feature_matching
+from pipeline.adversarial.terms import class_of_fake
+from pipeline.config.gan import GanConfig, Weight
 from pipeline.nets.semi_supervised import ClassifyingDiscriminator
 
 
-def nets(config: SsganConfig, shape: ImageShape) -> dict[str, nn.Module]:
-    generator = ConvGenerator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=config.generator_width,
-    )
-    discriminator = ClassifyingDiscriminator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        width=config.discriminator_width,
-    )
-    return {"generator": generator, "discriminator": discriminator}
+class SsganConfig(GanConfig):
+    """Weights of the generator's terms beside the adversarial one; `asked_class`: its fakes' cross-entropy."""
+
+    family: Literal["ssgan"] = "ssgan"
+    feature_matching: Weight = 1.0
+    asked_class: Weight = 0.1
 
 
 def recipe(config: SsganConfig) -> Recipe:
     """The paper's generator knows no classes and has feature matching alone, which collapses within a class on small
     data; here it is asked for a class, answers to the discriminator's classes, and has the adversarial loss beside."""
-    discriminator = Player(
-        "discriminator",
-        trains=("discriminator",),
-        terms=(Weighted("logistic", logistic_discriminator), Weighted("class", class_of_labelled)),
-        optimizer=OptimizerSettings(config.discriminator_lr),
-    )
-    generator = Player(
-        "generator",
-        trains=("generator",),
-        terms=(
-            Weighted("non_saturating", non_saturating_generator),
-            Weighted("feature_matching", feature_matching, config.feature_matching),
-            Weighted("class", class_of_fake, config.asked_class),
-        ),
-        optimizer=OptimizerSettings(config.generator_lr),
-    )
-    return Recipe(players=(discriminator, generator), turn=SemiSupervisedTurn, streams=("labelled", "unlabelled"))
+    matching = Weighted("feature_matching", feature_matching, config.feature_matching)
+    asked = Weighted("class", class_of_fake, config.asked_class)
+    players = player_pair(config, NON_SATURATING, [Weighted("class", class_of_labelled)], [matching, asked])
+    return Recipe(players, SemiSupervisedTurn, streams=POOL)
 
 
 FAMILY = Family(
-    name="ssgan",
-    dimensions=(2, 3),
-    conditions=("class",),
+    SsganConfig,
     source="Salimans et al., Improved Techniques for Training GANs, NeurIPS 2016, section 5",
-    nets=nets,
+    nets=net_pair(discriminator=ClassifyingDiscriminator),
     recipe=recipe,
+    conditions=("class",),
     note="beside the paper's feature matching there are an adversarial loss, for variety, and a class loss on fakes.",
 )

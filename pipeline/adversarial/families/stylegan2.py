@@ -2,73 +2,56 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal
 
+from pydantic import Field
+
+from pipeline.adversarial.family import Family, Nets, player_pair
+from pipeline.adversarial.objectives import LOGISTIC
 from pipeline.adversarial.penalties import r1_penalty
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
+from pipeline.adversarial.recipe import Recipe, Weighted
 from pipeline.adversarial.styles import PathLength, path_length, style_turn
-from pipeline.adversarial.terms import logistic_discriminator, non_saturating_generator
-from pipeline.config.families import Stylegan2Config
+from pipeline.config.gan import GanConfig, Rate, Weight
+from pipeline.nets.sizes import ImageShape
 from pipeline.nets.style import StyleDiscriminator, StyleGenerator
 
-_BETAS = (0.0, 0.99)
+
+class Stylegan2Config(GanConfig):
+    """`r1_every`, `path_every`: moves from one lazy regulariser to the next; a weight of 0 leaves it out.
+
+    At equal learning rates the generator outruns a discriminator that sees augmented images.
+    """
+
+    family: Literal["stylegan2"] = "stylegan2"
+    generator_lr: Rate = 1e-3
+    discriminator_lr: Rate = 4e-3
+    mapping_layers: int = Field(4, ge=1)
+    style_mixing: float = Field(0.9, ge=0, le=1)
+    r1_gamma: Weight = 0.01
+    r1_every: int = Field(16, ge=1)
+    path_weight: Weight = 2.0
+    path_every: int = Field(4, ge=1)
 
 
-def nets(config: Stylegan2Config, shape: ImageShape) -> dict[str, nn.Module]:
-    generator = StyleGenerator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=max(2, 3 * config.generator_width // 8),  # two convolutions a level cost more than the default's one
-        num_layers=config.mapping_layers,
-    )
-    discriminator = StyleDiscriminator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        width=max(2, 3 * config.discriminator_width // 8),
-    )
-    return {"generator": generator, "discriminator": discriminator}
+def nets(config: Stylegan2Config, shape: ImageShape) -> Nets:
+    width, judging = (max(2, 3 * width // 8) for width in (config.generator_width, config.discriminator_width))
+    latent_dim, layers = config.latent_dim, config.mapping_layers
+    return {  # two convolutions a level cost more than the default's one
+        "generator": StyleGenerator(shape, latent_dim, config.embedding_dim, width, num_layers=layers),
+        "discriminator": StyleDiscriminator(shape, judging),
+    }
 
 
 def recipe(config: Stylegan2Config) -> Recipe:
-    discriminator = Player(
-        "discriminator",
-        trains=("discriminator",),
-        terms=_terms(
-            Weighted("logistic", logistic_discriminator),
-            Weighted("r1", r1_penalty, config.r1_gamma, config.r1_every),
-        ),
-        optimizer=OptimizerSettings(config.discriminator_lr, _BETAS),
-    )
-    generator = Player(
-        "generator",
-        trains=("generator",),
-        terms=_terms(
-            Weighted("logistic", non_saturating_generator),
-            Weighted("path_length", path_length, config.path_weight, config.path_every),
-        ),
-        optimizer=OptimizerSettings(config.generator_lr, _BETAS),
-    )
-    return Recipe(
-        players=(discriminator, generator),
-        turn=style_turn(config.style_mixing),
-        states={"path_length": PathLength()},
-    )
-
-
-def _terms(*terms: Weighted) -> tuple[Weighted, ...]:
-    return tuple(term for term in terms if term.weight)
+    r1 = Weighted("r1", r1_penalty, config.r1_gamma, config.r1_every)
+    path = Weighted("path_length", path_length, config.path_weight, config.path_every)
+    lazy = ([term] if term.weight else [] for term in (r1, path))
+    players = player_pair(config, LOGISTIC, *lazy, betas=(0.0, 0.99))
+    return Recipe(players, style_turn(config.style_mixing), states={"path_length": PathLength()})
 
 
 FAMILY = Family(
-    name="stylegan2",
-    dimensions=(2, 3),
-    conditions=("class", "attributes"),
+    Stylegan2Config,
     source="Karras et al., Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020",
     nets=nets,
     recipe=recipe,

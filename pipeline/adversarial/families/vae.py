@@ -2,56 +2,42 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal
 
 from pipeline.adversarial.autoencoding import AutoencodingTurn, divergence, reconstruction
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
-from pipeline.config.families import VaeConfig
+from pipeline.adversarial.family import Family, Nets, conv_generator
+from pipeline.adversarial.recipe import OptimizerSettings, Player, Recipe, Weighted
+from pipeline.config.gan import GanConfig, Rate, Weight
 from pipeline.nets.encoders import Encoder
-from pipeline.nets.generators import ConvGenerator
+from pipeline.nets.sizes import ImageShape
 
 
-def nets(config: VaeConfig, shape: ImageShape) -> dict[str, nn.Module]:
-    generator = ConvGenerator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=config.generator_width,
-    )
-    encoder = Encoder(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=config.discriminator_width,
-    )
-    return {"generator": generator, "encoder": encoder}
+class VaeConfig(GanConfig):
+    """`kl`: weight of the divergence from the prior, of both terms summed over an image and divided by its voxels."""
+
+    family: Literal["vae"] = "vae"
+    generator_lr: Rate = 1e-3
+    kl: Weight = 1.0
+
+
+def nets(config: VaeConfig, shape: ImageShape) -> Nets:
+    return {
+        "generator": conv_generator(config, shape),
+        "encoder": Encoder(shape, config.latent_dim, config.embedding_dim, config.discriminator_width),
+    }
 
 
 def recipe(config: VaeConfig) -> Recipe:
-    autoencoder = Player(
-        "autoencoder",
-        trains=("encoder", "generator"),
-        terms=(Weighted("reconstruction", reconstruction), Weighted("divergence", divergence, config.kl)),
-        optimizer=OptimizerSettings(config.generator_lr, betas=(0.9, 0.999)),
-    )
-    return Recipe(players=(autoencoder,), turn=AutoencodingTurn)
+    terms = Weighted("reconstruction", reconstruction), Weighted("divergence", divergence, config.kl)
+    settings = OptimizerSettings(config.generator_lr, betas=(0.9, 0.999))
+    return Recipe((Player("autoencoder", ("encoder", "generator"), terms, settings),), AutoencodingTurn)
 
 
 FAMILY = Family(
-    name="vae",
-    dimensions=(2, 3),
-    conditions=("class", "attributes"),
+    VaeConfig,
     source="Kingma & Welling, Auto-Encoding Variational Bayes, ICLR 2014; Rybkin et al., ICML 2021",
     nets=nets,
     recipe=recipe,
-    note=(
-        "no discriminator: the anomaly stage says skipped, and gan.augment and gan.discriminator_lr do not act; images "
-        "are smoother than a GAN's."
-    ),
+    note="no discriminator: the anomaly stage says skipped, and gan.augment and gan.discriminator_lr do not act; "
+    "images are smoother than a GAN's.",
 )

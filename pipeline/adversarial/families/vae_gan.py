@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal
 
 from pipeline.adversarial.autoencoding import (
     FeatureAutoencodingTurn,
@@ -11,65 +11,46 @@ from pipeline.adversarial.autoencoding import (
     non_saturating_generator_of_two,
     reconstruction,
 )
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
-from pipeline.config.families import VaeGanConfig
+from pipeline.adversarial.family import Family, Nets, conv_generator, player_pair
+from pipeline.adversarial.objectives import Objective
+from pipeline.adversarial.recipe import OptimizerSettings, Player, Recipe, Weighted
+from pipeline.config.gan import GanConfig, Rate, Weight
 from pipeline.nets.encoders import Encoder, FeatureDiscriminator
-from pipeline.nets.generators import ConvGenerator
+from pipeline.nets.sizes import ImageShape
 
 
-def nets(config: VaeGanConfig, shape: ImageShape) -> dict[str, nn.Module]:
-    generator = ConvGenerator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=config.generator_width,
-    )
-    encoder = Encoder(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=max(4, config.discriminator_width // 2),
-    )
-    discriminator = FeatureDiscriminator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        width=config.discriminator_width,
-    )
-    return {"generator": generator, "encoder": encoder, "discriminator": discriminator}
+class VaeGanConfig(GanConfig):
+    """`reconstruction`: weight of the likeness of features beside the adversarial loss, of the generator."""
+
+    family: Literal["vae-gan"] = "vae-gan"
+    generator_lr: Rate = 2e-4
+    encoder_lr: Rate = 5e-4
+    kl: Weight = 1.0
+    reconstruction: Weight = 1.0
+
+
+def nets(config: VaeGanConfig, shape: ImageShape) -> Nets:
+    width = max(4, config.discriminator_width // 2)
+    return {
+        "generator": conv_generator(config, shape),
+        "encoder": Encoder(shape, config.latent_dim, config.embedding_dim, width),
+        "discriminator": FeatureDiscriminator(shape, config.discriminator_width),
+    }
 
 
 def recipe(config: VaeGanConfig) -> Recipe:
-    like = Weighted("reconstruction", reconstruction)
-    discriminator, encoder, generator = (
-        Player(name, trains=(name,), terms=terms, optimizer=OptimizerSettings(lr))
-        for name, lr, terms in (
-            ("discriminator", config.discriminator_lr, (Weighted("logistic", logistic_discriminator_of_two),)),
-            ("encoder", config.encoder_lr, (like, Weighted("divergence", divergence, config.kl))),
-            (
-                "generator",
-                config.generator_lr,
-                (
-                    Weighted("logistic", non_saturating_generator_of_two),
-                    Weighted("reconstruction", reconstruction, config.reconstruction),
-                ),
-            ),
-        )
+    of_two = Objective(
+        Weighted("logistic", logistic_discriminator_of_two), Weighted("logistic", non_saturating_generator_of_two)
     )
-    return Recipe(players=(discriminator, encoder, generator), turn=FeatureAutoencodingTurn)
+    like = Weighted("reconstruction", reconstruction, config.reconstruction)
+    near = Weighted("reconstruction", reconstruction), Weighted("divergence", divergence, config.kl)
+    discriminator, generator = player_pair(config, of_two, generator=[like])
+    encoder = Player("encoder", ("encoder",), near, OptimizerSettings(config.encoder_lr))
+    return Recipe((discriminator, encoder, generator), FeatureAutoencodingTurn)
 
 
 FAMILY = Family(
-    name="vae-gan",
-    dimensions=(2, 3),
-    conditions=("class", "attributes"),
+    VaeGanConfig,
     source="Larsen et al., Autoencoding beyond pixels using a learned similarity metric, ICML 2016",
     nets=nets,
     recipe=recipe,

@@ -2,58 +2,40 @@
 
 from __future__ import annotations
 
-from torch import nn
+from functools import partial
+from typing import Literal
 
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
-from pipeline.adversarial.terms import wasserstein_discriminator, wasserstein_generator
+from pydantic import Field
+
+from pipeline.adversarial.family import Family, net_pair, player_pair
+from pipeline.adversarial.objectives import WASSERSTEIN
+from pipeline.adversarial.recipe import Recipe
 from pipeline.adversarial.wasserstein import WassersteinTurn
-from pipeline.config.families import WganConfig
+from pipeline.config.gan import GanConfig, Rate
 from pipeline.nets.classic import StridedDiscriminator
-from pipeline.nets.generators import ConvGenerator
 
 
-def nets(config: WganConfig, shape: ImageShape) -> dict[str, nn.Module]:
-    generator = ConvGenerator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=config.generator_width,
-    )
-    discriminator = StridedDiscriminator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        width=config.discriminator_width,
-        norm="layer",
-    )
-    return {"generator": generator, "discriminator": discriminator}
+class WganConfig(GanConfig):
+    """`clip`: bound of every discriminator weight; `discriminator_steps`: its moves a generator's move."""
+
+    family: Literal["wgan"] = "wgan"
+    generator_lr: Rate = 5e-5
+    discriminator_lr: Rate = 1e-3
+    ema: float = Field(0.995, ge=0, lt=1)
+    clip: float = Field(0.03, gt=0)
+    discriminator_steps: int = Field(2, ge=1)
+
+
+nets = net_pair(discriminator=partial(StridedDiscriminator, norm="layer"))
 
 
 def recipe(config: WganConfig) -> Recipe:
-    discriminator = Player(
-        "discriminator",
-        trains=("discriminator",),
-        terms=(Weighted("wasserstein", wasserstein_discriminator),),
-        optimizer=OptimizerSettings(config.discriminator_lr, kind="rmsprop", clip=config.clip),
-        repeats=config.discriminator_steps,
-    )
-    generator = Player(
-        "generator",
-        trains=("generator",),
-        terms=(Weighted("wasserstein", wasserstein_generator),),
-        optimizer=OptimizerSettings(config.generator_lr, kind="rmsprop"),
-    )
-    return Recipe(players=(discriminator, generator), turn=WassersteinTurn)
+    repeats = config.discriminator_steps
+    return Recipe(player_pair(config, WASSERSTEIN, kind="rmsprop", clip=config.clip, repeats=repeats), WassersteinTurn)
 
 
 FAMILY = Family(
-    name="wgan",
-    dimensions=(2, 3),
-    conditions=("class", "attributes"),
+    WganConfig,
     source="Arjovsky et al., Wasserstein GAN, ICML 2017",
     nets=nets,
     recipe=recipe,

@@ -2,63 +2,36 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal
 
+from pydantic import Field
+
+from pipeline.adversarial.families import wgan
+from pipeline.adversarial.family import Family, player_pair
+from pipeline.adversarial.objectives import WASSERSTEIN
 from pipeline.adversarial.penalties import gradient_penalty
-from pipeline.adversarial.recipe import Family, ImageShape, OptimizerSettings, Player, Recipe, Weighted
-from pipeline.adversarial.terms import wasserstein_discriminator, wasserstein_generator
+from pipeline.adversarial.recipe import Recipe, Weighted
 from pipeline.adversarial.wasserstein import WassersteinTurn
-from pipeline.config.families import WganGpConfig
-from pipeline.nets.classic import StridedDiscriminator
-from pipeline.nets.generators import ConvGenerator
+from pipeline.config.gan import GanConfig, Rate, Weight
 
 
-def nets(config: WganGpConfig, shape: ImageShape) -> dict[str, nn.Module]:
-    generator = ConvGenerator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        latent_dim=config.latent_dim,
-        embedding_dim=config.embedding_dim,
-        width=config.generator_width,
-    )
-    discriminator = StridedDiscriminator(
-        spatial_size=shape.spatial_size,
-        channels=shape.channels,
-        num_classes=shape.num_classes,
-        num_attributes=shape.num_attributes,
-        width=config.discriminator_width,
-        norm="layer",
-    )
-    return {"generator": generator, "discriminator": discriminator}
+class WganGpConfig(GanConfig):
+    family: Literal["wgan-gp"] = "wgan-gp"
+    generator_lr: Rate = 5e-5
+    discriminator_lr: Rate = 8e-4
+    ema: float = Field(0.995, ge=0, lt=1)
+    gradient_penalty: Weight = 10.0
+    discriminator_steps: int = Field(2, ge=1)
 
 
 def recipe(config: WganGpConfig) -> Recipe:
-    discriminator = Player(
-        "discriminator",
-        trains=("discriminator",),
-        terms=(
-            Weighted("wasserstein", wasserstein_discriminator),
-            Weighted("gradient_penalty", gradient_penalty, config.gradient_penalty),
-        ),
-        optimizer=OptimizerSettings(config.discriminator_lr),
-        repeats=config.discriminator_steps,
-    )
-    generator = Player(
-        "generator",
-        trains=("generator",),
-        terms=(Weighted("wasserstein", wasserstein_generator),),
-        optimizer=OptimizerSettings(config.generator_lr),
-    )
-    return Recipe(players=(discriminator, generator), turn=WassersteinTurn)
+    penalty = Weighted("gradient_penalty", gradient_penalty, config.gradient_penalty)
+    return Recipe(player_pair(config, WASSERSTEIN, [penalty], repeats=config.discriminator_steps), WassersteinTurn)
 
 
 FAMILY = Family(
-    name="wgan-gp",
-    dimensions=(2, 3),
-    conditions=("class", "attributes"),
+    WganGpConfig,
     source="Gulrajani et al., Improved Training of Wasserstein GANs, NeurIPS 2017",
-    nets=nets,
+    nets=wgan.nets,
     recipe=recipe,
 )
