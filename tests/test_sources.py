@@ -14,7 +14,7 @@ from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.data import ingest
 from pipeline.data.batches.dataset import read_table
-from pipeline.data.cohort.manifest import image_ids, read_user_table
+from pipeline.data.cohort.manifest import image_ids
 from pipeline.data.cohort.sources import read_source
 from pipeline.data.writers import DicomIds, SlicePlace, write_dicom, write_dicom_series, write_nifti
 
@@ -89,7 +89,7 @@ def test_columns_of_other_names_and_clashing_ones_are_kept(root: Path) -> None:
         ("path,label\ni0.png,a\n", "no column patient_id. It has: path, label"),
         ("path,label,patient_id\ni0.png,a,1\ni1.png,c,2\ni2.png,c,3\n", "c (2), a (1)"),
         ("path,label,patient_id\ni0.png,a,1\ni1.png,a,2\n", "no image is labelled b"),
-        ("path,label,patient_id\ni0.png,a,1\n./i0.png,b,2\n", "more than one row: i0.png"),
+        ("path,label,patient_id\ni0.png,a,1\n./i0.png,b,2\n", "more than one row: i0.png (lines 2 and 3)"),
         ("path,label,patient_id\ni0.png,a\n", "line 2: 2 cells under 3 columns"),
         ("path,label,label,patient_id\ni0.png,a,b,1\n", "['label'] occur more than once"),
         ("path,label,patient_id\n", "no rows"),
@@ -133,12 +133,6 @@ def test_image_ids_are_unique_and_safe() -> None:
     assert image_ids(["a/b c.png", "a/b-c.dcm", "1.2.840.4", "x/é.nii.gz", "a/b c.nii.gz"]) == [
         "a-b-c", "a-b-c-2", "1.2.840.4", "x", "a-b-c-3"
     ]  # fmt: skip
-
-
-def test_latin_1_is_refused_and_not_guessed(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_bytes("path,label\nä.png,a\n".encode("latin-1"))
-    with pytest.raises(DataError, match="CSV UTF-8"):
-        read_user_table(tmp_path / "t.csv")
 
 
 def test_folders_give_labels_and_patients(root: Path) -> None:
@@ -321,3 +315,45 @@ def test_npz_splits_of_one_patient_carry_its_id(root: Path) -> None:
     source = save_npz(root / "m.npz") | {"patients": {"test": "patient-B"}}
     table = read_table(ingested(root, source) / "manifest.csv")
     assert list(table["patient_id"]) == [""] * 4 + ["patient-B"] * 4
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n", "It is a Git LFS pointer"),
+        (b"<!doctype html><html>Not found</html>", "It is a web page (HTML)"),
+        (b"\x93NUMPY\x01\0", "It is a numpy array"),
+        (None, "It is cut short"),
+    ],
+)
+def test_what_is_no_npz_file_is_called_what_it_is(root: Path, raw: bytes | None, said: str) -> None:
+    source = save_npz(root / "m.npz")
+    (root / "m.npz").write_bytes((root / "m.npz").read_bytes()[:-40] if raw is None else raw)
+    with pytest.raises(DataError) as error:
+        ingested(root, source)
+    assert said in str(error.value)
+    assert "m.npz: is not an npz file" in str(error.value)
+
+
+def test_an_npz_file_whose_ending_is_in_capitals(root: Path) -> None:
+    save_npz(root / "m.npz")
+    (root / "m.npz").rename(root / "M.NPZ")
+    table = read_table(ingested(root, {"kind": "npz", "path": "M.NPZ"}) / "manifest.csv")
+    assert list(table["label"]) == ["a", "b"] * 4
+
+
+def test_a_split_column_is_found_as_path_and_label_are(root: Path) -> None:
+    text = (
+        "path,label,patient_id,split,mask\ni0.png,a,1,train,x\ni1.png,b,2,train,x\ni2.png,a,3,test,x\ni3.png,b,4,te,x\n"
+    )
+    source = table_of_four(root, text)
+    out = ingested(root, source)
+    table = read_table(out / "manifest.csv")
+    assert list(table["split"]) == ["train", "train", "test", "te"]
+    assert list(table["source_mask"]) == ["x"] * 4  # a mask is taken only where it is named: it may be a mark
+    audit = read_table(out / "audit.csv").set_index("check")["detail"]
+    assert "data.source.columns.mask" in audit["column mask"]
+    ingest.run(config(source | {"columns": {"split": ""}}), {}, out)
+    assert "source_split" in read_table(out / "manifest.csv")
+    with pytest.raises(DataError, match="has no column cut"):
+        ingest.run(config(source | {"columns": {"split": "cut"}}), {}, out)

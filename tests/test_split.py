@@ -315,3 +315,34 @@ def test_nih_patients_stay_apart(data_packs: Path, tmp_path: Path) -> None:
     joined = read_table(out / "splits.csv").merge(manifest[["image_id", "patient_id"]], on="image_id")
     assert (joined.groupby(["fold", "patient_id"])["split"].nunique() == 1).all()
     assert joined["patient_id"].nunique() == 682
+
+
+def test_culprits_are_named_by_their_files_and_never_by_patient(ingested: Ingested) -> None:
+    ids = [f"p{number}" for number in range(40)]
+    sides = ["train", "test"] * 18 + ["val"] * 4
+    copies = [f"digest-{number if number != 21 else 20}" for number in range(40)]
+    table = table_of(ids, CLASSES[:2] * 20, split=sides, pixel_digest=copies)
+    with pytest.raises(LeakageError, match=r"The first: i0020 \(train\) and i0021 \(test\)\."):
+        ran(ingested(table), stage("column", classes=CLASSES[:2]))
+    torn = table_of(["S3CRET" if n in (4, 7) else f"p{n}" for n in range(40)], CLASSES[:2] * 20, split=sides)
+    with pytest.raises(LeakageError) as error:
+        ran(ingested(torn), stage("column", classes=CLASSES[:2]))
+    assert "1 patient(s) into more than one of train, val and test, the first: i0004 (train) and i0007 (test)" in (
+        str(error.value)
+    )
+    assert "S3CRET" not in str(error.value)
+    odd = table_of(ids, CLASSES[:2] * 20, split=[*sides[:39], "left"])
+    with pytest.raises(DataError, match=r"in 1 rows: i0039\."):
+        ran(ingested(odd), stage("column", classes=CLASSES[:2]))
+
+
+def test_a_split_that_is_there_and_not_used_is_said(ingested: Ingested) -> None:
+    table = table_of([f"p{number}" for number in range(60)], CLASSES * 20, split=["train"] * 40 + ["Test"] * 20)
+    out, record = ran(ingested(table), stage("holdout"))
+    row = read_table(out / "audit.csv").set_index("check").loc["split of the source"]
+    assert (row["severity"], row["count"]) == ("warning", "60")
+    assert "train 40, test 20 images" in row["detail"] and "column" in row["detail"]
+    assert row["detail"] in record.notes
+    for other in (table.assign(split="left"), table.drop(columns="split")):
+        out, _ = ran(ingested(other), stage("holdout"))
+        assert "split of the source" not in set(read_table(out / "audit.csv")["check"])

@@ -30,7 +30,8 @@ class Columns(Section):
     path: str = "path"
     label: str = "label"
     patient_id: str = "patient_id"
-    split: str = ""
+    split: str = "split"
+    """Taken where it is there; it decides only with `data.split.kind: column`."""
     series_id: str = ""
     mask: str = ""
     point: tuple[str, ...] = ()

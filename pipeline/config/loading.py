@@ -16,6 +16,8 @@ from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.core.errors import ConfigError
 
+PATHS_START = "Relative paths start at RADAUG_DATA (the folder data/ where it is not set)."
+
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read the experiment in `path`, with `overrides` of the form `gan.num_images=64`.

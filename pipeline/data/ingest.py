@@ -21,8 +21,10 @@ from pipeline.core.errors import ConfigError, DataError, UnreadableImage
 from pipeline.core.files import digest_file, digest_json
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import write_table
-from pipeline.data.cohort.audit import Row, audit_manifest, audit_table
+from pipeline.data.cohort.audit import audit_manifest
+from pipeline.data.cohort.audit_rows import Row, audit_table
 from pipeline.data.cohort.duplicates import near_groups, pixel_digest, thumbnail
+from pipeline.data.cohort.identities import largest_patient, refuse_one_patient, with_patients
 from pipeline.data.cohort.manifest import FACTS, REJECTED_COLUMNS, row_dicts, shown, validate_manifest
 from pipeline.data.cohort.sources import ImageReader, SourceRows, read_source, source_files, source_root
 from pipeline.data.cohort.units import SIDES_KNOWN, UNIT_FROM, require_one_unit, unit_of, unit_rows
@@ -116,6 +118,7 @@ def run(config: IngestConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
         DataError: the source as a whole is wrong, or more images than `max_rejected` cannot be used.
     """
     manifest, rejected, notes = _read(config, out_dir)
+    refuse_one_patient(manifest, config.where)
     audit = pd.concat([audit_table(notes), audit_manifest(manifest, rejected, config.classes)], ignore_index=True)
     write_table(out_dir / "manifest.csv", manifest)
     if config.external is not None:
@@ -142,10 +145,9 @@ def _read(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.DataFr
         rows, ImageReader(root, config.spatial_dims), getattr(config.source, "unit_of_values", None) or ""
     )
     _check_rejected(config, len(manifest), rejected)
-    _check_patients(config, manifest)
-    manifest["patient_id"] = manifest["patient_id"].mask(manifest["patient_id"] == "", manifest.pop("header_patient"))
+    manifest = with_patients(manifest, config.where, from_headers=isinstance(config.source, DicomSource))
     require_one_unit(manifest, config.where)
-    notes = unit_rows(manifest)
+    notes = [*rows.notes, *largest_patient(manifest), *unit_rows(manifest)]
     manifest = manifest.drop(columns=[UNIT_FROM, SIDES_KNOWN])
     validate_manifest(manifest, config.classes, config.where)
     return manifest, rejected, notes
@@ -242,25 +244,8 @@ def _check_rejected(config: IngestConfig, kept: int, rejected: pd.DataFrame) -> 
         return
     counts = Counter(rejected["reason"]).most_common(5)
     reasons = "; ".join(f"{count} x {reason}" for reason, count in counts)
+    starts = f" Paths start at {config.root}." if rejected["reason"].str.contains("check the path").any() else ""
     raise DataError(
         f"{config.where}: {len(rejected)} of {total} images cannot be used, and data.max_rejected allows "
-        f"{config.max_rejected:.0%}. Reasons: {reasons}. The first: {', '.join(rejected['path'][:3])}."
+        f"{config.max_rejected:.0%}. Reasons: {reasons}. The first: {', '.join(rejected['path'][:3])}.{starts}"
     )
-
-
-def _check_patients(config: IngestConfig, manifest: pd.DataFrame) -> None:
-    """Refuse a table whose patients are not those of the headers. Messages name files, never patients."""
-    both = manifest[(manifest["patient_id"] != "") & (manifest["header_patient"] != "")]
-    if isinstance(config.source, DicomSource):
-        wrong = both["path"][both["patient_id"] != both["header_patient"]]
-        if len(wrong):
-            raise DataError(
-                f"{config.where}: {len(wrong)} file(s) carry another patient id than the label table, the first: "
-                f"{wrong.iloc[0]}. Mend the table, or leave its patient column out to use the headers' ids."
-            )
-    names = both.groupby("header_patient")["patient_id"].nunique()
-    if (names > 1).any():
-        raise DataError(
-            f"{config.where}: {int((names > 1).sum())} patient(s) of the headers have more than one patient_id in the "
-            "table, so their images could land in train and test. Give each patient one id."
-        )

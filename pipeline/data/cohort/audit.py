@@ -7,17 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from pipeline.core.patients import known_patients, num_known
+from pipeline.data.cohort.audit_rows import INFO, WARNING, Row, audit_table
 from pipeline.data.cohort.confounders import find_confounders
 from pipeline.data.cohort.duplicates import repeats
-
-INFO, WARNING = "info", "warning"
-COLUMNS = ("check", "severity", "count", "detail")
-Row = tuple[str, str, int, str]
-
-
-def audit_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """Rows of (check, severity, count, detail) as text."""
-    return pd.DataFrame([tuple(map(str, row)) for row in rows], columns=list(COLUMNS), dtype=str)
 
 
 def audit_manifest(manifest: pd.DataFrame, rejected: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from pipeline.core.errors import LeakageError
 from pipeline.core.patients import known_patients, patient_units
+from pipeline.data.cohort.identities import spelling
 
 PRIORITY = ("train", "val", "test")
 SIDES = (*PRIORITY, "external")
@@ -46,18 +47,34 @@ def straddling(keys: pd.Series, splits: pd.Series) -> int:
     return int((sides[counted].groupby(keys[counted]).nunique() > 1).sum())
 
 
+def first_straddling(paths: pd.Series, keys: pd.Series, splits: pd.Series) -> str:
+    """`FILE (train) and FILE (test)`: two files of the first key that `straddling` counts."""
+    sides = splits.replace("unlabelled", "train")
+    counted = sides.isin(SIDES) & (keys != "")
+    groups = sides[counted].groupby(keys[counted], sort=False)
+    group = next((group for _, group in groups if group.nunique() > 1), None)
+    if group is None:
+        return "none"
+    pair = group.drop_duplicates().iloc[:2]
+    return " and ".join(f"{path} ({side})" for path, side in zip(paths.loc[pair.index], pair, strict=True))
+
+
 def refuse_shared(manifest: pd.DataFrame, external: pd.DataFrame) -> None:
-    """Refuse an external site that shares a patient, or an image pixel for pixel, with the data that train.
+    """Refuse an external site that shares a patient, in whatever spelling, or an image with the data that train.
 
     Raises:
         LeakageError: with the number of patients and images that are shared.
     """
-    known = set(known_patients(manifest)) - {""}
-    patients = len(known & set(known_patients(external)))
-    copies = int(external["pixel_digest"].isin(set(manifest["pixel_digest"])).sum())
+    known = set(known_patients(manifest).map(spelling)) - {""}
+    theirs = known_patients(external).map(spelling)
+    patients = len(known & set(theirs))
+    same = external["pixel_digest"].isin(set(manifest["pixel_digest"]))
+    copies = int(same.sum())
     if patients or copies:
+        first = external["path"][same | theirs.isin(known)].iloc[0]
         raise LeakageError(
             f"data.external: {patients} patient id(s) and {copies} image(s), pixel for pixel, are in data.source too. "
+            f"The site's first such image: {first}. "
             "Take them out of one of the two; if only the numbering is the same, give the external patients ids of "
             "their own, such as siteB-1."
         )

@@ -1,18 +1,16 @@
-"""The manifest: one row an image, all text. Its columns, the ids of images, and the reading of users' tables."""
+"""The manifest: one row an image, all text. Its columns and the ids of images."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from pipeline.config.data import Columns
 from pipeline.core.errors import DataError
+from pipeline.data.cohort.audit_rows import INFO, Row
 
 IDENTITY = ("image_id", "path", "label", "patient_id", "split", "series_id", "mask", "point_x", "point_y", "point_z")
 """Given by the source; from `split` on only where the source has them."""
@@ -42,41 +40,6 @@ def image_ids(paths: Sequence[str]) -> list[str]:
     return ids
 
 
-def read_user_table(path: Path) -> pd.DataFrame:
-    """Read a CSV that a person made: comma, semicolon or tab, with or without byte order mark; all text, stripped.
-
-    Raises:
-        DataError: it is not there, not UTF-8, has no rows, a column twice, or a row of another length than the header.
-    """
-    if not path.is_file():
-        raise DataError(f"{path.name}: there is no such table. Check the path; relative ones start at RADAUG_DATA.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path.name}: is not UTF-8 text. Save it as 'CSV UTF-8'.") from error
-    header = text.partition("\n")[0]
-    separator = max(",;\t", key=header.count)
-    try:
-        reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
-        lines = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise DataError(f"{path.name}: is not a CSV table ({error}). Save it as 'CSV UTF-8'.") from error
-    lines = [(number, [cell.strip() for cell in row]) for number, row in lines if any(cell.strip() for cell in row)]
-    if len(lines) < 2:
-        raise DataError(f"{path.name}: has no rows below its header.")
-    columns = lines[0][1]
-    repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
-    if repeated:
-        raise DataError(f"{path.name}: columns {repeated} occur more than once. Rename or remove one of each.")
-    for number, row in lines[1:]:
-        if len(row) != len(columns):
-            raise DataError(
-                f"{path.name}, line {number}: {len(row)} cells under {len(columns)} columns. Put text that holds "
-                f"{separator!r} in quotes."
-            )
-    return pd.DataFrame([row for _, row in lines[1:]], columns=columns, dtype=str)
-
-
 def require_columns(table: pd.DataFrame, wanted: Iterable[str], where: str, key: str) -> None:
     """Refuse a table without one of the `wanted` columns, naming those that are there; `key` is the config's."""
     missing = [name for name in wanted if name not in table]
@@ -99,6 +62,16 @@ def with_columns(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
         if name not in table:
             table[name] = ""
     return table
+
+
+def spare_columns(table: pd.DataFrame) -> list[Row]:
+    """Audit rows for columns that `with_columns` set aside, though radaug could use them if it were told to."""
+    rows: list[Row] = []
+    for name in ("series_id", "mask"):
+        if f"source_{name}" in table:
+            detail = f"A column {name} is there and not used. Name it in data.source.columns.{name} to use it."
+            rows.append((f"column {name}", INFO, len(table), detail))
+    return rows
 
 
 def check_labels(labels: pd.Series, classes: Sequence[str], where: str) -> None:

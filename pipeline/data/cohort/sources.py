@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from pipeline.config.data import CsvSource, DicomSource, FoldersSource, NpzSource, PhantomSource, Source
+from pipeline.config.data import Columns, CsvSource, DicomSource, FoldersSource, NpzSource, PhantomSource, Source
+from pipeline.config.loading import PATHS_START
 from pipeline.core.errors import DataError
+from pipeline.data.cohort.audit_rows import Row
 from pipeline.data.cohort.dicom_labels import dicom_rows
-from pipeline.data.cohort.manifest import IDENTITY, image_ids, read_user_table, require_columns, shown, with_columns
+from pipeline.data.cohort.file_names import found_name
+from pipeline.data.cohort.manifest import IDENTITY, image_ids, require_columns, shown, spare_columns, with_columns
+from pipeline.data.cohort.tables import read_user_table, shown_lines
 from pipeline.data.phantoms.cohort import PhantomSettings, write_cohort
 from pipeline.data.readers.door import read_image
+from pipeline.data.readers.folders import files_below, is_lost_link
 from pipeline.data.readers.image import Image
-from pipeline.data.readers.kinds import sniff
+from pipeline.data.readers.kinds import sniff, stands_in
 from pipeline.data.readers.npz import NpzFile, npz_place, npz_rows
 
 COHORT = "cohort"
+_COLUMNS = "data.source.columns"
+_BESIDE = "lies beside the class folders, so it has no class: put it into one, or take it out"
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,12 @@ class SourceRows:
         table: image_id, path (relative to the root), label, patient_id, perhaps split, series_id, mask and point_*,
             then the source's own columns. All text.
         rejected: image_id, path, reason of images that are named but cannot be there.
+        notes: rows of the audit.
     """
 
     table: pd.DataFrame
     rejected: pd.DataFrame
+    notes: tuple[Row, ...] = ()
 
 
 def source_root(source: Source, base: Path) -> Path | None:
@@ -58,42 +67,64 @@ def read_source(
     Raises:
         DataError: the source as a whole is wrong; the message names the file or column and the mend.
     """
+    notes: list[Row] = []
     if isinstance(source, PhantomSource):
         rows = _phantom_rows(source, root, spatial_dims)
     elif isinstance(source, CsvSource):
         rows = _csv_rows(source, root)
+        _refuse_repeated_rows(rows, source.path)
+        notes = spare_columns(rows)
     elif isinstance(source, FoldersSource):
         rows = _folder_rows(source, root, spatial_dims)
     elif isinstance(source, DicomSource):
         if labels is None:
             raise DataError("data.source.labels: a DICOM source needs a label table.")
-        rows = dicom_rows(source, root, labels)
+        rows, notes = dicom_rows(source, root, labels)
     else:
         rows = npz_rows(root / Path(source.path).name, classes, spatial_dims, source.patients)
-    return _finished(rows, root, source.path if not isinstance(source, PhantomSource) else COHORT)
+    return _finished(rows.reset_index(drop=True), root, tuple(notes))
 
 
-def _finished(rows: pd.DataFrame, root: Path, where: str) -> SourceRows:
-    """Give ids and refuse repeated images; rows whose files are not there, or with a `reason`, are rejected."""
-    series = rows["series_id"] if "series_id" in rows else pd.Series("", index=rows.index)
-    repeated = rows["path"][(rows["path"] + "#" + series).duplicated() & (rows["path"] != "")]
+def _refuse_repeated_rows(rows: pd.DataFrame, where: str) -> None:
+    """Refuse an image that several rows name, by its path and their lines in the table."""
+    named = rows[rows["path"] != ""]
+    keys = named["path"] + "#" + named.get("series_id", "")
+    repeated = keys[keys.duplicated(keep=False)]
     if len(repeated):
+        lines = {key: list(part.index) for key, part in repeated.groupby(repeated, sort=False)}
+        culprits = [f"{key.partition('#')[0]} ({shown_lines(found)})" for key, found in lines.items()]
         raise DataError(
-            f"{where}: {len(repeated)} image(s) are named by more than one row: {shown(list(repeated))}. "
-            "Keep one row each."
+            f"{where}: {len(culprits)} image(s) are named by more than one row: {shown(culprits)}. Keep one row each."
         )
+
+
+def _finished(rows: pd.DataFrame, root: Path, notes: tuple[Row, ...]) -> SourceRows:
+    """Give ids; rows whose files are not there, or with a `reason`, are rejected."""
+    series = rows["series_id"] if "series_id" in rows else pd.Series("", index=rows.index)
     rows.insert(0, "image_id", image_ids([_id_text(*pair) for pair in zip(rows["path"], series, strict=True)]))
     reasons = rows.pop("reason") if "reason" in rows else pd.Series("", index=rows.index)
     reasons = reasons.mask((reasons == "") & (rows["path"] == ""), "the row names no image file")
     for column in ("path", "mask"):
         if column in rows:
-            absent = np.array([bool(name) and not _file(root, name).exists() for name in rows[column]], dtype=bool)
-            reasons = reasons.mask((reasons == "") & absent, f"the {column} file is not there: check the path")
+            absent = pd.Series([_absent(root, name, column) for name in rows[column]], index=rows.index, dtype=str)
+            reasons = reasons.mask((reasons == "") & (absent != ""), absent)
     bad = reasons != ""
     first = [column for column in IDENTITY if column in rows]
     ordered = rows[[*first, *(column for column in rows if column not in first)]]
     rejected = ordered.loc[bad, ["image_id", "path"]].assign(reason=reasons[bad])
-    return SourceRows(ordered[~bad].reset_index(drop=True), rejected.reset_index(drop=True))
+    return SourceRows(ordered[~bad].reset_index(drop=True), rejected.reset_index(drop=True), notes)
+
+
+def _absent(root: Path, name: str, column: str) -> str:
+    """Why the file that a row names is not there; empty if it is, or none is named."""
+    if not name or _file(root, name).exists():
+        return ""
+    if is_lost_link(root / name):
+        return stands_in(root / name)
+    other = found_name(root, name, ignore_case=True)
+    if other != name:
+        return f"the {column} file is not there, but {other} is: mend upper and lower case in the table"
+    return f"the {column} file is not there: check the path"
 
 
 def _id_text(path: str, series_id: str) -> str:
@@ -123,11 +154,12 @@ def _csv_rows(source: CsvSource, root: Path) -> pd.DataFrame:
         columns.mask,
         *columns.point,
     )
-    require_columns(table, [name for name in wanted if name], source.path, "data.source.columns")
+    by_default = {Columns().split} - {*table.columns}
+    require_columns(table, [name for name in wanted if name and name not in by_default], source.path, _COLUMNS)
     rows = with_columns(table, columns)
     for column in ("path", "mask"):
         if column in rows:
-            rows[column] = [_relative(name, root) for name in rows[column]]
+            rows[column] = [found_name(root, _relative(name, root)) for name in rows[column]]
     return rows
 
 
@@ -140,19 +172,24 @@ def _relative(name: str, root: Path) -> str:
 
 def _folder_rows(source: FoldersSource, root: Path, spatial_dims: int) -> pd.DataFrame:
     if not root.is_dir():
-        raise DataError(f"{source.path}: there is no such folder. Relative paths start at RADAUG_DATA.")
+        raise DataError(f"{source.path}: there is no such folder: {root}. {PATHS_START}")
     rows: dict[str, dict[str, str]] = {}
-    for path in visible_files(root):
+    for path in files_below(root):
         parts = path.relative_to(root).parts
-        if len(parts) > 1:
-            slices = spatial_dims == 3 and len(parts) > 2 and sniff(path) == "dicom"
-            name = Path(*parts[:-1] if slices else parts).as_posix()
-            rows.setdefault(name, {"path": name, "label": parts[0], "patient_id": _patient(source, Path(name).name)})
-    if not rows:
+        if len(parts) == 1:
+            if not is_lost_link(path) and sniff(path) != "unknown":
+                rows[parts[0]] = {"path": parts[0], "reason": _BESIDE}
+            continue
+        slices = spatial_dims == 3 and len(parts) > 2 and not is_lost_link(path) and sniff(path) == "dicom"
+        name = Path(*parts[:-1] if slices else parts).as_posix()
+        label = unicodedata.normalize("NFC", parts[0])
+        rows.setdefault(name, {"path": name, "label": label, "patient_id": _patient(source, Path(name).name)})
+    if not any("reason" not in row for row in rows.values()):
         raise DataError(
-            f"{source.path}: has no folders with images. Put the images of each class into a folder of its name."
+            f"{source.path}: has no folders with images, looked for in {root}. Put the images of each class into a "
+            "folder of its name."
         )
-    return pd.DataFrame(list(rows.values()))
+    return pd.DataFrame(list(rows.values()), dtype=str).fillna("")
 
 
 def _patient(source: FoldersSource, name: str) -> str:
@@ -170,15 +207,6 @@ def _patient(source: FoldersSource, name: str) -> str:
         raise DataError(
             r"data.source.patient_pattern: must be a regular expression with one group, such as '^(\d+)_'."
         ) from error
-
-
-def visible_files(folder: Path) -> list[Path]:
-    """Files below `folder` in order, without hidden ones."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
 
 
 def phantom_settings(source: PhantomSource, spatial_dims: int) -> PhantomSettings:
@@ -236,8 +264,8 @@ def source_files(source: Source, root: Path, labels: Path | None) -> list[Path]:
         table = root / Path(source.path).name
         rows = _csv_rows(source, root)
         named = {root / name for column in ("path", "mask") if column in rows for name in rows[column] if name}
-        inside = {file for path in named for file in (visible_files(path) if path.is_dir() else [path])}
+        inside = {file for path in named for file in (files_below(path) if path.is_dir() else [path])}
         return [table, *sorted(inside)]
     if isinstance(source, NpzSource):
         return [root / Path(source.path).name]
-    return [*([labels] if labels else []), *visible_files(root)]
+    return [*([labels] if labels else []), *files_below(root)]

@@ -15,11 +15,18 @@ from pipeline.core.patients import known_patients, patient_units
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import DataSet, open_dataset, read_table, write_table
 from pipeline.data.cohort.assignment import assign_patients
-from pipeline.data.cohort.audit import INFO, WARNING, Row, audit_table
+from pipeline.data.cohort.audit_rows import INFO, WARNING, Row, audit_table
 from pipeline.data.cohort.duplicates import repeats
-from pipeline.data.cohort.leakage import PRIORITY, SIDES, assert_no_leakage, refuse_shared, straddling
+from pipeline.data.cohort.leakage import (
+    PRIORITY,
+    SIDES,
+    assert_no_leakage,
+    first_straddling,
+    refuse_shared,
+    straddling,
+)
 from pipeline.data.cohort.low_data import Assignment, LowData, low_data
-from pipeline.data.cohort.manifest import REJECTED_COLUMNS
+from pipeline.data.cohort.manifest import REJECTED_COLUMNS, shown
 from pipeline.data.ingest import EXTERNAL
 
 SPLITS_FILE = "splits.csv"
@@ -91,7 +98,7 @@ def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record
     write_table(
         out_dir / "manifest.csv", _decided(config, manifest, folds, dropped, read_table(source / "rejected.csv"))
     )
-    rows = _audit(kept, folds, dropped)
+    rows = [*_unused_split(config, manifest), *_audit(kept, folds, dropped)]
     audit = audit_table(rows)
     write_table(out_dir / "audit.csv", pd.concat([read_table(source / "audit.csv"), audit], ignore_index=True))
     counts = {name: sum(split == name for split in folds[0].values()) for name in (*PRIORITY, "unused")}
@@ -155,16 +162,17 @@ def _from_column(config: SplitStage, kept: pd.DataFrame) -> Assignment:
     """The source's own split; val is cut from train where there is none."""
     if "split" not in kept:
         raise DataError(
-            "data.split.kind: column, but the source has no split. Name its column in data.source.columns.split, or "
+            "data.split.kind: column, but the source has no column split. Name yours in data.source.columns.split, or "
             "use holdout or kfold."
         )
     names = {alias: name for name, aliases in SPLIT_NAMES.items() for alias in aliases}
     labelled = kept[kept["label"] != ""]
     given = labelled["split"].str.lower()
     if not given.isin(set(names)).all():
-        wrong = int((~given.isin(set(names))).sum())
+        wrong = labelled["path"][~given.isin(set(names))]
         raise DataError(
-            f"the split column holds something else than train, val or test in {wrong} rows. Mend these rows."
+            f"the split column holds something else than train, val or test in {len(wrong)} rows: "
+            f"{shown(list(wrong))}. Mend these rows."
         )
     found = given.map(names)
     if "test" not in set(found) or "train" not in set(found):
@@ -182,11 +190,13 @@ def _from_column(config: SplitStage, kept: pd.DataFrame) -> Assignment:
 
 
 def _refuse_patients(labelled: pd.DataFrame, assignment: Assignment) -> None:
-    crossing = straddling(patient_units(labelled), labelled["image_id"].map(assignment))
+    units, sides = patient_units(labelled), labelled["image_id"].map(assignment)
+    crossing = straddling(units, sides)
     if crossing:
         raise LeakageError(
-            f"the split column puts {crossing} patient(s) into more than one of train, val and test. Mend the column, "
-            "or use data.split.kind: holdout, which keeps patients together."
+            f"the split column puts {crossing} patient(s) into more than one of train, val and test, the first: "
+            f"{first_straddling(labelled['path'], units, sides)}. Mend the column, or use data.split.kind: holdout, "
+            "which keeps patients together."
         )
 
 
@@ -211,11 +221,13 @@ def _without_copies(config: SplitStage, manifest: pd.DataFrame) -> tuple[pd.Data
 
 
 def _refuse_copies(kept: pd.DataFrame, folds: list[Assignment]) -> None:
-    crossing = max(straddling(kept["pixel_digest"], kept["image_id"].map(fold)) for fold in folds)
+    sides = max((kept["image_id"].map(fold) for fold in folds), key=lambda side: straddling(kept["pixel_digest"], side))
+    crossing = straddling(kept["pixel_digest"], sides)
     if crossing:
         raise LeakageError(
             f"{crossing} images occur, pixel for pixel, in more than one of train, val and test, so a test would ask "
-            "for what was learnt by heart. Set data.duplicates: drop to leave training copies out, or mend the data."
+            f"for what was learnt by heart. The first: {first_straddling(kept['path'], kept['pixel_digest'], sides)}. "
+            "Set data.duplicates: drop to leave training copies out, or mend the data."
         )
 
 
@@ -273,6 +285,22 @@ def _fate(image: str, folds: list[Assignment], dropped: set[str]) -> str:
     if image in dropped:
         return "duplicate"
     return "used" if any(fold[image] != "unused" for fold in folds) else "unused"
+
+
+def _unused_split(config: SplitStage, manifest: pd.DataFrame) -> list[Row]:
+    """A warning where the source has a split of its own that the configuration does not ask for."""
+    if config.split.kind == "column" or "split" not in manifest:
+        return []
+    aliases = {alias for names in SPLIT_NAMES.values() for alias in names}
+    given = manifest["split"][manifest["split"] != ""].str.lower()
+    if given.empty or not given.isin(aliases).all():
+        return []
+    counts = ", ".join(f"{name} {count}" for name, count in given.value_counts().items())
+    detail = (
+        f"The source has a split of its own ({counts} images), which is not used, since data.split.kind is "
+        f"{config.split.kind}: set it to column to use it."
+    )
+    return [("split of the source", WARNING, len(given), detail)]
 
 
 def _audit(kept: pd.DataFrame, folds: list[Assignment], dropped: set[str]) -> list[Row]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.errors import DataError, UnreadableImage
-from pipeline.data.cohort.audit import INFO, WARNING, Row
+from pipeline.data.cohort.audit_rows import INFO, WARNING, Row
 from pipeline.data.cohort.manifest import shown
 from pipeline.data.readers.image import Image
 from pipeline.data.readers.plausible import AIR_AT_MOST, hu_fault

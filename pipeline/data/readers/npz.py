@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.config.loading import PATHS_START
 from pipeline.core.errors import DataError
+from pipeline.core.text import foreign_kind
 from pipeline.data.readers.image import Image
 
 SPLITS = ("train", "val", "test")
-_ROW = re.compile(r"(.+\.npz)#((?:train|val|test)/\d+)")
+_ROW = re.compile(r"(.+\.(?i:npz))#((?:train|val|test)/\d+)")
 
 
 def npz_place(path: str) -> tuple[str, str] | None:
@@ -36,9 +38,9 @@ class NpzFile:
         self._path = path
         self._arrays: dict[str, np.ndarray] = {}
         if not path.is_file():
-            raise DataError(f"{path.name}: there is no such file. Relative paths start at RADAUG_DATA.")
+            raise DataError(f"{path.name}: there is no such file in {path.parent}. {PATHS_START}")
         if not zipfile.is_zipfile(path):
-            raise DataError(f"{path.name}: is not an npz file. Save plain arrays with numpy.savez_compressed.")
+            raise DataError(f"{path.name}: is not an npz file. {_what_it_is(path)}")
         with zipfile.ZipFile(path) as archive:
             self.keys = tuple(name.removesuffix(".npy") for name in archive.namelist())
 
@@ -59,6 +61,15 @@ class NpzFile:
         split, _, number = place.partition("/")
         array = self.array(f"{split}_images")[int(number)].astype(np.float32)[None]
         return Image(array, np.eye(4), (1.0,) * (array.ndim - 1), "none", {"spacing_known": "false"})
+
+
+def _what_it_is(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head.startswith(b"PK"):
+        return "It is cut short: copy or download it again."
+    kind = foreign_kind(head)
+    return f"It is {kind}." if kind else "Save plain arrays with numpy.savez_compressed."
 
 
 def npz_rows(path: Path, classes: Sequence[str], spatial_dims: int, patients: Mapping[str, str]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from pipeline.core.errors import UnreadableImage
+from pipeline.data.readers.folders import files_below
 from pipeline.data.readers.header import (
     Plane,
     decoding,
@@ -40,12 +41,12 @@ def index_series(folder: Path) -> dict[str, list[Path]]:
     path from here; reading that series then says what is wrong.
 
     Raises:
-        UnreadableImage: `folder` is not a folder.
+        UnreadableImage: `folder` is not a folder, or a link in it leads nowhere.
     """
     if not folder.is_dir():
         raise UnreadableImage(folder, "this is not a folder: name the folder that holds the DICOM slices")
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in files_below(folder):
         if sniff(path) != "dicom":
             continue
         series_id = ""
