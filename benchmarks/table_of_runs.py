@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.config import load_experiment
 from pipeline.core.files import read_json
+from pipeline.core.metrics import read_metrics, table_of
 from pipeline.core.records import load_record
 
 METRICS = ("sensitivity", "specificity", "auroc")
@@ -27,7 +28,7 @@ def cell(rows: pd.DataFrame, metric: str) -> str:
 def lines(run: Path) -> list[str]:
     """One line an arm; decision and minutes on the first."""
     experiment = load_experiment(run / "config.yaml")
-    table = pd.read_csv(run / "metrics.csv", dtype=str, keep_default_na=False)
+    table = table_of(read_metrics(run))
     means = table[(table["stage"] == "downstream") & (table["fold"] == "") & (table["split"] == "test")]
     means = means[means["label"] == "+".join(experiment.data.positive)]
     utility = read_json(run / "verdict.json")["utility"]

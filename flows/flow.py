@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -19,6 +18,7 @@ from flows.run_directory import FAULT_LOG, VERDICT, cache_of, link_stage, open_r
 from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import Execution, execute
 from pipeline.core.files import read_json
+from pipeline.core.metrics import read_metrics
 from pipeline.report.page import write_report
 
 logger = logging.getLogger(__name__)
@@ -93,15 +93,14 @@ def publish_artifacts(out: Path, report: Path) -> None:
     verdict = read_json(out / VERDICT)
     lines = [f"## {name}: {part['decision']}\n\n" + "\n".join(part["reasons"]) for name, part in verdict.items()]
     create_markdown_artifact("\n\n".join(lines), key="verdict", description="The run's verdicts.")
-    create_table_artifact(mean_metrics(out / "metrics.csv"), key="metrics", description="Means over fits.")
+    create_table_artifact(mean_metrics(out), key="metrics", description="Means over fits.")
     pictures = {f"figure-{path.stem}": path for path in sorted((out / "figures").glob("*.png"))}
     for key, path in {"report": report, **pictures}.items():
         create_link_artifact(path.resolve().as_uri(), key=key.lower().replace("_", "-"), link_text=path.name)
 
 
-def mean_metrics(path: Path) -> list[dict[str, str]]:
+def mean_metrics(run: Path) -> list[dict[str, str]]:
     """Rows of metrics.csv that are a mean over fits, over all patients, with the columns that a reader needs."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    means = table[(table["fold"] == "") & (table["seed"] == "") & (table["subgroup"] == "")]
-    columns = ["stage", "arm", "split", "label", "metric", "value", "ci_low", "ci_high", "n_patients"]
-    return [{str(key): str(value) for key, value in row.items()} for row in means[columns].to_dict("records")]
+    columns = ("stage", "arm", "split", "label", "metric", "value", "ci_low", "ci_high", "n_patients")
+    means = [row for row in read_metrics(run) if not (row.fold or row.seed or row.subgroup)]
+    return [{name: getattr(row, name) for name in columns} for row in means]

@@ -15,6 +15,7 @@ from pipeline.config.loading import dump_experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import atomic_path, clear_disk_errors, link, write_text
 from pipeline.core.layout import gan_name
+from pipeline.core.metrics import METRICS_FILE
 from pipeline.core.records import Record
 
 LOCK = "run.lock"
@@ -26,7 +27,7 @@ _FINAL = (
     REPORT,
     "report-shareable.html",
     VERDICT,
-    "metrics.csv",
+    METRICS_FILE,
     "predictions.csv",
     "manifest.csv",
     "ledger.csv",
@@ -75,7 +76,7 @@ def link_stage(out: Path, record: Record, directory: Path) -> None:
 def publish_results(out: Path, directories: Mapping[str, Path]) -> None:
     """Copy the final tables into `out`; the verdict comes last."""
     _copy(directories["split"] / "manifest.csv", out / "manifest.csv")
-    for name in ("predictions.csv", "metrics.csv", VERDICT):
+    for name in ("predictions.csv", METRICS_FILE, VERDICT):
         _copy(directories["verdict"] / name, out / name)
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from pipeline.core.metrics import COLUMNS, MetricRow, write_metrics
 from pipeline.core.records import Record
 
 ARMS = ("real", "real+classical", "real+classical+synthetic@1", "synthetic+classical")
-METRICS = "stage,arm,fold,seed,gan_seed,split,label,subgroup,metric,value,ci_low,ci_high,n_patients,n_images,detail"
 EVIDENCE = {
     "endpoint": "auroc", "arm": ARMS[2], "reference": ARMS[1], "difference": 0.0312, "ci_low": 0.0041,
     "ci_high": 0.0587, "margin": 0.02, "alpha": 0.05, "n_patients": 24, "n_images": 36, "n_folds": 1,
@@ -138,7 +138,7 @@ def write_results(root: Path, case: Case, images: list[list[str]], gans: list[tu
         gan_seed = "0" if "synthetic" in arm else ""
         for metric, label in product(("auroc", "sensitivity", "specificity", "balanced_accuracy"), labels):
             value = rng.uniform(0.7, 0.9)
-            row = [value, value - 0.07654, value + 0.06789, 24.0, 36.0, "bootstrap"]
+            row = [value, value - 0.07654, value + 0.06789, 24, 36, "bootstrap"]
             metrics.append(["downstream", arm, "", "", "", "test", label, "", metric, *row])
             row = [value + 0.01, "", "", 24, 36, ""]
             metrics.append(["downstream", arm, "0", "0", gan_seed, "test", label, "", metric, *row])
@@ -151,7 +151,7 @@ def write_results(root: Path, case: Case, images: list[list[str]], gans: list[tu
     if case.anomaly:
         row = [0.61234, 0.5, 0.72, 24, 36, "reconstruction"]
         metrics += [["anomaly", "", fold, "", seed, "test", disease, "", "auroc", *row] for fold, seed in gans]
-    table(root / "metrics.csv", METRICS, metrics)
+    write_metrics(root, (MetricRow(**dict(zip(COLUMNS, map(str, row), strict=True))) for row in metrics))
     columns = "arm,fold,seed,gan_seed,split,image_id,patient_id,label,"
     table(root / "predictions.csv", columns + ",".join(f"score_{name}" for name in case.classes), predictions)
     utility = {"decision": case.decision, "reasons": ["decided by the interval"], "evidence": EVIDENCE}

@@ -287,7 +287,7 @@ def test_progress_line() -> None:
 
 def test_metric_table_has_only_means_over_all_patients(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(METRICS)
-    rows = mean_metrics(tmp_path / "metrics.csv")
+    rows = mean_metrics(tmp_path)
     assert [row["value"] for row in rows] == ["0.8"]
     assert json.loads(json.dumps(rows)) == rows
 

@@ -92,7 +92,7 @@ def test_the_verdict_refuses_a_patient_on_two_sides_whatever_the_blanks() -> Non
 def test_subgroups_validate_and_the_audit_count_three() -> None:
     manifest = SEVENS.assign(sex="F")
     rows = subgroup_rows(PREDICTED, manifest, (SubgroupConfig(column="sex"),), VerdictPlan(positive=("sick",)))
-    assert {(row["n_patients"], row["n_images"]) for row in rows} == {("3", "4")}
+    assert {(row.n_patients, row.n_images) for row in rows} == {("3", "4")}
     assert patients_tested(SEVENS.assign(split="test"), ("sick",)) == (2, 1)
     facts = dict.fromkeys(("near_group", "values", "spacing", "size", "modality", "body_part", "pixel_digest"), "")
     audit = audit_manifest(SEVENS.assign(path="p", **facts), SEVENS[:0], ("sick", "well")).set_index("check")["detail"]

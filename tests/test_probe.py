@@ -11,6 +11,7 @@ from sklearn.linear_model import Ridge
 
 from pipeline.config.loading import load_experiment, validate_experiment
 from pipeline.core.errors import DataError
+from pipeline.core.metrics import MetricRow
 from pipeline.core.records import Record
 from pipeline.data import ingest, prepare
 from pipeline.data.batches.dataset import DataSet, open_dataset, read_table, write_table
@@ -118,9 +119,9 @@ def scores(table: pd.DataFrame, hears: float, seed: int = 0) -> pd.DataFrame:
     return pd.concat(fits, ignore_index=True)
 
 
-def figure(rows: list[dict[str, str]], metric: str) -> tuple[float, float, float]:
-    (row,) = [row for row in rows if row["metric"] == metric]
-    return float(row["value"]), float(row["ci_low"] or "nan"), float(row["ci_high"] or "nan")
+def figure(rows: list[MetricRow], metric: str) -> tuple[float, float, float]:
+    (row,) = [row for row in rows if row.metric == metric]
+    return float(row.value), float(row.ci_low or "nan"), float(row.ci_high or "nan")
 
 
 CLASSES = ("normal", "contrast")
@@ -148,13 +149,13 @@ def test_it_is_silent_where_images_do_not_show_it_or_nothing_goes_with_it(
     dataset, table = planted(tmp_path, shown=shown, told=told)
     rows = probe_rows(dataset, table, scores(table, 0.0), ["manufacturer"], PLAN, CLASSES)
     assert probe_warnings(rows) == ()
-    assert {row["metric"] for row in rows} == {"column_from_image", "label_from_column", "column_from_score"}
+    assert {row.metric for row in rows} == {"column_from_image", "label_from_column", "column_from_score"}
 
 
 def test_columns_that_cannot_be_probed(tmp_path: Path) -> None:
     dataset, table = planted(tmp_path, shown=True, told=0.5)
     (row,) = probe_rows(dataset, table.assign(site="one"), scores(table, 0.0), ["site"], PLAN, CLASSES)
-    assert (row["value"], row["detail"]) == ("", "Not probed: no two values of 10 patients each.")
+    assert (row.value, row.detail) == ("", "Not probed: no two values of 10 patients each.")
     with pytest.raises(DataError, match="no column site"):
         probe_rows(dataset, table, scores(table, 0.0), ["site"], PLAN, CLASSES)
 
@@ -177,7 +178,7 @@ def test_it_speaks_up_on_the_tcga_pack(data_packs: Path, tmp_path: Path, monkeyp
     rows = probe_rows(dataset, manifest, NO_PREDICTIONS, ["manufacturer", "sex"], PLAN, classes)
     (text,) = probe_warnings(rows)
     assert text.startswith("manufacturer can be read off the images") and "goes with the class" in text
-    assert figure([row for row in rows if row["subgroup"] == "manufacturer"], "column_from_image")[1] > 0.6
+    assert figure([row for row in rows if row.subgroup == "manufacturer"], "column_from_image")[1] > 0.6
 
 
 def test_it_is_silent_on_a_random_column_of_the_phantoms(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_it_is_silent_on_a_random_column_of_the_phantoms(tmp_path: Path) -> None
     plan = VerdictPlan(positive=("metastasis",))
     rows = probe_rows(dataset, manifest.assign(**drawn), NO_PREDICTIONS, list(drawn), plan, classes)
     assert probe_warnings(rows) == ()
-    found = [float(row["value"]) for row in rows if row["metric"] == "column_from_image"]
+    found = [float(row.value) for row in rows if row.metric == "column_from_image"]
     assert len(found) == 4 and np.mean(found) == pytest.approx(0.5, abs=0.15)  # each scatters by 0.1
 
 

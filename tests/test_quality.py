@@ -20,6 +20,7 @@ from pipeline.config.experiment import ClassifierConfig
 from pipeline.config.loading import validate_experiment
 from pipeline.config.quality import QualityConfig
 from pipeline.core.errors import ConfigError
+from pipeline.core.metrics import COLUMNS
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import open_dataset
 from pipeline.quality.describe import Described, with_nearest
@@ -30,7 +31,6 @@ from pipeline.quality.tables import groups
 from pipeline.report.quality_plots import curves_plot
 from pipeline.report.quality_tables import FIGURES, quality_classes_table, quality_gans_table, quality_table
 from pipeline.report.reading import Run
-from pipeline.verdict.stage import METRICS_COLUMNS
 
 MakeInputs = Callable[..., dict[str, Path]]
 CLASSES = ("normal", "disease")
@@ -151,7 +151,7 @@ def test_the_table_is_in_the_long_form_and_says_what_it_is_made_from(
     noise_inputs: MakeInputs, plan: QualityStageConfig, tmp_path: Path
 ) -> None:
     _, table = measured(noise_inputs(num=80), tmp_path, noise(9, 60), plan)
-    assert tuple(table.columns) == METRICS_COLUMNS
+    assert tuple(table.columns) == COLUMNS
     assert set(table["stage"]) == {"quality"} and set(table["arm"]) == set(table["n_patients"]) == {""}
     assert not table.duplicated(["label", "metric"]).any()
     own = table.set_index(["label", "metric"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from pipeline.config.experiment import SubgroupConfig, VerdictConfig
 from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.metrics import MetricRow, table_of
 from pipeline.report.subgroup_tables import subgroup_table
 from pipeline.verdict.decide import VerdictPlan
 from pipeline.verdict.subgroups import banded, subgroup_rows, subgroup_warnings
@@ -47,8 +46,8 @@ def predictions(
     return table, manifest
 
 
-def found(rows: list[dict[str, Any]], **where: str) -> dict[str, Any]:
-    (row,) = [row for row in rows if all(row[key] == value for key, value in where.items())]
+def found(rows: list[MetricRow], **where: str) -> MetricRow:
+    (row,) = [row for row in rows if all(getattr(row, key) == value for key, value in where.items())]
     return row
 
 
@@ -76,14 +75,14 @@ def test_figures_are_those_of_scikit_learn_with_the_threshold_of_everybody() -> 
         auroc[arm], sensitivity[arm] = np.mean(values, axis=0)
     for arm in (REFERENCE, ARM):
         row = found(rows, arm=arm, subgroup="sex = F", metric="auroc")
-        assert float(row["value"]) == pytest.approx(auroc[arm], abs=1e-5)
-        assert (row["n_patients"], row["n_images"], row["detail"]) == ("100", "100", "mean of 3 fits")
-        assert float(row["ci_low"]) < auroc[arm] < float(row["ci_high"])
+        assert float(row.value) == pytest.approx(auroc[arm], abs=1e-5)
+        assert (row.n_patients, row.n_images, row.detail) == ("100", "100", "mean of 3 fits")
+        assert float(row.ci_low) < auroc[arm] < float(row.ci_high)
         rate = found(rows, arm=arm, subgroup="sex = F", metric="sensitivity")
-        assert float(rate["value"]) == pytest.approx(sensitivity[arm], abs=1e-5)
+        assert float(rate.value) == pytest.approx(sensitivity[arm], abs=1e-5)
     difference = found(rows, arm=ARM, subgroup="sex = F", metric="auroc_difference")
-    assert float(difference["value"]) == pytest.approx(auroc[ARM] - auroc[REFERENCE], abs=2e-5)
-    assert not [row for row in rows if row["arm"] == REFERENCE and row["metric"] == "auroc_difference"]
+    assert float(difference.value) == pytest.approx(auroc[ARM] - auroc[REFERENCE], abs=2e-5)
+    assert not [row for row in rows if row.arm == REFERENCE and row.metric == "auroc_difference"]
 
 
 def test_a_gain_at_another_groups_cost_is_told_and_equal_arms_are_not() -> None:
@@ -116,17 +115,17 @@ def test_small_subgroups_get_no_interval_and_absent_sides_no_row() -> None:
     healthy = list(manifest["image_id"][17:60:2])
     site = np.where(manifest["image_id"].isin(few), "small", np.where(manifest["image_id"].isin(healthy), "well", "a"))
     rows = subgroup_rows(table, manifest.assign(site=site), (SubgroupConfig(column="site"),), PLAN)
-    assert {row["ci_low"] for row in rows if row["subgroup"] == "site = small"} == {""}
-    metrics = {row["metric"] for row in rows if row["subgroup"] == "site = well"}
+    assert {row.ci_low for row in rows if row.subgroup == "site = small"} == {""}
+    metrics = {row.metric for row in rows if row.subgroup == "site = well"}
     assert metrics == {"specificity", "specificity_difference"}
-    assert found(rows, arm=ARM, subgroup="site = well", metric="specificity")["ci_low"] != ""
+    assert found(rows, arm=ARM, subgroup="site = well", metric="specificity").ci_low != ""
 
 
 def test_folds_with_the_same_patients_count_them_once_and_patients_can_be_the_unit() -> None:
     table, manifest = predictions({"F": 0.5, "M": 0.5})
     twice = pd.concat([table, table.assign(fold="1")])
     row = found(subgroup_rows(twice, manifest, SEX, PLAN), arm=ARM, subgroup="sex = F", metric="auroc")
-    assert row["n_patients"] == "100"
+    assert row.n_patients == "100"
     position = table["image_id"].str.partition("-")[2].astype(int)
     paired = table.assign(patient_id=table["split"] + (position % 4 + position // 8 * 4).astype(str))  # two images each
     own = VerdictPlan(positive=("disease",), bootstrap=300, unit="patient", threshold="youden")
@@ -141,8 +140,8 @@ def test_folds_with_the_same_patients_count_them_once_and_patients_can_be_the_un
         cut = youden(mean.loc["val", "score"].to_numpy(), mean.loc["val", "disease"].to_numpy())
         tested = mean.loc["test"]
         rates.append((tested["score"][tested["disease"] & tested["female"]] >= cut).mean())
-    assert float(row["value"]) == pytest.approx(np.mean(rates), abs=1e-5)
-    assert (row["n_patients"], row["n_images"]) == ("50", "100")
+    assert float(row.value) == pytest.approx(np.mean(rates), abs=1e-5)
+    assert (row.n_patients, row.n_images) == ("50", "100")
 
 
 def test_bands() -> None:
@@ -174,14 +173,14 @@ def test_config_takes_names_and_edges_and_refuses_what_is_wrong() -> None:
 
 def test_the_reports_table_shows_figures_differences_and_warnings() -> None:
     rows = subgroup_rows(*predictions({"F": 1.5, "M": -1.2}), SEX, PLAN)
-    metrics = pd.DataFrame(rows).reindex(columns=["fold", "seed", "gan_seed", *rows[0]], fill_value="").fillna("")
+    metrics = table_of(rows)
     numbers = {name: pd.to_numeric(metrics[name], errors="coerce") for name in ("value", "ci_low", "ci_high")}
     shown = subgroup_table(metrics.assign(**numbers))
     assert shown is not None
     assert [row[:2] for row in shown.rows] == [(f"sex = {one}", arm) for one in "FM" for arm in (REFERENCE, ARM)]
     assert shown.tones == ("", "", "", "caution")
-    auroc = float(found(rows, arm=ARM, subgroup="sex = M", metric="auroc")["value"])
-    difference = float(found(rows, arm=ARM, subgroup="sex = M", metric="auroc_difference")["value"])
+    auroc = float(found(rows, arm=ARM, subgroup="sex = M", metric="auroc").value)
+    difference = float(found(rows, arm=ARM, subgroup="sex = M", metric="auroc_difference").value)
     first, second = shown.rows[3][2].split("\n")
     assert first.startswith(f"{auroc:.3f}") and second.startswith(f"{difference:.3f} (-")
     assert subgroup_table(metrics[metrics["subgroup"] == ""]) is None

@@ -15,6 +15,7 @@ from pipeline.adversarial.weights import has_net, load_net, read_description
 from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.core.compute import resolve_hardware
+from pipeline.core.metrics import MetricRow, as_text, write_metrics
 from pipeline.core.patients import patient_units
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed, numpy_generator
@@ -25,10 +26,6 @@ from pipeline.measures.resampling import MIN_PATIENTS, Spread, interval, patient
 from pipeline.nets.conditions import Condition
 
 NOTE = "this discriminator saw abnormal patients in training: its score is a by-product, not an anomaly detector's"
-METRICS = [
-    "stage", "arm", "fold", "seed", "gan_seed", "split", "label", "subgroup", "metric", "value", "ci_low", "ci_high",
-    "n_patients", "n_images", "detail",
-]  # fmt: skip
 _BATCH = 128
 
 
@@ -75,9 +72,9 @@ def run(config: AnomalyConfig, inputs: Mapping[str, Path], out_dir: Path) -> Rec
     table.insert(0, "fold", str(config.fold))
     table["anomaly_score"] = [f"{score:.6g}" for score in scores]
     write_table(out_dir / "anomaly.csv", table)
-    metrics = _metrics(config, table, scores)
-    write_table(out_dir / "metrics.csv", metrics)
-    return Record(kind="anomaly", figures={"auroc": float(metrics["value"].iloc[0])}, notes=(NOTE,))
+    row = _auroc(config, table, scores)
+    write_metrics(out_dir, [row])
+    return Record(kind="anomaly", figures={"auroc": float(row.value)}, notes=(NOTE,))
 
 
 @torch.no_grad()
@@ -107,26 +104,25 @@ def anomaly_scores(
 def _skipped(fitted: Path, out_dir: Path) -> Record:
     columns = ["fold", "gan_seed", "split", "image_id", "patient_id", "label", "anomaly_score"]
     write_table(out_dir / "anomaly.csv", pd.DataFrame(columns=columns))
-    write_table(out_dir / "metrics.csv", pd.DataFrame(columns=METRICS))
+    write_metrics(out_dir, [])
     family = read_description(fitted)["gan"]["family"]
     note = f"Skipped: the family {family} has no discriminator, so there is nothing to score anomalies by."
     return Record(kind="anomaly", figures={"auroc": "skipped"}, notes=(note,))
 
 
-def _metrics(config: AnomalyConfig, table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
+def _auroc(config: AnomalyConfig, table: pd.DataFrame, scores: np.ndarray) -> MetricRow:
     abnormal = table["label"].isin(config.positive).to_numpy()
     units = patient_units(table).to_numpy(dtype=str)
     weights = patient_weights(units, config.bootstrap, numpy_generator(config.seed, "patients"))
     value = float(weighted_auroc(scores, abnormal, np.ones((1, len(scores))))[0])
     draws = weighted_auroc(scores, abnormal, weights)
     patients = len(np.unique(units))
-    low, high = "", ""
+    low, high = None, None
     if patients >= MIN_PATIENTS and np.isfinite(draws).mean() >= 0.95:
         bounds = interval(value, [Spread(float(np.nanvar(draws, ddof=1)), patients - 1)], config.alpha)
-        low, high = f"{max(bounds.low or 0.0, 0.0):.6g}", f"{min(bounds.high or 1.0, 1.0):.6g}"
-    row = {
-        "stage": "anomaly", "arm": "", "fold": config.fold, "seed": "", "gan_seed": config.gan_seed, "split": "test",
-        "label": "+".join(config.positive), "subgroup": "", "metric": "auroc", "value": f"{value:.6g}",
-        "ci_low": low, "ci_high": high, "n_patients": patients, "n_images": len(scores), "detail": NOTE,
-    }  # fmt: skip
-    return pd.DataFrame([row], columns=METRICS)
+        low, high = bounds.low, bounds.high
+    return MetricRow(
+        stage="anomaly", fold=str(config.fold), gan_seed=str(config.gan_seed), split="test",
+        label="+".join(config.positive), metric="auroc", value=as_text(value), ci_low=as_text(low, 0, 1),
+        ci_high=as_text(high, 0, 1), n_patients=str(patients), n_images=str(len(scores)), detail=NOTE,
+    )  # fmt: skip

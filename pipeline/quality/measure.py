@@ -7,17 +7,16 @@ real images of patients that no generator saw would get. Test images are not tou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from pipeline.adversarial.families import FAMILIES
 from pipeline.core.compute import Hardware, autocast
+from pipeline.core.metrics import MetricRow, write_metrics
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
 from pipeline.data.cohort.split import split_ids
@@ -25,7 +24,7 @@ from pipeline.nets.extractors import ClassifierFeatures, EffNetLite0, Extractor,
 from pipeline.quality.describe import Described, describe, with_nearest
 from pipeline.quality.figures import COPY, Rules
 from pipeline.quality.settings import QualityStageConfig
-from pipeline.quality.tables import COLUMNS, curves, metrics
+from pipeline.quality.tables import curves, metrics
 from pipeline.supervised.fit import Share, fit_classifier
 
 NOT_NOISE = "not a figure of noise samples"
@@ -45,10 +44,10 @@ def run(config: QualityStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     extractor, sets = _describe(config, real, synthetic, rows)
     rules = _rules(config, real, sets)
     table = metrics(config, rules, sets, extractor.name(real.images.ndim - 2), (real, rows["train"]), synthetic)
-    write_table(out_dir / "metrics.csv", table)
+    write_metrics(out_dir, table)
     write_table(out_dir / "curves.csv", curves(sets, real.scaling))
-    whole = table[(table["label"] == "all") & ~table["metric"].str.endswith(("_floor", "_matched"))]
-    values = {name: float(value) for name, value in zip(whole["metric"], whole["value"], strict=True) if value}
+    whole = [row for row in table if row.label == "all" and not row.metric.endswith(("_floor", "_matched"))]
+    values = {row.metric: float(row.value) for row in whole if row.value}
     counts = {f"{name}_images": len(described) for name, described in sets.items()}
     return Record(kind="quality", figures=values | counts, notes=_notes(table))
 
@@ -114,21 +113,20 @@ def _rules(config: QualityStageConfig, real: DataSet, sets: Sets) -> Rules:
 
 def _no_figures(config: QualityStageConfig, out_dir: Path) -> Record:
     detail = f"{NOT_NOISE}: {config.family} changes real images of another class"
-    row: dict[str, Any] = {
-        "stage": "quality", "fold": config.fold, "gan_seed": config.gan_seed, "label": "all", "metric": "fid",
-        "detail": detail,
-    }  # fmt: skip
-    write_table(out_dir / "metrics.csv", pd.DataFrame([row], columns=COLUMNS))
+    key = {"fold": str(config.fold), "gan_seed": str(config.gan_seed)}
+    write_metrics(out_dir, [MetricRow(stage="quality", **key, label="all", metric="fid", detail=detail)])
     return Record(kind="quality", figures={"fid": NOT_NOISE}, notes=(f"Image quality: {detail}.",))
 
 
-def _notes(table: pd.DataFrame) -> tuple[str, ...]:
+def _notes(rows: Sequence[MetricRow]) -> tuple[str, ...]:
     """A sentence where synthetic images are near copies beyond what real ones are."""
-    whole = table[table["label"] == "all"].set_index("metric")
-    copies = whole.reindex(["near_copies", "near_copies_floor"])[["value", "ci_low"]].apply(pd.to_numeric).to_numpy()
-    if not copies[0, 1] > copies[1, 0]:
+    whole = {row.metric: row for row in rows if row.label == "all"}
+    copies, floor = whole.get("near_copies"), whole.get("near_copies_floor")
+    if copies is None or floor is None or not copies.ci_low or not floor.value:
+        return ()
+    if float(copies.ci_low) <= float(floor.value):
         return ()
     return (
-        f"{100 * copies[0, 0]:.0f} % of the synthetic images are near copies of a training image "
-        f"({100 * copies[1, 0]:.0f} % of real validation images are that near to one).",
+        f"{100 * float(copies.value):.0f} % of the synthetic images are near copies of a training image "
+        f"({100 * float(floor.value):.0f} % of real validation images are that near to one).",
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch.nn.functional as F  # noqa: N812
 
+from pipeline.core.metrics import MetricRow, as_text
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.scaling import Scaling
 from pipeline.measures.ms_ssim import pairwise_ms_ssim_interval
@@ -17,10 +19,6 @@ from pipeline.quality.describe import Described
 from pipeline.quality.figures import OF_FEATURES, OF_NEAREST, Figure, Rules, figures, matched
 from pipeline.quality.settings import QualityStageConfig
 
-COLUMNS = [
-    "stage", "arm", "fold", "seed", "gan_seed", "split", "label", "subgroup", "metric", "value", "ci_low", "ci_high",
-    "n_patients", "n_images", "detail",
-]  # fmt: skip
 _MATCHED = 5
 _SIDES = {2: 128, 3: 32}
 """MS-SSIM looks at no more pixels or voxels a side than this."""
@@ -34,19 +32,18 @@ def metrics(
     extractor: str,
     train: tuple[DataSet, np.ndarray],
     synthetic: DataSet,
-) -> pd.DataFrame:
+) -> list[MetricRow]:
     """The stage's rows of metrics.csv: figures of each class and of `all`.
 
     `METRIC` is of all synthetic images, `METRIC_floor` of the fold's validation images, `METRIC_matched` of as many
     synthetic images of each class as there are validation images, each against the training images.
     """
     unit = synthetic.scaling.unit
-    rows: list[dict[str, Any]] = []
+    rows: list[MetricRow] = []
     for label, group in groups(sets, config.classes):
-        rows += [row | {"label": label} for row in _group_rows(group, rules, extractor, unit, whole=label == "all")]
+        rows += [replace(row, label=label) for row in _group_rows(group, rules, extractor, unit, whole=label == "all")]
     rows += _similarity_rows(config, train, synthetic)
-    key = dict.fromkeys(COLUMNS, "") | {"stage": "quality", "fold": config.fold, "gan_seed": config.gan_seed}
-    return pd.DataFrame([key | row for row in rows], columns=COLUMNS)
+    return [replace(row, fold=str(config.fold), gan_seed=str(config.gan_seed)) for row in rows]
 
 
 def groups(sets: Mapping[str, Described], classes: Sequence[str]) -> Iterator[Group]:
@@ -63,7 +60,7 @@ def groups(sets: Mapping[str, Described], classes: Sequence[str]) -> Iterator[Gr
 
 def _group_rows(
     group: Mapping[str, Described], rules: Rules, extractor: str, unit: str, *, whole: bool
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[MetricRow]:
     train, val, synthetic = (group[name] for name in ("train", "val", "synthetic"))
     found = {
         "": (synthetic, figures(train, synthetic, rules), "real:synthetic"),
@@ -107,7 +104,7 @@ def _limit(name: str, other: Described, rules: Rules) -> str:
 
 def _similarity_rows(
     config: QualityStageConfig, train: tuple[DataSet, np.ndarray], synthetic: DataSet
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[MetricRow]:
     """Intra-class MS-SSIM of the synthetic images, and as `floor` that of the real training images."""
     sources = {"": (synthetic, np.arange(len(synthetic.images))), "_floor": train}
     for suffix, (dataset, rows) in sources.items():
@@ -119,14 +116,14 @@ def _similarity_rows(
                 figure, side, number = _similarity(config, dataset, own)
                 detail = f"{side} a side; {number} {what} images"
                 of_class.append((figure, number))
-                yield _row(f"ms_ssim{suffix}", split, figure, number, detail) | {"label": name}
+                yield replace(_row(f"ms_ssim{suffix}", split, figure, number, detail), label=name)
         if of_class:
             values = np.array([[one.value, one.low, one.high] for one, _ in of_class])
             margin = float(np.sqrt((((values[:, 2] - values[:, 1]) / 2) ** 2).sum()) / len(of_class))
             mean = float(values[:, 0].mean())
             figure, number = Figure(mean, max(mean - margin, 0.0), min(mean + margin, 1.0)), sum(n for _, n in of_class)
             detail = f"mean over {len(of_class)} classes; {number} {what} images"
-            yield _row(f"ms_ssim{suffix}", split, figure, number, detail) | {"label": "all"}
+            yield replace(_row(f"ms_ssim{suffix}", split, figure, number, detail), label="all")
 
 
 def _similarity(config: QualityStageConfig, dataset: DataSet, rows: np.ndarray) -> tuple[Figure, int, int]:
@@ -142,14 +139,14 @@ def _similarity(config: QualityStageConfig, dataset: DataSet, rows: np.ndarray) 
     return figure, max(sizes), len(chosen)
 
 
-def _row(metric: str, split: str, figure: Figure, number: int, detail: str) -> dict[str, Any]:
+def _row(metric: str, split: str, figure: Figure, number: int, detail: str) -> MetricRow:
     value, low, high = (
-        f"{part:.6g}" if math.isfinite(part) else "" for part in (figure.value, figure.low, figure.high)
+        as_text(part if math.isfinite(part) else None) for part in (figure.value, figure.low, figure.high)
     )
-    return {
-        "split": split, "metric": metric, "value": value, "ci_low": low, "ci_high": high, "n_images": number,
-        "detail": detail if value else f"{detail}; too few images",
-    }  # fmt: skip
+    return MetricRow(
+        stage="quality", split=split, metric=metric, value=value, ci_low=low, ci_high=high, n_images=str(number),
+        detail=detail if value else f"{detail}; too few images",
+    )  # fmt: skip
 
 
 def curves(sets: Mapping[str, Described], scaling: Scaling) -> pd.DataFrame:

@@ -13,14 +13,13 @@ from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import dangling_link, read_json
+from pipeline.core.metrics import read_metrics, table_of
 from pipeline.core.patients import known_patients
 from pipeline.core.records import RECORD, Record, load_record
 
 STAGE_ORDER = (
     "ingest", "split", "prepare", "fit-gan", "synthesise", "quality", "downstream", "anomaly", "privacy", "verdict",
 )  # fmt: skip
-_METRIC_COLUMNS = ("stage", "arm", "fold", "seed", "gan_seed", "split", "label", "subgroup", "metric", "value")
-_INTERVAL_COLUMNS = ("ci_low", "ci_high", "n_patients", "n_images", "detail")
 _NUMBERS = ("value", "ci_low", "ci_high")
 
 
@@ -133,7 +132,7 @@ def read_run(root: Path) -> Run:
         experiment=experiment,
         config_text=config.read_text(encoding="utf-8"),
         verdict=_read_verdict(verdict_path),
-        metrics=_read_metrics(root),
+        metrics=_with_numbers(table_of(read_metrics(root)), _NUMBERS),
         predictions=_with_numbers(
             _read(root, "predictions.csv", ("arm", "fold", "seed", "gan_seed", "split", "label", *scores)), scores
         ),
@@ -171,12 +170,6 @@ def ordered_arms(run: Run, present: Iterable[str]) -> list[str]:
     found = set(present)
     known = [arm for arm in run.experiment.arms if arm in found]
     return known + sorted(found - set(known))
-
-
-def _read_metrics(root: Path) -> pd.DataFrame:
-    table = _with_numbers(_read(root, "metrics.csv", (*_METRIC_COLUMNS, *_INTERVAL_COLUMNS)), _NUMBERS)
-    counts = {name: table[name].str.removesuffix(".0") for name in ("n_patients", "n_images")}
-    return table.assign(**counts)
 
 
 def _read_verdict(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.core.errors import DataError
+from pipeline.core.metrics import MetricRow, as_text
 from pipeline.core.patients import patient_units
 from pipeline.core.seeds import numpy_generator
 from pipeline.data.batches.dataset import DataSet
@@ -34,13 +35,12 @@ FROM_IMAGE, FROM_COLUMN, FROM_SCORE, WARNING = (
 ALPHA = 0.01
 MAX_IMAGES = 1500
 _BLOCK = 256
-Row = dict[str, Any]
 
 
 def probe_rows(
     dataset: DataSet, manifest: pd.DataFrame, predictions: pd.DataFrame, columns: Sequence[str], plan: VerdictPlan,
     classes: Sequence[str],
-) -> list[Row]:  # fmt: skip
+) -> list[MetricRow]:  # fmt: skip
     """Rows of metrics.csv, four questions a column, and a row `probe_warning` where a column deserves one.
 
     1. `column_from_image`: AUROC of telling the column's values apart in images of one class, by a linear classifier on
@@ -71,7 +71,7 @@ def probe_rows(
     findings = {finding.column: finding for finding in find_confounders(known, classes, plan.seed)}
     seen = _some(known, plan.seed)
     features = _features(dataset, seen) if columns else np.empty((0, 0))
-    rows: list[Row] = []
+    rows: list[MetricRow] = []
     for name in columns:
         values = _values(known, name)
         if values.shape[1] == 0:
@@ -84,9 +84,9 @@ def probe_rows(
     return rows
 
 
-def probe_warnings(rows: Sequence[Row]) -> tuple[str, ...]:
+def probe_warnings(rows: Sequence[MetricRow]) -> tuple[str, ...]:
     """The texts of the warnings among `rows`."""
-    return tuple(row["detail"] for row in rows if row["metric"] == WARNING)
+    return tuple(row.detail for row in rows if row.metric == WARNING)
 
 
 def _some(known: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -125,21 +125,23 @@ def _readable(
     return readable(features, chosen, labels, patient_units(seen).to_numpy(dtype=str), plan.seed, alpha=plan.alpha)
 
 
-def _image_rows(name: str, told: Readable | None, seen: pd.DataFrame) -> list[Row]:
+def _image_rows(name: str, told: Readable | None, seen: pd.DataFrame) -> list[MetricRow]:
     if told is None:
         return [_row(name, FROM_IMAGE, detail="Not probed: no two images of one class to compare.")]
     detail = f"linear on {EffNetLite0.NAME}, within a class; chance {told.chance:.2f}, p = {told.p_value:.3f}"
     return [_row(name, FROM_IMAGE, told.auroc, detail=detail, patients=len(set(patient_units(seen))), images=len(seen))]
 
 
-def _column_rows(name: str, finding: Finding | None, classes: Sequence[str]) -> list[Row]:
+def _column_rows(name: str, finding: Finding | None, classes: Sequence[str]) -> list[MetricRow]:
     if finding is None:
         return []
     detail = f"guessing {1 / len(classes):.2f}; Cramér's V {finding.cramers_v:.2f}, p = {finding.p_value:.3f}"
     return [_row(name, FROM_COLUMN, Interval(finding.guessed, None, None), detail=detail)]
 
 
-def _score_rows(predictions: pd.DataFrame, has: pd.Series, name: str, values: int, plan: VerdictPlan) -> list[Row]:
+def _score_rows(
+    predictions: pd.DataFrame, has: pd.Series, name: str, values: int, plan: VerdictPlan
+) -> list[MetricRow]:
     """Of every arm: how well the disease score tells one value, in test images of one class; alpha shared by values."""
     test = predictions[(predictions["split"] == "test") & predictions["image_id"].isin(set(has.index))]
     tests = draw_test_sets(test, plan.bootstrap, plan.seed)
@@ -181,19 +183,19 @@ def _tells(key: Any, rows: pd.DataFrame, has: pd.Series, test: TestSet, plan: Ve
 
 
 def _warning(
-    name: str, told: Readable | None, finding: Finding | None, scores: Sequence[Row], columns: int,
+    name: str, told: Readable | None, finding: Finding | None, scores: Sequence[MetricRow], columns: int,
     classes: Sequence[str],
-) -> list[Row]:  # fmt: skip
+) -> list[MetricRow]:  # fmt: skip
     if told is None or told.p_value >= ALPHA / columns + 1e-9 or told.auroc.value <= told.chance:
         return []
-    heard = [row for row in scores if row["ci_low"] and not float(row["ci_low"]) <= 0.5 <= float(row["ci_high"])]
+    heard = [row for row in scores if row.ci_low and not float(row.ci_low) <= 0.5 <= float(row.ci_high)]
     entangled = finding is not None and finding.entangled
     text = f"{name} can be read off the images (AUROC {told.auroc.value:.2f} in images of one class)"
     if finding is not None and entangled:
         chance = f"guessing {1 / len(classes):.0%}"
         text += f" and goes with the class (told from it alone: {finding.guessed:.0%} right, {chance})"
     if heard:
-        arms = ", ".join(dict.fromkeys(row["arm"] for row in heard))
+        arms = ", ".join(dict.fromkeys(row.arm for row in heard))
         text += f"; the disease score tells it within a class ({arms})"
     text += ": a classifier may read it instead of the disease. Test on patients in whom the two do not go together."
     return [_row(name, WARNING, detail=text)] if entangled or heard else []
@@ -202,11 +204,11 @@ def _warning(
 def _row(
     column: str, metric: str, found: Interval | None = None, *, arm: str = "", detail: str, patients: int = 0,
     images: int = 0,
-) -> Row:  # fmt: skip
-    bounds = (None, None) if found is None else (found.low, found.high)
-    low, high = ("" if bound is None else f"{min(max(bound, 0.0), 1.0):.6g}" for bound in bounds)
-    return {
-        "stage": STAGE, "arm": arm, "split": "test" if metric == FROM_SCORE else "", "subgroup": column,
-        "metric": metric, "value": "" if found is None else f"{found.value:.6g}", "ci_low": low, "ci_high": high,
-        "n_patients": str(patients or ""), "n_images": str(images or ""), "detail": detail,
-    }  # fmt: skip
+) -> MetricRow:  # fmt: skip
+    value, low, high = ("", "", "") if found is None else (
+        as_text(found.value), as_text(found.low, 0, 1), as_text(found.high, 0, 1),
+    )  # fmt: skip
+    return MetricRow(
+        stage=STAGE, arm=arm, split="test" if metric == FROM_SCORE else "", subgroup=column, metric=metric, value=value,
+        ci_low=low, ci_high=high, n_patients=str(patients or ""), n_images=str(images or ""), detail=detail,
+    )  # fmt: skip

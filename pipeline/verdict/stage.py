@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 from pipeline.config.experiment import Experiment, VerdictConfig
 from pipeline.config.section import Section
 from pipeline.core.files import write_json
+from pipeline.core.metrics import MetricRow, as_text, read_metrics, write_metrics
 from pipeline.core.records import Record, records_of
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import open_dataset, read_table, write_table
@@ -34,10 +36,7 @@ from pipeline.verdict.probe import probe_rows, probe_warnings
 from pipeline.verdict.rule import Verdict
 from pipeline.verdict.subgroups import subgroup_rows, subgroup_warnings
 
-METRICS_COLUMNS = (
-    "stage", "arm", "fold", "seed", "gan_seed", "split", "label", "subgroup", "metric", "value", "ci_low", "ci_high",
-    "n_patients", "n_images", "detail",
-)  # fmt: skip
+STAGE = "downstream"
 EXTERNAL = "external"
 PER_PATIENT = "per patient"
 REVERSE_NOTE = "trained on real images, tested on synthetic ones"
@@ -67,9 +66,8 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     write_table(out_dir / PREDICTIONS, table)
     plan = plan_of(config.verdict, config.positive, config.seed)
     further = _further_rows(config, inputs, table, plan)
-    made = [arm_metrics(table, config, plan), reverse_check(table, config), pd.DataFrame(further), _others(inputs)]
-    metrics = pd.concat([part for part in made if len(part)])
-    write_table(out_dir / "metrics.csv", metrics.reindex(columns=METRICS_COLUMNS).fillna(""))
+    made = arm_metrics(table, config, plan), reverse_check(table, config), further, _others(inputs)
+    write_metrics(out_dir, chain(*made))
     utility = utility_of(table, plan)
     write_json(out_dir / "verdict.json", {"utility": utility.as_json(), "release": release_verdict(inputs)})
     notes = (*subgroup_warnings(further), *probe_warnings(further))
@@ -78,7 +76,7 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
 
 def _further_rows(
     config: VerdictStageConfig, inputs: Mapping[str, Path], table: pd.DataFrame, plan: VerdictPlan
-) -> list[dict[str, Any]]:
+) -> list[MetricRow]:
     """Subgroups, the confounder probe and the external site, where the configuration asks for them."""
     manifest = read_table(inputs["split"] / "manifest.csv")
     rows = subgroup_rows(table, manifest, config.verdict.subgroups, plan)
@@ -86,8 +84,8 @@ def _further_rows(
         dataset = open_dataset(inputs["prepare"])
         rows += probe_rows(dataset, manifest, table, config.verdict.probe, plan, config.classes)
     if (table["split"] == EXTERNAL).any():
-        there = arm_metrics(at_external_site(table), config, plan).assign(split=EXTERNAL)
-        rows += [{str(name): value for name, value in one.items()} for _, one in there.iterrows()]
+        there = arm_metrics(at_external_site(table), config, plan)
+        rows += [replace(row, split=EXTERNAL) for row in there]
     return rows
 
 
@@ -139,7 +137,7 @@ def plan_of(rule: VerdictConfig, positive: tuple[str, ...], seed: int) -> Verdic
     )
 
 
-def arm_metrics(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPlan) -> pd.DataFrame:
+def arm_metrics(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPlan) -> list[MetricRow]:
     """Figures of every fit and the means of every arm: disease against the rest, each class against the rest, macro.
 
     Disease against the rest comes once more for patients with several images, in rows whose subgroup is `per patient`.
@@ -147,7 +145,7 @@ def arm_metrics(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPl
     sides = {"+".join(config.positive): config.positive}
     if len(config.classes) > 2:
         sides |= {name: (name,) for name in config.classes}
-    rows: list[dict[str, Any]] = []
+    rows: list[MetricRow] = []
     tests = draw_test_sets(table, plan.bootstrap, plan.seed)
     by_class: dict[str, list[Fit]] = {}
     for label, positive in sides.items():
@@ -157,14 +155,14 @@ def arm_metrics(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPl
         rows += _rows(_macro([by_class[name] for name in config.classes]), "macro", tests, plan)
     if any(test.num_patients < len(test.image_ids) for test in tests.values()):
         rows += _patient_rows(table, config, plan)
-    return pd.DataFrame(rows)
+    return rows
 
 
-def _patient_rows(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPlan) -> list[dict[str, Any]]:
+def _patient_rows(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPlan) -> list[MetricRow]:
     patients = by_patient(table[table["split"].isin(["val", "test"])], config.positive)
     tests = draw_test_sets(patients, plan.bootstrap, plan.seed)
     fits = figures_of_fits(patients, ("disease",), tests, threshold=plan.threshold)
-    return [row | {"subgroup": PER_PATIENT} for row in _rows(fits, "+".join(config.positive), tests, plan)]
+    return [replace(row, subgroup=PER_PATIENT) for row in _rows(fits, "+".join(config.positive), tests, plan)]
 
 
 def _macro(classes: Sequence[Sequence[Fit]]) -> list[Fit]:
@@ -179,16 +177,15 @@ def _macro(classes: Sequence[Sequence[Fit]]) -> list[Fit]:
     ]  # fmt: skip
 
 
-def _rows(fits: Sequence[Fit], label: str, tests: dict[str, TestSet], plan: VerdictPlan) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _rows(fits: Sequence[Fit], label: str, tests: dict[str, TestSet], plan: VerdictPlan) -> list[MetricRow]:
+    rows: list[MetricRow] = []
     for fit in fits:
-        key = {"stage": "downstream", "arm": fit.arm, "fold": fit.fold, "seed": fit.seed, "gan_seed": fit.gan_seed}
+        key = {"arm": fit.arm, "fold": fit.fold, "seed": fit.seed, "gan_seed": fit.gan_seed, "label": label}
         size = {"n_patients": str(tests[fit.fold].num_patients), "n_images": str(len(tests[fit.fold].image_ids))}
         if np.isfinite(fit.threshold):
-            rows.append(key | {"split": "val", "label": label, "metric": "threshold", "value": f"{fit.threshold:.6g}"})
+            rows.append(MetricRow(stage=STAGE, **key, split="val", metric="threshold", value=as_text(fit.threshold)))
         for metric, values in fit.values.items():
-            value = f"{values[0]:.6g}"
-            rows.append(key | size | {"split": "test", "label": label, "metric": metric, "value": value})
+            rows.append(MetricRow(stage=STAGE, **key, **size, split="test", metric=metric, value=as_text(values[0])))
     size = {
         "n_patients": str(len(set().union(*(test.patients for test in tests.values())))),
         "n_images": str(len(set().union(*(test.image_ids for test in tests.values())))),
@@ -197,38 +194,33 @@ def _rows(fits: Sequence[Fit], label: str, tests: dict[str, TestSet], plan: Verd
         mine = [fit for fit in fits if fit.arm == arm]
         for metric in METRICS:
             found = arm_interval(mine, metric, tests, plan.alpha)
-            bounds = {"ci_low": _clipped(found.low), "ci_high": _clipped(found.high)}
-            key = {"stage": "downstream", "arm": arm, "split": "test", "label": label, "metric": metric}
-            rows.append(key | size | bounds | {"value": f"{found.value:.6g}", "detail": f"mean of {len(mine)} fits"})
+            bounds = {"ci_low": as_text(found.low, 0, 1), "ci_high": as_text(found.high, 0, 1)}
+            key = {"arm": arm, "label": label, "detail": f"mean of {len(mine)} fits"}
+            value = as_text(found.value)
+            rows.append(MetricRow(stage=STAGE, **key, **size, **bounds, split="test", metric=metric, value=value))
     return rows
 
 
-def _clipped(bound: float | None) -> str:
-    return "" if bound is None else f"{min(max(bound, 0.0), 1.0):.6g}"
-
-
-def reverse_check(table: pd.DataFrame, config: VerdictStageConfig) -> pd.DataFrame:
+def reverse_check(table: pd.DataFrame, config: VerdictStageConfig) -> list[MetricRow]:
     """How a real-trained classifier judges synthetic images: AUROC of the disease side, no interval (no patients)."""
     rows = []
-    for (arm, fold, gan_seed, seed), group in table[table["split"] == "synthetic"].groupby(
-        ["arm", "fold", "gan_seed", "seed"]
-    ):
+    for key, group in table[table["split"] == "synthetic"].groupby(["arm", "fold", "gan_seed", "seed"]):
+        arm, fold, gan_seed, seed = map(str, key)
         disease = group["label"].isin(config.positive).to_numpy()
         value = weighted_auroc(disease_score(group, config.positive), disease, np.ones((1, len(group))))[0]
         rows.append(
-            {
-                "stage": "downstream", "arm": arm, "fold": fold, "seed": seed, "gan_seed": gan_seed,
-                "split": "synthetic", "label": "+".join(config.positive), "metric": "auroc", "value": f"{value:.6g}",
-                "n_images": str(len(group)), "detail": REVERSE_NOTE,
-            }
+            MetricRow(
+                stage=STAGE, arm=arm, fold=fold, seed=seed, gan_seed=gan_seed, split="synthetic",
+                label="+".join(config.positive), metric="auroc", value=as_text(value), n_images=str(len(group)),
+                detail=REVERSE_NOTE,
+            )
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    return rows
 
 
-def _others(inputs: Mapping[str, Path]) -> pd.DataFrame:
+def _others(inputs: Mapping[str, Path]) -> list[MetricRow]:
     found = records_of(inputs.values(), "anomaly", "privacy", "quality")
-    tables = [read_table(directory / "metrics.csv") for _, directory in found]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return [row for _, directory in found for row in read_metrics(directory)]
 
 
 def release_verdict(inputs: Mapping[str, Path]) -> dict[str, Any]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ import pandas as pd
 from pipeline.config.arms import REFERENCE_ARM
 from pipeline.config.experiment import SubgroupConfig
 from pipeline.core.errors import DataError
+from pipeline.core.metrics import MetricRow, as_text
 from pipeline.core.patients import patient_units
 from pipeline.measures.resampling import MIN_PATIENTS, Interval
 from pipeline.verdict.comparison import combine
@@ -53,7 +53,7 @@ class Scope:
 
 def subgroup_rows(
     predictions: pd.DataFrame, manifest: pd.DataFrame, columns: Sequence[SubgroupConfig], plan: VerdictPlan
-) -> list[dict[str, Any]]:
+) -> list[MetricRow]:
     """Rows of metrics.csv: every arm's mean, and its difference from `real+classical`, in each subgroup.
 
     A column of numbers with more than five different ones is cut into bands, by the given edges or into thirds of the
@@ -74,7 +74,7 @@ def subgroup_rows(
         DataError: the manifest has no such column.
     """
     table = predictions[predictions["split"].isin(["val", "test"])]
-    rows: list[dict[str, Any]] = []
+    rows: list[MetricRow] = []
     for column in columns:
         groups = _groups(table, manifest, column)
         of_column = [row for value, images in groups.items() for row in _rows(table, images, column, value, plan)]
@@ -82,9 +82,9 @@ def subgroup_rows(
     return rows
 
 
-def subgroup_warnings(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+def subgroup_warnings(rows: Sequence[MetricRow]) -> tuple[str, ...]:
     """The texts of the warnings among `rows`."""
-    return tuple(row["detail"] for row in rows if row["metric"] == WARNING)
+    return tuple(row.detail for row in rows if row.metric == WARNING)
 
 
 def banded(values: pd.Series, edges: Sequence[float] = (), bands: int = _BANDS) -> pd.Series:
@@ -137,7 +137,7 @@ def _first_number(value: str) -> float:
 
 def _rows(
     table: pd.DataFrame, images: set[str], column: SubgroupConfig, value: str, plan: VerdictPlan
-) -> list[dict[str, Any]]:
+) -> list[MetricRow]:
     part = table[(table["split"] == "val") | table["image_id"].isin(images)]
     scope, positive = _scope(part, f"{column.column} = {value}", plan), plan.positive
     if plan.unit == "patient":
@@ -154,7 +154,7 @@ def _rows(
             if reference and arm != REFERENCE_ARM:
                 sides[metric + DIFFERENCE] = [(1.0, own), (-1.0, reference)]
             rows += [_row(arm, name, side, metric, scope, tests, plan) for name, side in sides.items()]
-    return [row for row in rows if row]
+    return [row for row in rows if row is not None]
 
 
 def _scope(part: pd.DataFrame, name: str, plan: VerdictPlan) -> Scope:
@@ -172,22 +172,22 @@ def _row(
     scope: Scope,
     tests: dict[str, TestSet],
     plan: VerdictPlan,
-) -> dict[str, Any]:
-    """One row; empty where the figure cannot be made in any fold, such as a sensitivity without a diseased patient."""
+) -> MetricRow | None:
+    """One row; None where the figure cannot be made in any fold, such as a sensitivity without a diseased patient."""
     usable = _folds_with(sides, metric, tests)
     if not usable:
-        return {}
+        return None
     found = combine(sides, metric, usable, plan.alpha).interval(plan.alpha)
     if not scope.allows_interval(metric):
         found = Interval(found.value, None, None)
     lowest = -1.0 if name.endswith(DIFFERENCE) else 0.0
-    low, high = ("" if bound is None else f"{np.clip(bound, lowest, 1):.6g}" for bound in (found.low, found.high))
+    low, high = (as_text(bound, lowest, 1) for bound in (found.low, found.high))
     detail = f"minus {REFERENCE_ARM}" if name.endswith(DIFFERENCE) else f"mean of {len(sides[0][1])} fits"
-    return {
-        "stage": "downstream", "arm": arm, "split": "test", "label": "+".join(plan.positive), "subgroup": scope.name,
-        "metric": name, "value": f"{found.value:.6g}", "ci_low": low, "ci_high": high,
-        "n_patients": str(scope.patients), "n_images": str(scope.images), "detail": detail,
-    }  # fmt: skip
+    return MetricRow(
+        stage="downstream", arm=arm, split="test", label="+".join(plan.positive), subgroup=scope.name, metric=name,
+        value=as_text(found.value), ci_low=low, ci_high=high, n_patients=str(scope.patients),
+        n_images=str(scope.images), detail=detail,
+    )  # fmt: skip
 
 
 def _folds_with(
@@ -198,27 +198,26 @@ def _folds_with(
     return {fold: test for fold, test in tests.items() if fold not in lacking}
 
 
-def _warnings(rows: Sequence[dict[str, Any]], column: str, plan: VerdictPlan) -> list[dict[str, Any]]:
+def _warnings(rows: Sequence[MetricRow], column: str, plan: VerdictPlan) -> list[MetricRow]:
     """An arm that gains in one subgroup and loses in another, or surely loses more than the margin in one."""
     found = []
-    differences = [row for row in rows if row["metric"].endswith(DIFFERENCE)]
-    for arm, metric in dict.fromkeys((row["arm"], row["metric"]) for row in differences):
-        own = [row for row in differences if (row["arm"], row["metric"]) == (arm, metric)]
-        gains = [row for row in own if row["ci_low"] and float(row["ci_low"]) > 0]
-        surely = [row for row in own if row["ci_high"] and float(row["ci_high"]) < 0]
-        drops = [row for row in own if row["ci_low"] and float(row["value"]) < -plan.margin]
+    differences = [row for row in rows if row.metric.endswith(DIFFERENCE)]
+    for arm, metric in dict.fromkeys((row.arm, row.metric) for row in differences):
+        own = [row for row in differences if (row.arm, row.metric) == (arm, metric)]
+        gains = [row for row in own if row.ci_low and float(row.ci_low) > 0]
+        surely = [row for row in own if row.ci_high and float(row.ci_high) < 0]
+        drops = [row for row in own if row.ci_low and float(row.value) < -plan.margin]
         losses = [row for row in own if row in surely or (gains and row in drops)]
         if losses and (gains or any(row in drops for row in surely)):
             text = f"{arm}: {metric.removesuffix(DIFFERENCE)} falls in {_spelled(losses)}"
             text += f", while it rises in {_spelled(gains)}: one subgroup gains at another's cost." if gains else "."
-            found.append({
-                "stage": "downstream", "arm": arm, "split": "test", "label": "+".join(plan.positive),
-                "subgroup": column, "metric": WARNING, "value": "", "detail": text,
-            })  # fmt: skip
+            label = "+".join(plan.positive)
+            row = MetricRow(stage="downstream", arm=arm, split="test", label=label, metric=WARNING, detail=text)
+            found.append(replace(row, subgroup=column))
     return found
 
 
-def _spelled(rows: Sequence[dict[str, Any]]) -> str:
-    points = [[f"{100 * float(row[name]):+.1f}" for name in ("value", "ci_low", "ci_high")] for row in rows]
+def _spelled(rows: Sequence[MetricRow]) -> str:
+    points = [[f"{100 * float(getattr(row, name)):+.1f}" for name in ("value", "ci_low", "ci_high")] for row in rows]
     shown = [f"{value} [{low}, {high}] points" for value, low, high in points]
-    return ", ".join(f"{row['subgroup']} ({one})" for row, one in zip(rows, shown, strict=True))
+    return ", ".join(f"{row.subgroup} ({one})" for row, one in zip(rows, shown, strict=True))
