@@ -19,6 +19,8 @@ from pipeline.downstream.material import filling
 from pipeline.downstream.regimens import REGIMENS
 from pipeline.supervised.cost import number_of_fits
 
+DEMO = Path(__file__).resolve().parents[1] / "configs" / "demo.yaml"
+
 
 def test_every_arm_of_the_table_is_built() -> None:
     assert set(REGIMENS) | set(TRUNKS) == set(ARMS) and not set(REGIMENS) & set(TRUNKS)
@@ -87,3 +89,14 @@ def test_fits_are_counted_with_their_pretrainings_and_ensembles() -> None:
     assert number_of_fits(experiment_of("synthetic-pretrained")) == 3 * (1 + 2 * 2) + 2
     assert number_of_fits(experiment_of(f"{REFERENCE_ARM}+pseudolabels")) == 3 * (1 + 1 + 1)
     assert number_of_fits(experiment_of("pool-gan", "real+classical+curated@1")) == 3 * (1 + 2 * 2 + 2) + 2
+
+
+def test_what_is_drawn_from_a_generator_changes_no_training() -> None:
+    """`synthesis:` reaches the stage that draws, and no other; `gan:` has no say in how many images are drawn."""
+    plain = plan_experiment(load_experiment(DEMO, ["compute.device=cpu"]))
+    for change in ("synthesis.samples_per_class=9", "synthesis.truncation_psi=0.5"):
+        steps = plan_experiment(load_experiment(DEMO, ["compute.device=cpu", change]))
+        changed = [one.kind for one, other in zip(steps, plain, strict=True) if one.config != other.config]
+        assert changed == ["synthesise"]
+    (drawn,) = [step.config for step in steps if step.kind == "synthesise"]
+    assert drawn.model_dump()["truncation_psi"] == 0.5

@@ -60,6 +60,9 @@ def test_a_source_of_another_kind_replaces_the_bases(tmp_path: Path) -> None:
     [
         ("data: {spatial_sise: 32}", "data.spatial_sise: there is no such key. Did you mean spatial_size?"),
         ("gan: {num_image: 3}", "\n  gan.num_image: there is no such key. Did you mean num_images?"),
+        ("gan: {samples_per_class: 9}", "gan.samples_per_class: is synthesis.samples_per_class now. Move it there."),
+        ("gan: {family: vae, truncation_psi: 0.7}", "gan.truncation_psi: is synthesis.truncation_psi now."),
+        ("synthesis: {truncation_psi: 0}", "synthesis.truncation_psi: "),
         ("gan: {family: stylegan9}", "gan.family: must be one of biggan, cgan, "),
         ("gan: {family: stylegan9}", "; did you mean stylegan2? (found 'stylegan9')"),
         ("data: {positive: [c]}", "positive must name some, but not all, of ['a', 'b']"),

@@ -2,6 +2,6 @@
 
 TINY = [
     "gan.num_images=64", "gan.batch_size=8", "gan.generator_width=4", "gan.discriminator_width=4", "gan.snapshots=1",
-    "gan.samples_per_class=8", "classifier.steps=2", "classifier.seeds=2", "verdict.bootstrap=100",
+    "synthesis.samples_per_class=8", "classifier.steps=2", "classifier.seeds=2", "verdict.bootstrap=100",
     "data.spatial_size=16", "compute.precision=float32",
 ]  # fmt: skip

@@ -54,8 +54,8 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
     hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
     require_devices(hardware.device, experiment.compute.devices)
     return FitConfig(
-        # how many generators there are, and how many images are drawn from each, does not change this one
-        gan=experiment.gan.model_copy(update={"gan_seeds": 1, "samples_per_class": 200, "truncation_psi": 1.0}),
+        # how many generators there are does not change this one
+        gan=experiment.gan.model_copy(update={"gan_seeds": 1}),
         classes=experiment.data.classes,
         positive=experiment.data.positive,
         fold=fold,

@@ -12,6 +12,7 @@ from pipeline.config.data import DataConfig, PhantomSource, Positive
 from pipeline.config.families import GanSettings, validate_gan
 from pipeline.config.quality import QualityConfig
 from pipeline.config.section import Section
+from pipeline.config.synthesis import SynthesisConfig
 
 FEATURE_MODELS = ("logistic", "forest", "svm")
 
@@ -125,6 +126,7 @@ class Experiment(Section):
     seed: int = Field(0, ge=0)
     data: DataConfig
     gan: GanSettings = Field(default_factory=lambda: validate_gan({}))
+    synthesis: SynthesisConfig = SynthesisConfig()
     classifier: ClassifierConfig = ClassifierConfig()
     arms: tuple[str, ...] = ("real", REFERENCE_ARM, "real+classical+synthetic@1", "synthetic+classical")
     verdict: VerdictConfig = VerdictConfig()

@@ -90,8 +90,6 @@ class GanConfig(Section):
     watch: WatchConfig = WatchConfig()
     snapshots: int = Field(8, ge=1)
     checkpoints: int = Field(10, ge=1)
-    samples_per_class: int = Field(200, ge=8)
-    truncation_psi: float = Field(1.0, gt=0, le=1)
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:

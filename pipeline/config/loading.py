@@ -18,6 +18,9 @@ from pipeline.core.errors import ConfigError
 
 PATHS_START = "Relative paths start at RADAUG_DATA (the folder data/ where it is not set)."
 
+MOVED = {f"gan.{name}": f"synthesis.{name}" for name in ("samples_per_class", "truncation_psi")}
+"""Keys that stood elsewhere before, with their place."""
+
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read the experiment in `path`, with `overrides` of the form `gan.num_images=64`.
@@ -105,6 +108,8 @@ def _explain(item: ErrorDetails) -> str:
         tag = item["ctx"]["discriminator"].strip("'")
         return f"{key}.{tag}: must be one of {item['ctx']['expected_tags']} (found {item['ctx']['tag']!r})"
     message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden" and key in MOVED:
+        return f"{key}: is {MOVED[key]} now. Move it there."
     if item["type"] == "extra_forbidden":
         return f"{key}: there is no such key.{_nearest(str(item['loc'][-1]))}"
     found = "" if item["type"] in ("missing", "value_error") else f" (found {item['input']!r})"

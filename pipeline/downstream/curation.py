@@ -59,7 +59,7 @@ class Curation:
                 raise DataError(
                     f"curation left {count['kept']} synthetic images of {name} out of {count['made']}, and {fewest} "
                     f"are needed ({', '.join(f'{key}: {n}' for key, n in count.items())}). Raise "
-                    "gan.samples_per_class, train the GAN longer, or leave the +curated arms out."
+                    "synthesis.samples_per_class, train the GAN longer, or leave the +curated arms out."
                 )
         return np.flatnonzero(self._all)
 

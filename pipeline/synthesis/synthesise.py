@@ -32,8 +32,8 @@ class SynthesiseConfig(Section):
 
 def synthesise_config(experiment: Experiment, fold: int, gan_seed: int) -> SynthesiseConfig:
     return SynthesiseConfig(
-        samples_per_class=experiment.gan.samples_per_class,
-        truncation_psi=experiment.gan.truncation_psi,
+        samples_per_class=experiment.synthesis.samples_per_class,
+        truncation_psi=experiment.synthesis.truncation_psi,
         fold=fold,
         gan_seed=gan_seed,
         seed=derive_seed(experiment.seed, "synthesise", fold, gan_seed),
