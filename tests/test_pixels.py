@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_making import write_slice
+from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
@@ -152,6 +153,16 @@ def test_legitimate_extremes_are_read(tmp_path: Path, where: Any, stored: Any, e
     path = write_slice(tmp_path / "a", hu.astype(np.int16))
     hu[where] = expected
     np.testing.assert_array_equal(read_image(path, spatial_dims=2).array[0], hu)
+
+
+def test_padding_blurred_by_lossy_compression_is_passed_over() -> None:
+    """A real CT: 19 % of its pixels are padding of -2000 that JPEG 2000 made -2016, give or take some; then -1024 HU."""
+    path = get_testdata_file("693_J2KI.dcm", download=False)
+    if path is None:
+        pytest.skip("pydicom's larger test files are not here")
+    dataset = pydicom.dcmread(path)
+    expected = np.maximum(dataset.pixel_array.astype(float) + float(dataset.RescaleIntercept), -1024)
+    np.testing.assert_array_equal(read_image(Path(str(path)), spatial_dims=2).array[0], expected)
 
 
 def test_padding_of_signed_numbers_marked_unsigned_is_padding(tmp_path: Path) -> None:

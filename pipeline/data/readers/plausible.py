@@ -27,7 +27,8 @@ _EXTENT_MM = 5000.0
 def hu_fault(values: NDArray[Any]) -> str:
     """Why these values cannot be Hounsfield units, with the mend; empty where they can. Leave declared padding out.
 
-    Padding that the file does not declare is one or two numbers far below air, and is passed over.
+    Padding that the file does not declare is one or two numbers far below air (blurred where it was compressed with
+    loss), and is passed over.
     """
     if not values.size:
         return ""
@@ -43,7 +44,7 @@ def hu_fault(values: NDArray[Any]) -> str:
             f"impossible as Hounsfield units: half of the values lie above {_DENSE_HU:g} HU, which only metal reaches: "
             "the rescale or the sign of the numbers is wrong, export the original again"
         )
-    low = _varied(values[values < LOWEST_HU])
+    low = _no_padding(values[values < LOWEST_HU])
     if low > 0.05 * values.size:
         return (
             f"impossible as Hounsfield units: {low} of {values.size} values lie below {LOWEST_HU:g} HU, far below air, "
@@ -114,3 +115,11 @@ def _varied(low: NDArray[Any]) -> int:
     """How many values are not one of the two most frequent numbers among them, which padding may be."""
     counts = np.sort(np.unique(low, return_counts=True)[1])
     return int(counts[:-2].sum())
+
+
+def _no_padding(low: NDArray[Any]) -> int:
+    """How many values lie beyond 150 HU of the two most frequent hundreds among them."""
+    hundreds, counts = np.unique(np.floor(low / 100), return_counts=True)
+    for hundred in hundreds[np.argsort(counts)[-2:]]:
+        low = low[np.abs(low - 100 * (hundred + 0.5)) > 150]
+    return int(low.size)
