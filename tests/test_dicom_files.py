@@ -198,8 +198,8 @@ def test_baseline_jpeg_is_decoded(tmp_path: Path) -> None:
     ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
     Pillow.fromarray(ramp).save(tmp_path / "a.jpg", quality=100)
     data = encapsulate([(tmp_path / "a.jpg").read_bytes()])
-    path = write_dicom(tmp_path / "a", ramp, PixelData=data, TransferSyntaxUID="1.2.840.10008.1.2.4.50")
-    np.testing.assert_allclose(read_image(path, spatial_dims=2).array[0], ramp - 1024.0, atol=2)
+    path = write_dicom(tmp_path / "a", ramp, PixelData=data, RescaleSlope=8, TransferSyntaxUID="1.2.840.10008.1.2.4.50")
+    np.testing.assert_allclose(read_image(path, spatial_dims=2).array[0], 8.0 * ramp - 1024, atol=16)
 
 
 def test_palette_colour_becomes_grey(tmp_path: Path) -> None:

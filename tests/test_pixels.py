@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from dicom_making import write_slice
 from pydicom.data import get_testdata_file
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
@@ -105,6 +105,19 @@ def test_padding_that_needs_more_bits_than_the_numbers_is_still_padding(tmp_path
     np.testing.assert_array_equal(read_image(path, spatial_dims=2).array[0, 1], [-1024, 40, 50])  # else 1072 HU
 
 
+@pytest.mark.parametrize("name", ["MR_small_jpeg_ls_lossless.dcm", "SC_rgb_jpeg_dcmtk.dcm", "MR_small_RLE.dcm"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_compressed_frame_that_is_cut_is_refused_and_not_filled_up(tmp_path: Path, name: str, share: float) -> None:
+    path = get_testdata_file(name, download=False)
+    if path is None:
+        pytest.skip("pydicom's test file is not here")
+    dataset = pydicom.dcmread(path)
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = encapsulate([frame[: int(share * len(frame))]])
+    dataset.save_as(tmp_path / "cut")
+    assert "cut short" in refusal(tmp_path / "cut")
+
+
 # ---- signs and ranges of CT
 
 
@@ -156,7 +169,7 @@ def test_legitimate_extremes_are_read(tmp_path: Path, where: Any, stored: Any, e
 
 
 def test_padding_blurred_by_lossy_compression_is_passed_over() -> None:
-    """A real CT: 19 % of its pixels are padding of -2000 that JPEG 2000 made -2016, give or take some; then -1024 HU."""
+    """A real CT: 19 % of its pixels are padding of -2000 that JPEG 2000 made about -2016."""
     path = get_testdata_file("693_J2KI.dcm", download=False)
     if path is None:
         pytest.skip("pydicom's larger test files are not here")
@@ -182,6 +195,15 @@ def test_ct_without_room_for_air_is_refused(tmp_path: Path) -> None:
     assert "a window was burnt in" in refusal(write_slice(tmp_path / "a", window, RescaleIntercept=0))
     lost = (body() + 1024).astype(np.uint16)
     assert "rescale was lost" in refusal(write_slice(tmp_path / "b", lost, RescaleIntercept=0))
+    low = write_slice(tmp_path / "d", window)  # 8 bits under the usual intercept of -1024
+    assert "-1024 to -769 HU only, so for no tissue" in refusal(low)
+    colour = {
+        "SamplesPerPixel": 3,
+        "PhotometricInterpretation": "RGB",
+        "PlanarConfiguration": 0,
+        "PixelData": bytes(768),
+    }
+    assert "in colour" in refusal(write_slice(tmp_path / "e", window, **colour))
     dense = np.full((4, 4), 5000, np.int16)
     assert "which only metal reaches" in refusal(write_slice(tmp_path / "c", dense + np.eye(4, dtype=np.int16)))
 

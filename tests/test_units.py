@@ -85,6 +85,15 @@ def test_files_in_hu_among_others_are_named(root: Path) -> None:
         ingested(root, table(root, names), 3)
 
 
+def test_reasons_that_differ_in_figures_and_names_alone_are_counted_as_one(root: Path) -> None:
+    names = []
+    for number in range(6):
+        write_slice(root / f"c{number}.dcm", np.arange(16, dtype="<i2").reshape(4, 4), PixelData=bytes(2 * number + 2))
+        names.append(f"c{number}.dcm")
+    with pytest.raises(DataError, match=r"Reasons: 6 x the pixel data is cut short \(2 of 32 bytes\)"):
+        ingested(root, table(root, names), 2)
+
+
 def test_dicom_ct_among_grey_pictures_is_named(root: Path) -> None:
     names = []
     for number in range(3):

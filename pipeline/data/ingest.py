@@ -242,8 +242,9 @@ def _check_rejected(config: IngestConfig, kept: int, rejected: pd.DataFrame) -> 
     total = kept + len(rejected)
     if total and kept and len(rejected) <= config.max_rejected * total:
         return
-    counts = Counter(rejected["reason"]).most_common(5)
-    reasons = "; ".join(f"{count} x {reason}" for reason, count in counts)
+    alike = rejected["reason"].str.replace(r"[\w.-]*\d[\w.]*", "#", regex=True)  # but for the figures and names in them
+    first = dict(zip(reversed(list(alike)), reversed(list(rejected["reason"])), strict=True))
+    reasons = "; ".join(f"{count} x {first[kind]}" for kind, count in Counter(alike).most_common(5))
     starts = f" Paths start at {config.root}." if rejected["reason"].str.contains("check the path").any() else ""
     raise DataError(
         f"{config.where}: {len(rejected)} of {total} images cannot be used, and data.max_rejected allows "

@@ -76,6 +76,14 @@ def _guessed(manifest: pd.DataFrame) -> list[Row]:
     other = guessed & (manifest["values"] != "HU") & ~plain & ~pictures
     lowest = pd.to_numeric(manifest["minimum"])
     rows: list[Row] = []
+    windowed = pictures & (manifest["modality"] == "CT")
+    if windowed.any():
+        severity = INFO if (manifest["values"][windowed] == "uint8").all() else WARNING
+        detail = (
+            f"{int(windowed.sum())} PNG or JPEG images of CT hold grey levels and not HU: a window was chosen when "
+            f"they were made ({shown(list(manifest['path'][windowed]), 3)})."
+        )
+        rows.append(("CT in grey levels", severity, int(windowed.sum()), detail))
     if hu.any():
         severity = INFO if (lowest[hu] <= -500).all() else WARNING
         detail = (

@@ -46,6 +46,9 @@ def physical_frames(path: Path, dataset: Dataset) -> NDArray[np.float32]:
 def _hounsfield(
     path: Path, dataset: Dataset, numbers: NDArray[Any], padding: NDArray[np.bool_], frame: int
 ) -> NDArray[np.float64]:
+    if int(dataset.SamplesPerPixel) > 1 or text_of(dataset.PhotometricInterpretation) == "PALETTE COLOR":
+        reason = "this CT is in colour, so its numbers are no Hounsfield units (a screenshot or a fusion image?): "
+        raise UnreadableImage(path, reason + "export the original slices")
     if dataset.get("ModalityLUTSequence"):
         kind = text_of(dataset.ModalityLUTSequence[0].get("ModalityLUTType")).upper()
         if kind not in ("HU", "HU_MOD"):

@@ -79,10 +79,11 @@ def sign_fault(numbers: NDArray[Any], *, signed: bool, bits: int, slope: float, 
                 f"signed numbers are marked unsigned: {int(wrapped.sum())} values from {values[wrapped].min():g} HU "
                 "up are those of air or fat once PixelRepresentation is 1: set it, or export the original again"
             )
-    if not signed and intercept >= 0:
-        end = (2**bits - 1) * slope + intercept
+    end = (2**bits - 1) * slope + intercept
+    if not signed and (intercept >= 0 or end < 0):
+        missing = "air" if end > 0 else "tissue"
         return (
-            f"this CT's header has room for {intercept:g} to {end:g} HU only, so for no air (unsigned numbers, "
+            f"this CT's header has room for {intercept:g} to {end:g} HU only, so for no {missing} (unsigned numbers, "
             f"RescaleIntercept {intercept:g}): a window was burnt in or the rescale was lost, export the original"
         )
     if signed and (2 ** (bits - 1) - 1) * slope + intercept < -LOWEST_HU:

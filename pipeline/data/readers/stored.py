@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.pixels import pixel_array
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
 
 from pipeline.core.errors import UnreadableImage
 from pipeline.data.readers.header import is_ct, text_of
@@ -33,11 +34,14 @@ def stored_frames(path: Path, dataset: Dataset) -> tuple[NDArray[Any], NDArray[A
     """
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         kind = text_of(dataset.get("Modality")) or "unknown modality"
+        if "Rows" not in dataset and "Image Storage" in UID(text_of(dataset.get("SOPClassUID"))).name:
+            raise UnreadableImage(path, f"the file ({kind}) is cut short in its header: copy it again")
         reason = f"this DICOM object ({kind}) holds no pixels: leave it out if it is a report or contours, "
         raise UnreadableImage(path, reason + "copy it again if it should be an image")
     photometric = _complete(path, dataset)
     _require_codec(path, dataset)
     _require_all_bytes(path, dataset)
+    _require_ends(path, dataset)
     if int(dataset.SamplesPerPixel) > 1:
         words = grey(path, dataset.pixel_array)
         numbers: NDArray[Any] = words
@@ -147,3 +151,15 @@ def _require_all_bytes(path: Path, dataset: Dataset) -> None:
     if have < need:
         reason = f"the pixel data is cut short ({have} of {need} bytes): copy or export the file again"
         raise UnreadableImage(path, reason)
+
+
+def _require_ends(path: Path, dataset: Dataset) -> None:
+    """Refuse JPEG and JPEG-LS frames without their end marker: what is missing would be decoded as something."""
+    if dataset.file_meta.TransferSyntaxUID not in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
+        return
+    count = int(dataset.get("NumberOfFrames") or 1)
+    for number, frame in enumerate(generate_frames(dataset.PixelData, number_of_frames=count), start=1):
+        if b"\xff\xd9" not in frame.rstrip(b"\0")[-16:]:
+            of = f" of frame {number}" if count > 1 else ""
+            reason = f"the compressed pixel data{of} is cut short (no end marker): copy or export the file again"
+            raise UnreadableImage(path, reason)
