@@ -16,14 +16,34 @@ from pipeline.core.errors import ConfigError
 from pipeline.downstream import curation, features, train
 from pipeline.downstream.features import TRUNKS, TrunkConfig
 from pipeline.downstream.material import filling
-from pipeline.downstream.regimens import REGIMENS
 from pipeline.supervised.cost import number_of_fits
 
 DEMO = Path(__file__).resolve().parents[1] / "configs" / "demo.yaml"
 
 
-def test_every_arm_of_the_table_is_built() -> None:
-    assert set(REGIMENS) | set(TRUNKS) == set(ARMS) and not set(REGIMENS) & set(TRUNKS)
+def names_of(fact: str) -> set[str]:
+    return {name.removeprefix(f"{REFERENCE_ARM}+") for name, facts in ARMS.items() if getattr(facts, fact)}
+
+
+def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
+    assert names_of("generator") == {
+        "synthetic", "curated", "synthetic+classical", "synthetic-pretrained", "minority-synthetic", "pool-gan",
+        "gan-features",
+    }  # fmt: skip
+    assert names_of("pool") == {"pseudolabels", "simclr-features", "autoencoder-features", "pool-gan", "gan-features"}
+    assert names_of("ensemble") == {"pseudolabels", "curated", "pool-gan"}
+    assert names_of("ratio") == {"synthetic", "curated"}
+    assert names_of("candidate") == {
+        "synthetic", "curated", "synthetic-pretrained", "minority-synthetic", "pool-gan", "gan-features"
+    }  # fmt: skip
+    assert names_of("on_features") == {
+        "real", REFERENCE_ARM, "oversampling", "classweights", "pseudolabels", "synthetic", "curated",
+        "synthetic+classical",
+    }  # fmt: skip
+    assert {name for name, facts in ARMS.items() if facts.trainings == 2} == {
+        "augmented-pretrained", "synthetic-pretrained"
+    }  # fmt: skip
+    assert {facts.trunk for facts in ARMS.values()} - {None} == set(TRUNKS)
 
 
 def test_filling_is_as_frequent_as_what_lacks() -> None:

@@ -1,96 +1,223 @@
-"""The arms of the comparison by name: what each is, what it needs, and what it must be compared with."""
+"""The arms of the comparison by name: what each is, how it is trained, and what it must be compared with.
+
+An arm is one entry of `ARMS`. Its regimen, its cost, what is looked at beside its predictions and the table of
+docs/arms.md follow from it; docs/add-an-arm.md adds one.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.core.errors import ConfigError
 
 REFERENCE_ARM = "real+classical"
 PRETRAINED_ARM = "pretrained+classical"
 _RATIO = re.compile(r"(?P<stem>.+)@(?P<ratio>\d+(\.\d+)?)")
 
+Images = Literal["real", "natural", "pool", "synthetic", "judged_synthetic", "minority", "curated"]
+"""What a batch can be mixed from, as `downstream.material.Material` hands it out.
+
+`real`: the labelled training images, class-balanced; `natural`: as frequent as they are; `pool`: the unlabelled ones
+under an ensemble's labels; `synthetic`: class-balanced under the classes that were asked for; `judged_synthetic`: under
+an ensemble's labels; `minority`: synthetic ones of the rarer classes, up to balance; `curated`: those that passed three
+filters, one of which is an ensemble.
+"""
+Trunk = Literal["gan", "random", "simclr", "autoencoder"]
+_SYNTHETIC = {"synthetic", "judged_synthetic", "minority", "curated"}
+_BY_AN_ENSEMBLE = {"pool", "judged_synthetic", "curated"}
+_TRUNKS_OF_THE_POOL = {"simclr", "autoencoder"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of every batch.
+
+    Attributes:
+        weight: images for each one of a part of weight 1, as a number, as the arm's name says (`@ratio`) or as
+            `classifier.pool_ratio` says; None: as many as `images` says of itself, which is 1 for most.
+        fades: its weight in the loss falls from 1 to 0.
+    """
+
+    images: Images
+    weight: float | Literal["@ratio", "pool_ratio"] | None = None
+    fades: bool = False
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stretch of an arm's training; see `supervised.fit.Phase`, which it becomes.
+
+    Attributes:
+        steps: `all` of `classifier.steps`; the `refit`, a fifth of them; or the `rest` before a refit.
+    """
+
+    parts: tuple[Part, ...] = (Part("real"),)
+    steps: Literal["all", "rest", "refit"] = "all"
+    classical: bool = True
+    mixup: bool = False
+    loss: Literal["plain", "class_weights", "logit_adjustment"] = "plain"
+    head: Literal["kept", "fresh", "alone"] = "kept"
+
 
 @dataclass(frozen=True)
 class ArmFacts:
-    """Facts of an arm.
+    """An arm: what it is, how it is trained, what it must beat.
+
+    Every arm takes the same steps. A pre-training takes as many again, in the GAN's arm and in its control alike.
 
     Attributes:
         words: what the classifier learns from, for the report.
-        generator: needs a trained GAN, so that it is made again for every GAN seed.
-        pool: learns from the unlabelled images.
-        ratio: its name ends in @RATIO, synthetic images for each real one in a batch.
-        candidate: it may be said to help.
-        controls: arms with the same information. Without one of them a candidate cannot be said to help, and it must
-            beat each of them.
+        stretches: its training, one after the other, on one network.
+        trunk: its classifier starts from, or stays on, the features of this trunk.
+        imagenet: the network has ImageNet weights, fine-tuned at `classifier.pretrained_lr`.
+        controls: arms with the same information. Without one of them the arm cannot be said to help, and it must beat
+            each of them; an arm without controls is none that may help.
         also: further controls, which it must beat where they are among the arms.
-        on_features: what its classifier learns from can be written down before the training, so that models on the
-            features of images can learn it too.
+        pool_gan: its GAN must have learnt from the unlabelled images too.
     """
 
     words: str
-    generator: bool = False
-    pool: bool = False
-    ratio: bool = False
-    candidate: bool = False
+    stretches: tuple[Stretch, ...] = (Stretch(),)
+    trunk: Trunk | None = None
+    imagenet: bool = False
     controls: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
-    on_features: bool = False
+    pool_gan: bool = False
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Of all its stretches."""
+        return tuple(part for stretch in self.stretches for part in stretch.parts)
+
+    def sees(self, *images: Images) -> bool:
+        """Whether a batch of it holds one of these."""
+        return any(part.images in images for part in self.parts)
+
+    @property
+    def generator(self) -> bool:
+        """Needs a trained GAN, so that it is made again for every GAN seed."""
+        return self.trunk == "gan" or any(part.images in _SYNTHETIC for part in self.parts)
+
+    @property
+    def pool(self) -> bool:
+        """Learns from the unlabelled images, by itself or by its GAN."""
+        return self.pool_gan or self.trunk in _TRUNKS_OF_THE_POOL or self.sees("pool")
+
+    @property
+    def ensemble(self) -> bool:
+        """Begins with an ensemble of `classifier.seeds` classifiers that label images, made once a stage."""
+        return any(part.images in _BY_AN_ENSEMBLE for part in self.parts)
+
+    @property
+    def trainings(self) -> int:
+        """How many times `classifier.steps` steps a fit takes."""
+        return sum(stretch.steps != "refit" for stretch in self.stretches)
+
+    @property
+    def ratio(self) -> bool:
+        """Its name ends in @RATIO, synthetic images for each real one in a batch."""
+        return any(part.weight == "@ratio" for part in self.parts)
+
+    @property
+    def candidate(self) -> bool:
+        """It may be said to help."""
+        return bool(self.controls)
+
+    @property
+    def on_features(self) -> bool:
+        """What its classifier learns from can be written down before the training, so that models on the features of
+        images can learn it too."""
+        first = self.stretches[0]
+        plain = not first.mixup and first.loss != "logit_adjustment" and not any(part.fades for part in self.parts)
+        return plain and len(self.stretches) == 1 and self.trunk is None and not self.imagenet
 
 
 _OVERSAMPLING, _MIXUP = f"{REFERENCE_ARM}+oversampling", f"{REFERENCE_ARM}+mixup"
 _PSEUDO_LABELS, _WEIGHTS = f"{REFERENCE_ARM}+pseudolabels", f"{REFERENCE_ARM}+classweights"
 _ADJUSTED, _REFITTED = f"{REFERENCE_ARM}+logitadjustment", f"{REFERENCE_ARM}+refit"
+_REAL, _NATURAL, _SYNTHETIC_PART = Part("real"), Part("natural"), Part("synthetic")
+_REFIT = Stretch(steps="refit", head="alone")
+"""The last layer alone, on balanced batches: classifier retraining, Kang et al., "Decoupling representation and
+classifier", ICLR 2020."""
 
 ARMS: dict[str, ArmFacts] = {
-    "real": ArmFacts("real images as they are", on_features=True),
-    REFERENCE_ARM: ArmFacts("real images with classical augmentation", on_features=True),
+    "real": ArmFacts("real images as they are", (Stretch(classical=False),)),
+    REFERENCE_ARM: ArmFacts("real images with classical augmentation"),
+    # Half of every batch duplicates, where `synthetic@1` has synthetic images. The reference's batches are balanced
+    # already, so this is nearly the reference again, in another order: an A/A control, which shows what chance does.
     _OVERSAMPLING: ArmFacts(
-        "real images, duplicated to take the synthetic ones' place in every batch", on_features=True
+        "real images, duplicated to take the synthetic ones' place in every batch", (Stretch((_REAL, _REAL)),)
     ),
-    _MIXUP: ArmFacts("mixtures of pairs of real images (mixup)"),
+    _MIXUP: ArmFacts("mixtures of pairs of real images (mixup)", (Stretch(mixup=True),)),
     _WEIGHTS: ArmFacts(
-        "real images as frequent as they are, the rarer class weighing more in the loss", on_features=True
+        "real images as frequent as they are, the rarer class weighing more in the loss",
+        (Stretch((_NATURAL,), loss="class_weights"),),
     ),
-    _ADJUSTED: ArmFacts("real images as frequent as they are, logits adjusted for the frequencies"),
-    _REFITTED: ArmFacts("real images as frequent as they are, the last layer fitted again on balanced batches"),
+    # Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
+    _ADJUSTED: ArmFacts(
+        "real images as frequent as they are, logits adjusted for the frequencies",
+        (Stretch((_NATURAL,), loss="logit_adjustment"),),
+    ),
+    _REFITTED: ArmFacts(
+        "real images as frequent as they are, the last layer fitted again on balanced batches",
+        (Stretch((_NATURAL,), steps="rest"), _REFIT),
+    ),
+    # Lee, "Pseudo-Label", ICML workshop 2013, with soft labels: half of every batch is from the pool. The ensemble
+    # knows the labelled training images only.
     _PSEUDO_LABELS: ArmFacts(
-        "real images, and unlabelled ones labelled by an ensemble of classifiers", pool=True, on_features=True
+        "real images, and unlabelled ones labelled by an ensemble of classifiers", (Stretch((_REAL, Part("pool"))),)
     ),
-    PRETRAINED_ARM: ArmFacts("real images with classical augmentation, on a network pre-trained on photographs"),
-    "augmented-pretrained": ArmFacts("real images, first in a pre-training of equal length, then with a fresh head"),
-    "random-features": ArmFacts("real images, on the frozen features of a trunk that was never trained"),
-    "simclr-features": ArmFacts("real images, on the features of a trunk trained by contrast (SimCLR)", pool=True),
-    "autoencoder-features": ArmFacts("real images, on the features of a denoising autoencoder's trunk", pool=True),
+    PRETRAINED_ARM: ArmFacts(
+        "real images with classical augmentation, on a network pre-trained on photographs", imagenet=True
+    ),
+    "augmented-pretrained": ArmFacts(
+        "real images, first in a pre-training of equal length, then with a fresh head",
+        (Stretch(), Stretch(head="fresh")),
+    ),
+    "random-features": ArmFacts(
+        "real images, on the frozen features of a trunk that was never trained", trunk="random"
+    ),
+    "simclr-features": ArmFacts(
+        "real images, on the features of a trunk trained by contrast (SimCLR)", trunk="simclr"
+    ),
+    "autoencoder-features": ArmFacts(
+        "real images, on the features of a denoising autoencoder's trunk", trunk="autoencoder"
+    ),
     f"{REFERENCE_ARM}+synthetic": ArmFacts(
         "real images, classical augmentation and synthetic images",
-        generator=True, ratio=True, candidate=True, controls=(REFERENCE_ARM,),
-        also=(_OVERSAMPLING, _MIXUP, PRETRAINED_ARM), on_features=True,
+        (Stretch((_REAL, Part("synthetic", "@ratio"))),),
+        controls=(REFERENCE_ARM,), also=(_OVERSAMPLING, _MIXUP, PRETRAINED_ARM),
     ),
     f"{REFERENCE_ARM}+curated": ArmFacts(
         "real images, classical augmentation and those synthetic images that passed three filters",
-        generator=True, ratio=True, candidate=True, controls=(REFERENCE_ARM,),
-        also=(_OVERSAMPLING, _MIXUP, PRETRAINED_ARM), on_features=True,
+        (Stretch((_REAL, Part("curated", "@ratio"))),),
+        controls=(REFERENCE_ARM,), also=(_OVERSAMPLING, _MIXUP, PRETRAINED_ARM),
     ),
     "synthetic+classical": ArmFacts(
-        "synthetic images only, with classical augmentation; tested on real ones", generator=True, on_features=True
+        "synthetic images only, with classical augmentation; tested on real ones", (Stretch((_SYNTHETIC_PART,)),)
     ),
     "synthetic-pretrained": ArmFacts(
         "synthetic images first, then real ones with a fresh head",
-        generator=True, candidate=True, controls=(REFERENCE_ARM, "augmented-pretrained"), also=(PRETRAINED_ARM,),
+        (Stretch((_SYNTHETIC_PART,)), Stretch(head="fresh")),
+        controls=(REFERENCE_ARM, "augmented-pretrained"), also=(PRETRAINED_ARM,),
     ),
     "minority-synthetic": ArmFacts(
         "real images, the rare class filled up with synthetic ones, mixup, the last layer fitted again on real ones",
-        generator=True, candidate=True,
+        (Stretch((_NATURAL, Part("minority")), steps="rest", mixup=True), _REFIT),
         controls=(REFERENCE_ARM, _WEIGHTS, _OVERSAMPLING, _ADJUSTED, _REFITTED), also=(_MIXUP, PRETRAINED_ARM),
     ),
+    # The class that the GAN was asked for is not trusted: an ensemble says what its images show.
     "pool-gan": ArmFacts(
         "real images and those of a GAN that also saw the unlabelled ones, weighing less and less",
-        generator=True, pool=True, candidate=True, controls=(REFERENCE_ARM, _PSEUDO_LABELS), also=(PRETRAINED_ARM,),
+        (Stretch((_REAL, Part("judged_synthetic", "pool_ratio", fades=True))),),
+        controls=(REFERENCE_ARM, _PSEUDO_LABELS), also=(PRETRAINED_ARM,), pool_gan=True,
     ),
     "gan-features": ArmFacts(
-        "real images, on the features of the GAN's discriminator",
-        generator=True, pool=True, candidate=True,
+        "real images, on the features of the GAN's discriminator", trunk="gan",
         controls=(REFERENCE_ARM, "simclr-features", "random-features"), also=("autoencoder-features", PRETRAINED_ARM),
+        pool_gan=True,
     ),
 }  # fmt: skip
 """Names without @RATIO, in the order of a report."""
@@ -101,6 +228,18 @@ def arm_facts(name: str) -> ArmFacts | None:
     match = _RATIO.fullmatch(name)
     facts = ARMS.get(match["stem"] if match else name)
     return facts if facts is not None and facts.ratio == (match is not None) else None
+
+
+def known_arm(name: str) -> ArmFacts:
+    """Facts of the arm called `name`.
+
+    Raises:
+        ConfigError: there is no such arm.
+    """
+    facts = arm_facts(name)
+    if facts is None:
+        raise ConfigError(f"arms: there is no arm {name}.")
+    return facts
 
 
 def arm_ratio(name: str) -> float:

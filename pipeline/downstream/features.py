@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from pipeline.adversarial.weights import folded, load_net
+from pipeline.config.arms import Trunk, known_arm
 from pipeline.config.families import GanSettings
 from pipeline.config.section import Section
 from pipeline.core.compute import autocast, place
@@ -35,6 +36,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 COPIES = 10
 """How often each training image is seen by the logistic regression, under other classical transforms each time."""
 _BATCH = 64
+_TRAINED_BEFORE = ("simclr", "autoencoder")
 
 
 class TrunkConfig(Section):
@@ -66,7 +68,9 @@ def fit_on_features(arm: str, trunk: TrunkConfig, material: Material, seed: int)
         What predicts, and facts for the record: which was taken, both AUROCs on val (mean over the classes, each
         against the rest), C, and how many images a control's encoder was shown.
     """
-    net = TRUNKS[arm](trunk, material, seed)
+    kind = known_arm(arm).trunk
+    assert kind is not None
+    net = TRUNKS[kind](trunk, material, seed)
     features = int(net.features)  # type: ignore[arg-type]
     frozen, facts = _frozen(net, material, seed)
     regimen = Regimen(
@@ -81,7 +85,7 @@ def fit_on_features(arm: str, trunk: TrunkConfig, material: Material, seed: int)
     on_val = {"frozen": val_auroc(frozen, material), "tuned": val_auroc(tuned, material)}
     chosen = max(on_val, key=lambda name: on_val[name])
     facts |= {"chosen": chosen} | {f"val_auroc_{name}": round(value, 4) for name, value in on_val.items()}
-    if arm in ("simclr-features", "autoencoder-features"):
+    if kind in _TRAINED_BEFORE:
         facts["encoder_images"] = trunk.steps * trunk.batch_size
     return (frozen if chosen == "frozen" else tuned), facts
 
@@ -169,9 +173,9 @@ def _encoder(kind: Literal["simclr", "autoencoder"]) -> Callable[[TrunkConfig, M
     return make
 
 
-TRUNKS: dict[str, Callable[[TrunkConfig, Material, int], nn.Module]] = {
-    "gan-features": gan_trunk,
-    "random-features": random_trunk,
-    "simclr-features": _encoder("simclr"),
-    "autoencoder-features": _encoder("autoencoder"),
+TRUNKS: dict[Trunk, Callable[[TrunkConfig, Material, int], nn.Module]] = {
+    "gan": gan_trunk,
+    "random": random_trunk,
+    "simclr": _encoder("simclr"),
+    "autoencoder": _encoder("autoencoder"),
 }

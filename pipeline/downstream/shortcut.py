@@ -10,7 +10,6 @@ import numpy as np
 from pipeline.downstream.feature_models import Predict
 from pipeline.downstream.material import Material
 
-FILLED_ARM = "minority-synthetic"
 _MOST = 256
 _TELLING = 0.2
 
@@ -36,7 +35,7 @@ def called_rare(predict: Predict, material: Material) -> dict[str, float]:
     return found
 
 
-def shortcut_notes(fits: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+def shortcut_notes(arm: str, fits: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """A warning where the arm's classifiers call synthetic images the rare class by far more often than real ones.
 
     Args:
@@ -49,7 +48,7 @@ def shortcut_notes(fits: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     if synthetic - real <= _TELLING:
         return ()
     return (
-        f"{FILLED_ARM}: its classifiers call {100 * synthetic:.0f} % of the synthetic images of the commonest class a "
+        f"{arm}: its classifiers call {100 * synthetic:.0f} % of the synthetic images of the commonest class a "
         f"rarer one, but {100 * real:.0f} % of the real validation images. One class alone was filled up, and being "
         "synthetic has become a sign of it: such images may teach little about the disease. "
         "real+classical+synthetic@1 gives all classes synthetic images.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,7 +14,7 @@ import pandas as pd
 from torch import nn
 
 from pipeline.adversarial.families import learns_from_pool
-from pipeline.config.arms import REFERENCE_ARM, arm_facts, uses_synthetic
+from pipeline.config.arms import REFERENCE_ARM, known_arm, uses_synthetic
 from pipeline.config.experiment import ClassifierConfig, Experiment
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, resolve_hardware
@@ -24,10 +25,10 @@ from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet, read_table, write_table
 from pipeline.downstream.feature_models import Predict, fit_feature_model
-from pipeline.downstream.features import TRUNKS, TrunkConfig, fit_on_features, trunk_config
+from pipeline.downstream.features import TrunkConfig, fit_on_features, trunk_config
 from pipeline.downstream.material import Material
 from pipeline.downstream.regimens import regimen_of
-from pipeline.downstream.shortcut import FILLED_ARM, called_rare, shortcut_notes
+from pipeline.downstream.shortcut import called_rare, shortcut_notes
 from pipeline.supervised.fit import apply_classifier, fit
 
 PREDICTIONS = "predictions.csv"
@@ -64,7 +65,7 @@ def downstream_config(experiment: Experiment, fold: int, gan_seed: int | None) -
     arms = [arm for arm in experiment.arms if uses_synthetic(arm) == (gan_seed is not None)]
     if gan_seed is not None:
         arms.append(REFERENCE_ARM)  # fitted on real images only; here for the reverse check
-    on_features = any(arm in TRUNKS for arm in arms)
+    on_features = any(known_arm(arm).trunk for arm in arms)
     return DownstreamConfig(
         classifier=experiment.classifier,
         arms=tuple(arms),
@@ -75,7 +76,7 @@ def downstream_config(experiment: Experiment, fold: int, gan_seed: int | None) -
         device=hardware.device,
         precision=hardware.precision,
         trunk=trunk_config(experiment.gan, experiment.classifier.encoder_images) if on_features else None,
-        needs_pool=any(_facts(arm).pool for arm in experiment.arms),
+        needs_pool=any(known_arm(arm).pool for arm in experiment.arms),
     )
 
 
@@ -85,19 +86,12 @@ def require_pool_family(experiment: Experiment) -> None:
     Raises:
         ConfigError: it does.
     """
-    wanting = [arm for arm in experiment.arms if uses_synthetic(arm) and _facts(arm).pool]
+    wanting = [arm for arm in experiment.arms if known_arm(arm).pool_gan]
     if wanting and not learns_from_pool(experiment.gan):
         raise ConfigError(
             f"arms: {', '.join(wanting)} need a GAN that also learns from unlabelled images, and gan.family: "
             f"{experiment.gan.family} does not. Use ssgan or s3gan, or leave these arms out."
         )
-
-
-def _facts(arm: str) -> Any:
-    facts = arm_facts(arm)
-    if facts is None:
-        raise ConfigError(f"arms: there is no arm {arm}.")
-    return facts
 
 
 def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
@@ -128,8 +122,6 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     progress = Progress(what, len(fits), "fits", done=finished)
     for done, (arm, seed) in enumerate(waiting, start=finished + 1):
         predict, facts = fit_arm(arm, config, material, _classifier_seed(config, arm, seed))
-        if arm == FILLED_ARM:
-            facts = facts | {"called_rare": called_rare(predict, material)}
         write_json(parts / f"{arm}-{seed}.json", facts)
         write_table(parts / f"{arm}-{seed}.csv", _applied(config, arm, seed, material, predict))
         progress.update(done)
@@ -139,7 +131,9 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     shutil.rmtree(parts)
     figures = {"classifiers": len(fits), "train_images": len(material.real.rows)}
     told = {name: fact for name, fact in facts.items() if fact}
-    return Record(kind="downstream", figures=figures | {"fits": told}, notes=shortcut_notes(facts.values()))
+    by_arm = {arm: [facts[f"{arm} seed {seed}"] for own, seed in fits if own == arm] for arm in config.arms}
+    notes = [shortcut_notes(arm, own) for arm, own in by_arm.items()]
+    return Record(kind="downstream", figures=figures | {"fits": told}, notes=tuple(itertools.chain(*notes)))
 
 
 def _is_reverse_check(config: DownstreamConfig, arm: str) -> bool:
@@ -169,18 +163,25 @@ def _applied(config: DownstreamConfig, arm: str, seed: int, material: Material, 
 
 def fit_arm(arm: str, config: DownstreamConfig, material: Material, seed: int) -> tuple[Predict, dict[str, Any]]:
     """Train one classifier of `arm`: what predicts, and facts for the record."""
-    if config.trunk is not None and arm in TRUNKS:
+    if config.trunk is not None and known_arm(arm).trunk is not None:
         return fit_on_features(arm, config.trunk, material, seed)
     regimen = regimen_of(arm, config.classifier, material)
     if config.classifier.on_features:
         predict = fit_feature_model(config.classifier, regimen.phases[0], config.classes, material.hardware, seed=seed)
-        return predict, _facts_of(arm, material)
+        return predict, _facts_of(arm, predict, material)
     net = fit(config.classifier, regimen, config.classes, material.hardware, seed=seed)
-    return partial(_apply, net, material.hardware), _facts_of(arm, material)
+    predict = partial(_apply, net, material.hardware)
+    return predict, _facts_of(arm, predict, material)
 
 
-def _facts_of(arm: str, material: Material) -> dict[str, Any]:
-    return {"curation": material.curation_counts} if "+curated@" in arm else {}
+def _facts_of(arm: str, predict: Predict, material: Material) -> dict[str, Any]:
+    """What is looked at beside an arm's predictions, by what it learns from."""
+    found: dict[str, Any] = {}
+    if known_arm(arm).sees("curated"):
+        found["curation"] = material.curation_counts
+    if known_arm(arm).sees("minority"):
+        found["called_rare"] = called_rare(predict, material)
+    return found
 
 
 def _apply(net: nn.Module, hardware: Hardware, dataset: DataSet, rows: np.ndarray) -> np.ndarray:

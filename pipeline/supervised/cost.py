@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.config.arms import PRETRAINED_ARM, uses_synthetic
+from pipeline.config.arms import known_arm, uses_synthetic
 from pipeline.config.experiment import ClassifierConfig, Experiment
 from pipeline.core.compute import resolve_hardware
 from pipeline.core.cost import PROCESS_MIB, CostEstimate, FlopCount
@@ -27,18 +27,17 @@ _PRETRAINED_MIB = 1500
 """What a step of `pretrained+classical` keeps at a batch of 32 planes: its images have one size, whatever the run's."""
 _EXTRACTOR_MIB = 300
 """What the extractor needs for its batches of 16 planes."""
-_TWICE = ("augmented-pretrained", "synthetic-pretrained")
-_ENSEMBLES = ("+pseudolabels", "+curated@", "pool-gan")
-"""Arms that begin with an ensemble of `classifier.seeds` classifiers, made once a stage."""
-_VIEWS = {"simclr-features": 2, "autoencoder-features": 1}
+_VIEWS = {"simclr": 2, "autoencoder": 1}
+"""Passes of an image through a trunk while it is trained."""
 
 
 def number_of_fits(experiment: Experiment) -> int:
     """Trainings of `classifier.steps` steps in a run of the experiment: pre-trainings, ensembles of classifiers that
     label images, and the reverse check's are among them."""
     repeats = {False: 1, True: experiment.gan.gan_seeds}
-    arms = [repeats[uses_synthetic(arm)] * (2 if arm in _TWICE else 1) for arm in experiment.arms]
-    labelling = {uses_synthetic(arm) for arm in experiment.arms if any(name in arm for name in _ENSEMBLES)}
+    facts = [known_arm(arm) for arm in experiment.arms]
+    arms = [repeats[arm.generator] * arm.trainings for arm in facts]
+    labelling = {arm.generator for arm in facts if arm.ensemble}
     ensembles = sum(repeats[synthetic] for synthetic in labelling)
     reverse = experiment.gan.gan_seeds if any(map(uses_synthetic, experiment.arms)) else 0
     return experiment.data.split.num_folds * (experiment.classifier.seeds * (sum(arms) + ensembles) + reverse)
@@ -54,7 +53,7 @@ def estimate(experiment: Experiment) -> CostEstimate:
     if config.on_features:
         return _on_features(experiment)
     fits = experiment.data.split.num_folds * config.seeds
-    own = fits * config.steps if PRETRAINED_ARM in experiment.arms else 0
+    own = fits * config.steps * sum(known_arm(arm).imagenet for arm in experiment.arms)
     steps = number_of_fits(experiment) * config.steps - own + fits * _encoder_steps(experiment)
     flops, seconds = _step(experiment, config)
     kept = config.batch_size * math.prod(experiment.data.shape) * 4 * _CHANNELS[config.network] * 3 / 2**20
@@ -83,7 +82,7 @@ def _on_features(experiment: Experiment) -> CostEstimate:
 
 def _encoder_steps(experiment: Experiment) -> float:
     """Steps of a classifier that take about as long as one fit's encoders."""
-    views = sum(_VIEWS.get(arm, 0) for arm in experiment.arms)
+    views = sum(_VIEWS.get(known_arm(arm).trunk or "", 0) for arm in experiment.arms)
     return (
         views * min(experiment.gan.num_images, experiment.classifier.encoder_images) / experiment.classifier.batch_size
     )
