@@ -20,7 +20,9 @@ from flows.faults import DEBUG, faults_kept_in
 from flows.run_directory import CURVE, LOCK, REPORT, cache_of
 from flows.server import start_server, wait_for_server
 from pipeline.config import Experiment, load_experiment
+from pipeline.config.loading import require_data
 from pipeline.core.errors import RadaugError, UserError
+from pipeline.core.files import make_folder
 
 INTERRUPTED = 130
 app = App(
@@ -64,8 +66,9 @@ def launch(tokens: list[str]) -> int:
 @app.command
 def run(config: Path, *, out: Out = None, overrides: Overrides | None = None) -> None:
     """Run the experiment in CONFIG and say both verdicts and where the report is. (--debug prints tracebacks.)"""
-    experiment = load_experiment(config, overrides or [])
+    experiment = _load_with_data(config, overrides or [])
     place = _run_directory(experiment, out)
+    make_folder(place)
     server = start_server()
     from flows.flow import experiment_flow
 
@@ -78,7 +81,7 @@ def run(config: Path, *, out: Out = None, overrides: Overrides | None = None) ->
 @app.command
 def validate(config: Path, *, overrides: Overrides | None = None) -> None:
     """Print audit, split, plan, cost and the smallest difference that the data of CONFIG can show. Trains nothing."""
-    experiment = load_experiment(config, overrides or [])
+    experiment = _load_with_data(config, overrides or [])
     from flows.validate import validate as validate_experiment
 
     validate_experiment(experiment, cache_of(_run_directory(experiment, None)), Console())
@@ -100,8 +103,9 @@ def curve(
     each with a GAN of its own. Into runs/NAME-curve unless --out is given.
     """
     # every size sets it anew; it is set here for keys that need it, such as data.surplus
-    experiment = load_experiment(config, [*(overrides or []), f"data.train_per_class={max(sizes, default=0)}"])
+    experiment = _load_with_data(config, [*(overrides or []), f"data.train_per_class={max(sizes, default=0)}"])
     place = out or Path("runs") / f"{experiment.name}-curve"
+    make_folder(place)
     most = f"at most {len(sizes) * draws * experiment.gan.gan_seeds} GANs of {experiment.gan.num_images:,} images"
     print(f"{len(sizes)} sizes, up to {draws} draws each: {most}.")
     server = start_server()
@@ -126,6 +130,7 @@ def sample(
 ) -> None:
     """Write NUM images of class LABEL from the generator that RUN's release section names into OUT."""
     _require_run(run_dir)
+    make_folder(out)
     from pipeline.synthesis.sample import sample_run
 
     release = load_experiment(run_dir / "config.yaml").release
@@ -141,6 +146,7 @@ def report(
 ) -> None:
     """Write the report of RUN again; --shareable leaves out every real image and id."""
     _require_run(run_dir)
+    make_folder(run_dir, "Give it back its permission to be written, or copy the run.")
     from pipeline.report.page import write_report
 
     print(f"Report: {write_report(run_dir, shareable=shareable)}")
@@ -214,7 +220,8 @@ def schedule(
 
     It needs a Prefect server: `prefect server start` in another terminal, or PREFECT_API_URL.
     """
-    experiment = load_experiment(config, overrides or [])
+    experiment = _load_with_data(config, overrides or [])
+    make_folder(_run_directory(experiment, out))
     from flows.deploy import serve_schedule
 
     print(f'{experiment.name}: served by cron "{cron}". Ctrl-C ends it.')
@@ -228,12 +235,19 @@ def print_verdicts(verdict: dict[str, Any]) -> None:
         print(f"{name.capitalize()}: {verdict[name]['decision']}. {reasons[0] if reasons else ''}".rstrip())
 
 
+def _load_with_data(config: Path, overrides: list[str]) -> Experiment:
+    """The experiment, after a look whether its data are there."""
+    experiment = load_experiment(config, overrides)
+    require_data(experiment, config)
+    return experiment
+
+
 def _run_directory(experiment: Experiment, out: Path | None) -> Path:
     return out or Path("runs") / experiment.name
 
 
 def _require_run(run_dir: Path) -> None:
-    if not (run_dir / LOCK).exists():
+    if not os.path.exists(run_dir / LOCK):  # unlike Path.exists, it takes names that are too long
         raise UserError(f"{run_dir}: is not a run directory. Give what `radaug run` wrote, such as runs/demo.")
 
 

@@ -15,7 +15,10 @@ def user_cache() -> Path:
     place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radaug"
     try:
         place.mkdir(parents=True, exist_ok=True)
+        writable = os.access(place, os.W_OK)
     except OSError:
+        writable = False
+    if not writable:
         return Path(tempfile.mkdtemp(prefix="radaug-"))
     return place
 

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from pipeline.config import Experiment
 from pipeline.config.loading import dump_experiment
 from pipeline.core.errors import UserError
-from pipeline.core.files import atomic_path, clear_disk_errors, link, write_text
+from pipeline.core.files import atomic_path, clear_disk_errors, link, make_folder, write_text
 from pipeline.core.layout import gan_name
 from pipeline.core.metrics import METRICS_FILE
 from pipeline.core.records import Record
@@ -54,8 +54,8 @@ def open_run(out: Path, experiment: Experiment) -> Iterator[None]:
         UserError: another process is running into `out`, it holds files that are not a run's, or cannot be written.
     """
     with clear_disk_errors(out):
+        make_folder(out)
         _refuse_foreign_folder(out)
-        out.mkdir(parents=True, exist_ok=True)
         try:
             held = FileLock(out / LOCK, timeout=0).acquire()
         except Timeout:
@@ -81,9 +81,7 @@ def publish_results(out: Path, directories: Mapping[str, Path]) -> None:
 
 
 def _refuse_foreign_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file. Choose another --out.")
-    if out.is_dir() and any(out.iterdir()) and not (out / LOCK).exists():
+    if any(out.iterdir()) and not (out / LOCK).exists():
         raise UserError(f"{out}: holds files that are not a run's, which a run could overwrite. Choose another --out.")
 
 

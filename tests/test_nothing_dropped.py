@@ -94,6 +94,22 @@ def test_a_class_folder_that_is_a_link_counts_and_a_lost_link_is_listed(root: Pa
     assert "beside the class folders" in rejected["stray.png"]
 
 
+def test_a_table_that_is_a_link_has_its_paths_beside_the_link(root: Path) -> None:
+    for number in range(4):
+        png(root / f"set/i{number}.png", number)
+    for table, place in (("t.csv", "annex/t1"), ("l.csv", "annex/l1")):
+        (root / "annex").mkdir(exist_ok=True)
+        rows = [f"i{n}.png,{'ab'[n % 2]},{n}" for n in range(4)]
+        (root / place).write_text("\n".join(["path,label,patient_id", *rows]))
+        (root / "set" / table).symlink_to(root / place)
+    out = ingested(root, {"kind": "csv", "path": "set/t.csv"})
+    assert list(read_table(out / "manifest.csv")["path"]) == [f"i{number}.png" for number in range(4)]
+    for number in range(4):
+        dicom(root / f"set/i{number}.png", f"{number}", number)
+    ingest.run(config({"kind": "dicom", "path": "set", "labels": "set/l.csv"}), {}, out)
+    assert list(read_table(out / "manifest.csv")["label"]) == ["a", "b"] * 2
+
+
 def test_linked_patients_of_a_dicom_tree_are_all_there(root: Path) -> None:
     for number in range(6):
         dicom(root / ("dcm" if number < 4 else "disk2") / f"pat{number}" / "im.dcm", f"P{number}", number)

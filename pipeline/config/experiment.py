@@ -122,7 +122,7 @@ class ComputeConfig(Section):
 class Experiment(Section):
     """One experiment: data, GAN, classifier, arms and the decision rule."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     seed: int = Field(0, ge=0)
     data: DataConfig
     gan: GanSettings = Field(default_factory=lambda: validate_gan({}))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from pydantic_core import ErrorDetails
 
 from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
+from pipeline.config.yaml_text import parse_yaml, read_yaml
 from pipeline.core.errors import ConfigError
 
-PATHS_START = "Relative paths start at RADAUG_DATA (the folder data/ where it is not set)."
+PATHS_START = "Relative paths start at RADAUG_DATA (data/ where it is not set), else at the configuration's folder."
+logger = logging.getLogger(__name__)
 
 MOVED = {f"gan.{name}": f"synthesis.{name}" for name in ("samples_per_class", "truncation_psi")}
 """Keys that stood elsewhere before, with their place."""
@@ -32,8 +36,36 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     merged = _read_with_base(path)
     for override in overrides:
         _apply(merged, override)
-    merged.setdefault("name", path.stem)
+    _place_paths(merged, path.parent)
+    merged.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "run")
     return validate_experiment(merged, str(path))
+
+
+def require_data(experiment: Experiment, path: Path) -> None:
+    """Refuse an experiment whose data are not there, naming every place that was looked in.
+
+    Args:
+        path: the configuration's file.
+
+    Raises:
+        ConfigError: as above.
+    """
+    sources = {"data.source": experiment.data.source}
+    if experiment.data.external is not None:
+        sources["data.external.source"] = experiment.data.external.source
+    for where, source in sources.items():
+        for key in ("path", "labels"):
+            name = getattr(source, key, "")
+            if not name or (data_root() / name).exists():
+                continue
+            if Path(name).is_absolute():
+                raise ConfigError(f"{where}.{key}: {name} is not there. Check the path.")
+            set_so = "RADAUG_DATA" if "RADAUG_DATA" in os.environ else "where data lie, as RADAUG_DATA is not set"
+            raise ConfigError(
+                f"{where}.{key}: {name} is neither in {data_root().absolute()} ({set_so}) nor in "
+                f"{path.parent.absolute()} (the configuration's folder). Check the path, or set RADAUG_DATA to the "
+                "folder that it starts from."
+            )
 
 
 def validate_experiment(values: dict[str, Any], where: str) -> Experiment:
@@ -60,19 +92,17 @@ def _read_with_base(path: Path) -> dict[str, Any]:
     base = values.pop("extends", None)
     if base is None:
         return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: extends must be the name of one file, such as base.yaml (found {base!r})")
     parent = _read(path.parent / base)
+    _place_paths(parent, (path.parent / base).parent)
     if "extends" in parent:
         raise ConfigError(f"{path}: its base {base} extends a further file. One level is allowed: copy the keys over.")
     return _merge(parent, values)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError(f"{path}: there is no such configuration file.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {error}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must be a mapping of keys such as 'data:' and 'gan:'.")
     return values
@@ -96,10 +126,32 @@ def _apply(values: dict[str, Any], override: str) -> None:
         child = values.get(parent)
         values[parent] = dict(child) if isinstance(child, dict) else {}
         values = values[parent]
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML") from error
+    values[last] = parse_yaml(text, f"--set {override}")
+
+
+def _place_paths(values: dict[str, Any], folder: Path) -> None:
+    """Make paths of data absolute that are not in the data folder, but beside the configuration, in `folder`."""
+    data = values.get("data")
+    external = data.get("external") if isinstance(data, dict) else None
+    sections = {"data.source": data, "data.external.source": external, "quality": values}
+    for where, section in sections.items():
+        inner = section.get(where.rpartition(".")[2]) if isinstance(section, dict) else None
+        for key in ("path", "labels", "extractor"):
+            if isinstance(inner, dict) and isinstance(inner.get(key), str) and inner[key]:
+                inner[key] = _placed(inner[key], folder, f"{where}.{key}")
+
+
+def _placed(name: str, folder: Path, where: str) -> str:
+    given = Path(name).expanduser()
+    own = Path(os.path.abspath(folder / given))
+    standard = (data_root() / given).absolute()
+    if given.is_absolute() or not own.exists():
+        return str(given) if name.startswith("~") else name
+    if not standard.exists():
+        return str(own)
+    if not standard.samefile(own):
+        logger.warning("%s: %s and %s are both there. The first one is taken.", where, standard, own)
+    return name
 
 
 def _explain(item: ErrorDetails) -> str:
@@ -112,8 +164,24 @@ def _explain(item: ErrorDetails) -> str:
         return f"{key}: is {MOVED[key]} now. Move it there."
     if item["type"] == "extra_forbidden":
         return f"{key}: there is no such key.{_nearest(str(item['loc'][-1]))}"
+    if item["type"] == "string_type":
+        key = ".".join(_path(item["loc"][:-1] if item["loc"][-1] == "[key]" else item["loc"]))
+        message = _unquoted(item["input"]) or message
+    if key == "name" and item["type"] == "string_pattern_mismatch":
+        message = "may hold at most 100 letters, digits, '.', '_' and '-', and begins with a letter or digit"
     found = "" if item["type"] in ("missing", "value_error") else f" (found {item['input']!r})"
     return f"{key or 'the experiment'}: {message}{found}"
+
+
+def _unquoted(value: object) -> str:
+    """The mend for a name that YAML took for something else; empty for lists and mappings."""
+    if isinstance(value, bool):
+        return "put the name in quotes: YAML takes an unquoted yes, no, on, off, true or false for a truth value"
+    if isinstance(value, int | float):
+        return f"put the name in quotes, such as '{value}': YAML takes it for a number"
+    if value is None:
+        return "put the name in quotes: YAML takes an unquoted null, ~ or an empty place for no value"
+    return ""
 
 
 def _path(loc: tuple[int | str, ...]) -> list[str]:

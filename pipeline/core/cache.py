@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.core.errors import DataError, UserError
-from pipeline.core.files import clear_disk_errors, digest_json, digest_tree
+from pipeline.core.files import clear_disk_errors, digest_json, digest_tree, make_folder
 from pipeline.core.layout import stage_name
 from pipeline.core.records import RECORD, Record, load_record
 from pipeline.core.sources import source_hash
@@ -103,7 +103,7 @@ def execute(stage: Stage, cache: Path) -> Execution:
     place = cache / f"{stage.name}-{key}"
     partial = cache / f".partial-{stage.name}-{key}"
     with clear_disk_errors(cache):
-        cache.mkdir(parents=True, exist_ok=True)
+        make_folder(cache, "Set RADAUG_CACHE to a folder that may be written, or choose another --out.")
         try:
             with FileLock(cache / f".lock-{stage.name}-{key}", timeout=86_400):
                 if is_whole(place):

@@ -6,12 +6,17 @@ import errno
 import hashlib
 import json
 import os
+import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError
+
+_RESERVED = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))))
+"""Names that Windows keeps for devices."""
 
 
 @contextmanager
@@ -72,6 +77,40 @@ def link(target: Path, at: Path) -> None:
 def dangling_link(path: Path) -> Path | None:
     """The link, `path` itself or a folder above it, that leads to nothing; None where there is no such link."""
     return next((one for one in (path, *path.parents) if one.is_symlink() and not one.exists()), None)
+
+
+def make_folder(path: Path, mend: str = "Choose another --out.") -> None:
+    """Make `path` where it is not there, and check that files can be written into it.
+
+    Raises:
+        UserError: it cannot be made or written, whatever the reason (a file in its way, a name too long, no
+            permission); the message ends with `mend`.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        reason = "a file is in its place" if os.path.isfile(path) else (error.strerror or "no reason given").lower()
+        raise UserError(f"{_short(path)}: cannot be made or written ({reason}). {mend}") from error
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def safe_name(text: str) -> str:
+    """`text` as a part of a file name that every system takes: ASCII letters, digits, `.`, `_`, `-`; at most 60 signs.
+
+    A text that must be changed gets eight digits of its digest at the end, so that two texts never share a name.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-. ")[:60]
+    if name.partition(".")[0].lower() in _RESERVED:
+        name = f"name-{name}"
+    return name if name and name == text else f"{name or 'name'}-{digest_text(text)[:8]}"
 
 
 @contextmanager

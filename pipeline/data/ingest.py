@@ -78,13 +78,14 @@ def _source_config(data: DataConfig, source: Source) -> IngestConfig:
     if isinstance(source, DicomSource) and source.unit == "series" and data.spatial_dims == 2:
         raise ConfigError("data.source.unit: series makes volumes. Set data.spatial_dims to 3, or the unit to file.")
     root = source_root(source, base)
+    labels = base / source.labels if isinstance(source, DicomSource) else None
     return IngestConfig(
         source=source,
         spatial_dims=data.spatial_dims,
         classes=data.classes,
         max_rejected=data.max_rejected,
         root=str(root) if root else "",
-        labels=str((base / source.labels).resolve()) if isinstance(source, DicomSource) else "",
+        labels=str(labels.parent.resolve() / labels.name) if labels else "",
     )
 
 

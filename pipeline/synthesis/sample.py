@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.config.loading import load_experiment
 from pipeline.core.errors import UserError
-from pipeline.core.files import dangling_link
+from pipeline.core.files import dangling_link, safe_name
 from pipeline.core.records import RECORD, load_record
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import MANIFEST, read_table
@@ -47,7 +47,7 @@ def sample_run(
     written = []
     seed = derive_seed(load_record(checkpoint).seed, "sample")
     for number, (sample_seed, image) in enumerate(generator.images(label, num, seed, truncation_psi)):
-        stem = out_dir / f"synthetic-{label}-{number:05d}"
+        stem = out_dir / f"synthetic-{safe_name(label)}-{number:05d}"
         ids = DicomIds(patient_id=f"synthetic-{sample_seed}", study=f"{sample_seed}", series=f"{sample_seed}-{label}")
         written.append(_write(stem, scaling.to_physical(image)[0], scaling, spacing, file_format, ids))
     return written
@@ -88,19 +88,24 @@ def _write(
 ) -> Path:
     name = f"SYNTHETIC {stem.name}"
     if file_format == "png":
-        write_png(stem.with_suffix(".png"), image, scaling.window)
-        return stem.with_suffix(".png")
+        write_png(_with_ending(stem, ".png"), image, scaling.window)
+        return _with_ending(stem, ".png")
     if file_format == "nifti":
-        write_nifti(stem.with_suffix(".nii.gz"), image, _affine(spacing))
-        return stem.with_suffix(".nii.gz")
+        write_nifti(_with_ending(stem, ".nii.gz"), image, _affine(spacing))
+        return _with_ending(stem, ".nii.gz")
     if image.ndim == 3:
         write_dicom_series(stem, image, _affine(spacing), unit=scaling.unit, description=name, synthetic=True, ids=ids)
         return stem
     write_dicom(
-        stem.with_suffix(".dcm"), image, unit=scaling.unit, spacing=(spacing[0], spacing[1]), description=name,
+        _with_ending(stem, ".dcm"), image, unit=scaling.unit, spacing=(spacing[0], spacing[1]), description=name,
         synthetic=True, ids=ids,
     )  # fmt: skip
-    return stem.with_suffix(".dcm")
+    return _with_ending(stem, ".dcm")
+
+
+def _with_ending(stem: Path, ending: str) -> Path:
+    """`with_suffix` would cut a class's name at its last point."""
+    return stem.with_name(stem.name + ending)
 
 
 def _affine(spacing: tuple[float, ...]) -> np.ndarray:

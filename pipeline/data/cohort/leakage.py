@@ -71,7 +71,7 @@ def refuse_shared(manifest: pd.DataFrame, external: pd.DataFrame) -> None:
     same = external["pixel_digest"].isin(set(manifest["pixel_digest"]))
     copies = int(same.sum())
     if patients or copies:
-        first = external["path"][same | theirs.isin(known)].iloc[0]
+        first = external.get("path", external["image_id"])[same | theirs.isin(known)].iloc[0]
         raise LeakageError(
             f"data.external: {patients} patient id(s) and {copies} image(s), pixel for pixel, are in data.source too. "
             f"The site's first such image: {first}. "

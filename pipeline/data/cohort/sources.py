@@ -51,8 +51,8 @@ def source_root(source: Source, base: Path) -> Path | None:
     """The folder that the manifest's paths start from: absolute, and None for phantoms, which ingest writes itself."""
     if isinstance(source, PhantomSource):
         return None
-    path = (base / source.path).resolve()
-    return path.parent if isinstance(source, CsvSource | NpzSource) else path
+    path = base / source.path  # a table may be a link, and its paths start where the link is
+    return path.parent.resolve() if isinstance(source, CsvSource | NpzSource) else path.resolve()
 
 
 def read_source(
