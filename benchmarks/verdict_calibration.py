@@ -85,6 +85,11 @@ CASES: dict[str, World] = {
         for n in (8, 16)
     },
 }
+MARGINS = {
+    f"margin-{n}": World(patients=n, images=1, separation=2.5, gain=0.408, fit_sd=0.02) for n in (20, 36, 100, 300)
+}
+"""A true gain of 2 points of AUROC, which is the margin: `no_benefit` is wrong, and 2.5 to 5 % of it are expected."""
+CASES |= MARGINS
 PLAN = VerdictPlan(positive=("disease",), bootstrap=400)
 
 
@@ -180,13 +185,14 @@ def plot() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", nargs="+", choices=[*CASES, "nulls", "powers", "plot"])
+    parser.add_argument("case", nargs="+", choices=[*CASES, "nulls", "powers", "margins", "plot"])
     parser.add_argument("--simulations", type=int, default=1000)
     arguments = parser.parse_args()
     if arguments.case == ["plot"]:
         plot()
         return
     groups = {"nulls": [name for name in CASES if name.startswith("null")]}
+    groups["margins"] = list(MARGINS)
     groups["powers"] = [name for name in CASES if name.startswith("power")]
     done = set(pd.read_csv(TABLE)["case"]) if TABLE.is_file() else set()
     for name in [case for asked in arguments.case for case in groups.get(asked, [asked])]:

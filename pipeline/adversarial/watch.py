@@ -19,13 +19,11 @@ from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.streams import StoredImages, stored_images
 from pipeline.measures.coverage import prdc
 from pipeline.measures.ms_ssim import pairwise_ms_ssim
+from pipeline.measures.twins import low_resolution, near_distance, twins
 from pipeline.nets.conditions import Condition
 
 NEIGHBOURS = 5
 """k of `reached`: the ball of a real image reaches to its 5th nearest neighbour (Naeem et al., ICML 2020)."""
-NEAR = 0.25
-"""Two samples are twins within this share of the median distance from a real image to its nearest neighbour."""
-_FEATURE_SIDE = 8
 _SIMILARITY_SIDES = {2: 32, 3: 16}
 _PAIRS = 64
 _TOGETHER = 32
@@ -92,11 +90,11 @@ class Probe:
             return Reading(finite=False)
         by_class = _by_class(torch.cat(made).cpu(), self.label, len(self.real))
         seen = [real.compare(samples) for real, samples in zip(self.real, by_class, strict=True)]
-        similarity, reached, twins = zip(*seen, strict=True)
+        similarity, reached, alike = zip(*seen, strict=True)
         return Reading(
             similarity=_worst(max, similarity),
             reached=_worst(min, reached),
-            twins=_worst(max, twins),
+            twins=_worst(max, alike),
             overfitting=self._overfitting(training, made),
         )
 
@@ -127,8 +125,7 @@ class ClassOfReal:
         self.seed = seed
         self.similarity = _similarity(images, seed) if len(images) > 1 else None
         self.features = low_resolution(images)
-        nearest = _nearest(self.features) if len(images) > 1 else torch.zeros(1)
-        self.near = NEAR * float(nearest.median())
+        self.near = near_distance(self.features)
 
     def compare(self, samples: Tensor) -> tuple[float | None, float | None, float | None]:
         """Similarity, reached and twins of as many samples, as in `Reading`.
@@ -142,7 +139,7 @@ class ClassOfReal:
         if len(self.features) > NEIGHBOURS:
             reached = prdc(self.features.numpy(), made.numpy(), NEIGHBOURS).coverage
         similarity = (_similarity(samples, self.seed) - self.similarity) / max(1 - self.similarity, 1e-6)
-        return similarity, reached, float((_nearest(made) < self.near).double().mean())
+        return similarity, reached, float(twins(made, self.near).double().mean())
 
 
 def overfitting(
@@ -162,11 +159,6 @@ def overfitting(
     gap = float(means[0] - means[2])
     error = sum(float(logits.var(correction=0)) / len(logits) for logits, _ in (train, fake)) ** 0.5
     return float(means[0] - means[1]) / gap if gap > _TELLS_APART * error else None
-
-
-def low_resolution(images: Tensor) -> Tensor:
-    """Images averaged down to at most 8 voxels a side: the cheap features [N, D] of reached and twins."""
-    return _smaller(images, _FEATURE_SIDE).flatten(1).double()
 
 
 def validation_images(
@@ -234,13 +226,6 @@ def _smaller(images: Tensor, side: int) -> Tensor:
 def _similarity(images: Tensor, seed: int) -> float:
     """Mean MS-SSIM of pairs, at no more than 32 pixels (2D) or 16 voxels (3D) a side."""
     return pairwise_ms_ssim(_smaller(images, _SIMILARITY_SIDES[images.ndim - 2]), _PAIRS, derive_seed(seed, "pairs"))
-
-
-def _nearest(features: Tensor) -> Tensor:
-    """Distance of each row to the nearest other one."""
-    return (
-        torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf).amin(1)
-    )
 
 
 def _worst(of: Any, values: Sequence[float | None]) -> float | None:

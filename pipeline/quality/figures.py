@@ -120,7 +120,7 @@ def figures(real: Described, other: Described, rules: Rules) -> dict[str, Figure
         for (name, value), width in zip(values.items(), widths, strict=True)
     }
     sought = int(np.isfinite(other.nearest).sum())
-    return found | {"near_copies": _share(values["near_copies"], sought, rules), "kid": _kid(real, other, rules)}
+    return found | {"near_copies": share(values["near_copies"], sought, rules.alpha), "kid": _kid(real, other, rules)}
 
 
 def matched(
@@ -140,10 +140,11 @@ def matched(
     return {name: float(np.mean([one[name] for one in found])) for name in BOUNDS}, len(draws[0])
 
 
-def _share(value: float, number: int, rules: Rules) -> Figure:
+def share(value: float, number: int, alpha: float) -> Figure:
+    """A share of `number` images, with Wilson's interval."""
     if not math.isfinite(value):
         return Figure(value)
-    bounds = binomtest(round(value * number), number).proportion_ci(1 - rules.alpha, method="wilson")
+    bounds = binomtest(round(value * number), number).proportion_ci(1 - alpha, method="wilson")
     return Figure(value, float(bounds.low), float(bounds.high))
 
 

@@ -21,6 +21,7 @@ from pipeline.core.records import Record
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
 from pipeline.data.cohort.split import split_ids
 from pipeline.nets.extractors import ClassifierFeatures, EffNetLite0, Extractor, ScriptedFeatures
+from pipeline.quality.ceiling import BLANK, SHUFFLED, worthless_features
 from pipeline.quality.describe import Described, describe, with_nearest
 from pipeline.quality.figures import COPY, Rules
 from pipeline.quality.settings import QualityStageConfig
@@ -28,6 +29,8 @@ from pipeline.quality.tables import curves, metrics
 from pipeline.supervised.fit import Share, fit_classifier
 
 NOT_NOISE = "not a figure of noise samples"
+_NOT_OWN = ("_floor", "_matched", f"_{BLANK}", f"_{SHUFFLED}")
+"""How the names of figures end that are not of all the generator's images."""
 Sets = dict[str, Described]
 
 
@@ -43,10 +46,12 @@ def run(config: QualityStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     rows = {split: _labelled(real, inputs["split"], config, split) for split in ("train", "val")}
     extractor, sets = _describe(config, real, synthetic, rows)
     rules = _rules(config, real, sets)
-    table = metrics(config, rules, sets, extractor.name(real.images.ndim - 2), (real, rows["train"]), synthetic)
+    train = (real, rows["train"])
+    worthless = worthless_features(train, extractor, config.seed)
+    table = metrics(config, rules, sets, extractor.name(real.images.ndim - 2), train, synthetic, worthless)
     write_metrics(out_dir, table)
     write_table(out_dir / "curves.csv", curves(sets, real.scaling))
-    whole = [row for row in table if row.label == "all" and not row.metric.endswith(("_floor", "_matched"))]
+    whole = [row for row in table if row.label == "all" and not row.metric.endswith(_NOT_OWN)]
     values = {row.metric: float(row.value) for row in whole if row.value}
     counts = {f"{name}_images": len(described) for name, described in sets.items()}
     return Record(kind="quality", figures=values | counts, notes=_notes(table))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,12 +10,14 @@ import numpy as np
 import pandas as pd
 import torch.nn.functional as F  # noqa: N812
 
-from pipeline.core.metrics import MetricRow, as_text
+from pipeline.core.metrics import MetricRow
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.scaling import Scaling
 from pipeline.measures.ms_ssim import pairwise_ms_ssim_interval
+from pipeline.quality.ceiling import ceiling_rows, repeat_rows
 from pipeline.quality.describe import Described
 from pipeline.quality.figures import OF_FEATURES, OF_NEAREST, Figure, Rules, figures, matched
+from pipeline.quality.rows import figure_row
 from pipeline.quality.settings import QualityStageConfig
 
 _MATCHED = 5
@@ -32,17 +33,21 @@ def metrics(
     extractor: str,
     train: tuple[DataSet, np.ndarray],
     synthetic: DataSet,
+    worthless: Mapping[str, np.ndarray],
 ) -> list[MetricRow]:
     """The stage's rows of metrics.csv: figures of each class and of `all`.
 
     `METRIC` is of all synthetic images, `METRIC_floor` of the fold's validation images, `METRIC_matched` of as many
-    synthetic images of each class as there are validation images, each against the training images.
+    synthetic images of each class as there are validation images, each against the training images. `kid_blank` and
+    `kid_shuffled` are those of images that show nothing, whose features are `worthless`.
     """
     unit = synthetic.scaling.unit
     rows: list[MetricRow] = []
     for label, group in groups(sets, config.classes):
-        rows += [replace(row, label=label) for row in _group_rows(group, rules, extractor, unit, whole=label == "all")]
-    rows += _similarity_rows(config, train, synthetic)
+        made = [*_group_rows(group, rules, extractor, unit, whole=label == "all")]
+        made += ceiling_rows(group["train"].features, worthless, extractor, rules.device)
+        rows += [replace(row, label=label) for row in made]
+    rows += [*_similarity_rows(config, train, synthetic), *repeat_rows(train, synthetic, config.classes, rules)]
     return [replace(row, fold=str(config.fold), gan_seed=str(config.gan_seed)) for row in rows]
 
 
@@ -72,14 +77,14 @@ def _group_rows(
                 detail = (
                     f"{_what(name, extractor, unit)}; {len(train)}:{len(other)} {sides}{_limit(name, other, rules)}"
                 )
-                yield _row(name + suffix, "val" if suffix else "synthetic", figure, len(other), detail)
+                yield figure_row(name + suffix, "val" if suffix else "synthetic", figure, len(other), detail)
     if len(val) and len(synthetic):
         means, number = matched(train, synthetic, val, rules, _MATCHED)
         for name, value in means.items():
             if whole or name != "inception_score":
                 counts = f"{len(train)}:{number} real:synthetic, mean of {_MATCHED} draws"
                 detail = f"{_what(name, extractor, unit)}; {counts}"
-                yield _row(f"{name}_matched", "synthetic", Figure(value), number, detail)
+                yield figure_row(f"{name}_matched", "synthetic", Figure(value), number, detail)
 
 
 def _what(name: str, extractor: str, unit: str) -> str:
@@ -116,14 +121,14 @@ def _similarity_rows(
                 figure, side, number = _similarity(config, dataset, own)
                 detail = f"{side} a side; {number} {what} images"
                 of_class.append((figure, number))
-                yield replace(_row(f"ms_ssim{suffix}", split, figure, number, detail), label=name)
+                yield replace(figure_row(f"ms_ssim{suffix}", split, figure, number, detail), label=name)
         if of_class:
             values = np.array([[one.value, one.low, one.high] for one, _ in of_class])
             margin = float(np.sqrt((((values[:, 2] - values[:, 1]) / 2) ** 2).sum()) / len(of_class))
             mean = float(values[:, 0].mean())
             figure, number = Figure(mean, max(mean - margin, 0.0), min(mean + margin, 1.0)), sum(n for _, n in of_class)
             detail = f"mean over {len(of_class)} classes; {number} {what} images"
-            yield replace(_row(f"ms_ssim{suffix}", split, figure, number, detail), label="all")
+            yield replace(figure_row(f"ms_ssim{suffix}", split, figure, number, detail), label="all")
 
 
 def _similarity(config: QualityStageConfig, dataset: DataSet, rows: np.ndarray) -> tuple[Figure, int, int]:
@@ -137,16 +142,6 @@ def _similarity(config: QualityStageConfig, dataset: DataSet, rows: np.ndarray) 
     smaller = pool(images, sizes)
     figure = Figure(*pairwise_ms_ssim_interval(smaller, config.quality.pairs, config.seed, config.alpha))
     return figure, max(sizes), len(chosen)
-
-
-def _row(metric: str, split: str, figure: Figure, number: int, detail: str) -> MetricRow:
-    value, low, high = (
-        as_text(part if math.isfinite(part) else None) for part in (figure.value, figure.low, figure.high)
-    )
-    return MetricRow(
-        stage="quality", split=split, metric=metric, value=value, ci_low=low, ci_high=high, n_images=str(number),
-        detail=detail if value else f"{detail}; too few images",
-    )  # fmt: skip
 
 
 def curves(sets: Mapping[str, Described], scaling: Scaling) -> pd.DataFrame:

@@ -110,6 +110,7 @@ def _tables(run: Run, redact: Redaction) -> Tables:
         "rule": verdict_tables.rule_table(run),
         "comparisons": verdict_tables.comparisons_table(run),
         "tests": verdict_tables.side_tests_table(run),
+        "generators": verdict_tables.generators_table(run),
         "subgroups": subgroup_tables.subgroup_table(run.metrics),
         "probe": subgroup_tables.probe_table(run.metrics),
         "external": tables.external_table(run),

@@ -33,6 +33,10 @@ FIGURES = {
         "MS-SSIM",
         "likeness of images of one class among themselves, beside real training images; higher: less varied",
     ),
+    "repeats": (
+        "Repeats",
+        "share of images that nearly equal another one of their class, beside real training images; 0 is best",
+    ),
     "histogram_w1": ("Grey values, W1", "mean shift of grey values; 0 is best"),
     "histogram_js": ("Grey values, JS", "divergence of grey-value histograms in bits; 0 is best, 1 is worst"),
     "spectrum_distance": ("Power spectrum", "decibels between mean spectra, fine to coarse detail; 0 is best"),

@@ -61,6 +61,35 @@ def comparisons_table(run: Run) -> Table | None:
     return Table(caption, header, tuple(rows), tuple(tones))
 
 
+def generators_table(run: Run) -> Table | None:
+    """What the gate saw of each generator; None where nothing was compared."""
+    found = _evidence(run).get("generators")
+    if not found or not found["looks"]:
+        return None
+    rows, tones = [], []
+    for look in found["looks"]:
+        where = f"fold {look['fold']}, GAN seed {look['gan_seed']}"
+        label = "all images" if look["label"] == "all" else look["label"]
+        place, repeats = ("–" if look[name] is None else f"{100 * look[name]:.0f} %" for name in ("place", "repeats"))
+        kids = (_thousandfold(look[name]) for name in ("kid", "floor", "ceiling"))
+        rows.append((where, label, *kids, place, repeats, str(look["validation"]), look["state"]))
+        tones.append({"failed": "bad", "not judged": "caution"}.get(look["state"], ""))
+    header = (
+        "GAN", "Worst class", "KID x 1000", "Real validation images", "Blank or shuffled images", "On the way between",
+        "Repeats, worst class", "Validation images", "Gate",
+    )  # fmt: skip
+    caption = (
+        f"Did the generators work? Passed: at most {100 * found['place_limit']:.0f} % of the way from real validation "
+        f"images to blank or shuffled ones, and at most {100 * found['repeats_limit']:.0f} % of a class nearly equal "
+        f"another of its images. Below {found['least_validation']} validation images nothing is judged."
+    )
+    return Table(caption, header, tuple(rows), tuple(tones))
+
+
+def _thousandfold(value: float | None) -> str:
+    return "–" if value is None else f"{1000 * value:.0f}"
+
+
 def side_tests_table(run: Run) -> Table | None:
     """The classical tests of the primary pair, which do not decide."""
     tests = _evidence(run).get("tests")

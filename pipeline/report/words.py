@@ -29,6 +29,11 @@ _UTILITY = {
     "no_benefit": ("neutral", "No benefit from GAN augmentation"),
     "inconclusive": ("caution", "Inconclusive: these data cannot tell"),
 }
+_BY_GENERATORS = {
+    "failed": {"inconclusive": ("caution", "Inconclusive: the generator failed")},
+    "not judged": {"no_benefit": ("caution", "No benefit seen, but the generator was not judged")},
+}
+"""What is said instead where the gate says so of the generators; see pipeline/verdict/gate.py."""
 _RELEASE = {
     "release": ("good", "The named generator may be released"),
     "refuse": ("bad", "Release refused"),
@@ -107,8 +112,10 @@ def utility_statement(utility: dict[str, Any]) -> Statement:
     Raises:
         UserError: the decision is none that radaug knows.
     """
-    tone, title = _lookup("utility", str(utility["decision"]), _UTILITY)
     evidence = utility["evidence"]
+    generators = dict(evidence.get("generators") or {})
+    known = _UTILITY | _BY_GENERATORS.get(str(generators.get("state")), {})
+    tone, title = _lookup("utility", str(utility["decision"]), known)
     sentences = (_difference_sentence(evidence), _basis_sentence(evidence))
     # the sentences tell the difference in the reader's words; the verdict's own line says it again for terminals
     reasons = tuple(reason for reason in utility["reasons"] if not reason.startswith("The difference is"))

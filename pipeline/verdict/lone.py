@@ -8,27 +8,26 @@ import pandas as pd
 
 from pipeline.config.experiment import Experiment
 from pipeline.verdict.decide import VerdictPlan, checked, disease_side
+from pipeline.verdict.gate import gated
 from pipeline.verdict.rule import Verdict
 from pipeline.verdict.stage import plan_of_run, utility_of
-
-UNSEEN = "The generators were not looked at: predictions alone do not say whether the GANs had failed."
 
 
 def judge_alone(predictions: pd.DataFrame, experiment: Experiment | None) -> Verdict:
     """What `decide` says of `predictions` by the plan of `experiment`, or by the defaults, which the reasons then name.
 
-    With a run's own predictions and experiment, every number is that of the run's verdict.json.
+    With a run's own predictions and experiment, every number is that of the run's verdict.json. No generator is looked
+    at, and a reason says so.
 
     Raises:
         DataError, LeakageError: as `decide`.
     """
     if experiment is not None:
-        found = utility_of(predictions, plan_of_run(experiment))
-        return replace(found, reasons=(*found.reasons, UNSEEN))
+        return gated(utility_of(predictions, plan_of_run(experiment)), ())
     plan = VerdictPlan()
-    found = utility_of(predictions, plan)
+    found = gated(utility_of(predictions, plan), ())
     side = ", ".join(disease_side(checked(predictions)))
-    return replace(found, reasons=(*found.reasons, UNSEEN, _defaults_words(plan, side)))
+    return replace(found, reasons=(*found.reasons, _defaults_words(plan, side)))
 
 
 def _defaults_words(plan: VerdictPlan, side: str) -> str:

@@ -32,6 +32,7 @@ from pipeline.verdict.figures import (
     draw_test_sets,
     figures_of_fits,
 )
+from pipeline.verdict.gate import gated, looks_of
 from pipeline.verdict.probe import probe_rows, probe_warnings
 from pipeline.verdict.rule import Verdict
 from pipeline.verdict.subgroups import subgroup_rows, subgroup_warnings
@@ -66,9 +67,11 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     write_table(out_dir / PREDICTIONS, table)
     plan = plan_of(config.verdict, config.positive, config.seed)
     further = _further_rows(config, inputs, table, plan)
-    made = arm_metrics(table, config, plan), reverse_check(table, config), further, _others(inputs)
+    others = _others(inputs)
+    made = arm_metrics(table, config, plan), reverse_check(table, config), further, others
     write_metrics(out_dir, chain(*made))
     utility = utility_of(table, plan)
+    utility = gated(utility, looks_of(utility, table, others))
     write_json(out_dir / "verdict.json", {"utility": utility.as_json(), "release": release_verdict(inputs)})
     notes = (*subgroup_warnings(further), *probe_warnings(further))
     return Record(kind="verdict", figures={"decision": utility.decision, "predictions": len(table)}, notes=notes)
