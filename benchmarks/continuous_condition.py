@@ -28,10 +28,11 @@ from flows.plan import plan_experiment
 from pipeline.adversarial.fit import fit_config, start
 from pipeline.adversarial.loop import sample, train
 from pipeline.adversarial.weights import refresh_batch_norm
-from pipeline.config import Experiment, load_experiment
+from pipeline.config.experiment import Experiment
+from pipeline.config.loading import load_experiment
 from pipeline.core.cache import execute
 from pipeline.data.batches.dataset import DataSet, open_dataset
-from pipeline.data.cohort.split import split_ids
+from pipeline.data.cohort.folds import split_ids
 from pipeline.nets.conditions import Condition
 
 ROOT = Path(__file__).resolve().parents[1]

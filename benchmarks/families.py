@@ -26,12 +26,13 @@ from pipeline.adversarial.cost import noise_training
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.loop import train
 from pipeline.adversarial.pictures import save_grid
-from pipeline.config import Experiment, load_experiment
+from pipeline.config.experiment import Experiment
+from pipeline.config.loading import load_experiment
 from pipeline.core.cache import Execution, execute
 from pipeline.core.compute import Hardware
 from pipeline.core.cost import FlopCount
 from pipeline.data.batches.dataset import DataSet, open_dataset
-from pipeline.data.cohort.split import split_ids
+from pipeline.data.cohort.folds import split_ids
 from pipeline.measures.coverage import prdc
 from pipeline.measures.frechet import fid, fid_interval
 from pipeline.measures.kernel_distance import kid

@@ -26,12 +26,13 @@ from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import Training, sample, train
 from pipeline.adversarial.pictures import save_grid
 from pipeline.adversarial.weights import refresh_batch_norm
-from pipeline.config import Experiment, load_experiment
+from pipeline.config.experiment import Experiment
+from pipeline.config.loading import load_experiment
 from pipeline.core.cache import execute
 from pipeline.core.compute import resolve_hardware
 from pipeline.data.batches.dataset import DataSet, open_dataset
 from pipeline.data.batches.streams import UNLABELLED, StoredImages, stored_images
-from pipeline.data.cohort.split import split_ids
+from pipeline.data.cohort.folds import split_ids
 from pipeline.measures.frechet import fid, fid_interval
 from pipeline.nets.conditions import condition_of
 from pipeline.nets.extractors import EffNetLite0

@@ -16,7 +16,7 @@ from hunt import ROOT, ROWS, arms
 from sklearn.metrics import roc_auc_score
 
 from flows.plan import plan_experiment
-from pipeline.config import load_experiment
+from pipeline.config.loading import load_experiment
 from pipeline.core.cache import execute
 from pipeline.core.records import records_of
 

@@ -22,7 +22,8 @@ from rows import append
 from scipy import stats
 
 from flows.plan import plan_experiment
-from pipeline.config import Experiment, load_experiment
+from pipeline.config.experiment import Experiment
+from pipeline.config.loading import load_experiment
 from pipeline.core.cache import execute
 from pipeline.core.compute import Hardware
 from pipeline.data.batches.augmentation import Augmenter

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.config import load_experiment
+from pipeline.config.loading import load_experiment
 from pipeline.core.files import read_json
 from pipeline.core.metrics import read_metrics, table_of
 from pipeline.core.records import load_record

@@ -19,8 +19,8 @@ from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
 from flows.run_directory import CURVE, LOCK, REPORT, cache_of
 from flows.server import start_server, wait_for_server
-from pipeline.config import Experiment, load_experiment
-from pipeline.config.loading import require_data
+from pipeline.config.experiment import Experiment
+from pipeline.config.loading import load_experiment, require_data
 from pipeline.core.errors import RadaugError, UserError
 from pipeline.core.files import make_folder
 

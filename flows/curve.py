@@ -15,8 +15,8 @@ from flows.flow import describe_execution, run_stage
 from flows.ledger import record_looks
 from flows.plan import Step, plan_experiment
 from flows.run_directory import FAULT_LOG, cache_of, open_run
-from pipeline.config import Experiment
 from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate
+from pipeline.config.experiment import Experiment
 from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import execute
 from pipeline.core.errors import ConfigError, DataError, UserError

@@ -14,7 +14,7 @@ from tzlocal import get_localzone_name
 
 from flows.flow import experiment_flow
 from flows.server import server_answers
-from pipeline.config import Experiment
+from pipeline.config.experiment import Experiment
 from pipeline.config.loading import data_root
 from pipeline.core.errors import ConfigError, UserError
 

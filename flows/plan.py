@@ -10,8 +10,9 @@ from pipeline.adversarial.fit import fit_config
 from pipeline.adversarial.fit import run as run_fit
 from pipeline.anomaly.score import anomaly_config
 from pipeline.anomaly.score import run as run_anomaly
-from pipeline.config import Experiment
 from pipeline.config.arms import uses_synthetic
+from pipeline.config.experiment import Experiment
+from pipeline.config.families import family_module
 from pipeline.config.section import Section
 from pipeline.core.cache import Stage, StageFunction
 from pipeline.core.compute import resolve_hardware
@@ -45,19 +46,19 @@ class Step:
     """A stage before its inputs exist.
 
     Attributes:
-        kind, fold, gan_seed: as of `Stage`.
+        kind, fold, gan_seed, loads: as of `Stage`.
         needs: name of an input, as the stage function knows it -> name of the step that makes it.
         sources: digests of what the stage reads outside the cache; called when the step's turn has come.
     """
 
     kind: str
-    room: str
     run: StageFunction
     config: Section
     needs: Mapping[str, str] = field(default_factory=dict)
     sources: Callable[[], Mapping[str, str]] = dict
     fold: int | None = None
     gan_seed: int | None = None
+    loads: tuple[str, ...] = ()
     seed: int = 0
     device: str = "cpu"
     precision: str = "float32"
@@ -71,13 +72,13 @@ class Step:
         """The stage, given the directory of every step that it needs."""
         return Stage(
             kind=self.kind,
-            room=self.room,
             run=self.run,
             config=self.config,
             inputs={name: directories[step] for name, step in self.needs.items()},
             external=self.sources(),
             fold=self.fold,
             gan_seed=self.gan_seed,
+            loads=self.loads,
             seed=self.seed,
             device=self.device,
             precision=self.precision,
@@ -97,7 +98,7 @@ def plan_experiment(experiment: Experiment) -> tuple[Step, ...]:
     judged = [step.name for step in steps if step.kind in JUDGED]
     needs = {name: name for name in ("split", "prepare", *judged)}
     config = verdict_config(experiment)
-    return (*steps, Step("verdict", "verdict", run_verdict, config, needs, seed=experiment.seed))
+    return (*steps, Step("verdict", run_verdict, config, needs, seed=experiment.seed))
 
 
 def _data_steps(experiment: Experiment) -> list[Step]:
@@ -105,15 +106,15 @@ def _data_steps(experiment: Experiment) -> list[Step]:
     ingest = ingest_config(experiment)
     manifests = {"ingest": "ingest", "split": "split"}
     return [
-        Step("ingest", "data", run_ingest, ingest, sources=lambda: {"source": source_digest(ingest)}, seed=seed),
-        Step("split", "data", run_split, split_config(experiment), {"ingest": "ingest"}, seed=seed),
-        Step("prepare", "data", run_prepare, prepare_config(experiment), manifests, seed=seed),
+        Step("ingest", run_ingest, ingest, sources=lambda: {"source": source_digest(ingest)}, seed=seed),
+        Step("split", run_split, split_config(experiment), {"ingest": "ingest"}, seed=seed),
+        Step("prepare", run_prepare, prepare_config(experiment), manifests, seed=seed),
     ]
 
 
 def _fold_steps(experiment: Experiment, fold: int) -> list[Step]:
     config = downstream_config(experiment, fold, None)
-    steps = [_computing(experiment, "downstream", "downstream", run_downstream, config, {}, fold)]
+    steps = [_computing(experiment, "downstream", run_downstream, config, {}, fold)]
     for gan_seed in range(experiment.gan.gan_seeds):
         steps += _gan_steps(experiment, fold, gan_seed)
     return steps
@@ -122,26 +123,25 @@ def _fold_steps(experiment: Experiment, fold: int) -> list[Step]:
 def _gan_steps(experiment: Experiment, fold: int, gan_seed: int) -> list[Step]:
     fit, synthetic = ({kind: stage_name(kind, fold, gan_seed)} for kind in ("fit-gan", "synthesise"))
 
-    def step(kind: str, room: str, run: StageFunction, config: Section, needs: Mapping[str, str]) -> Step:
-        return _computing(experiment, kind, room, run, config, needs, fold, gan_seed)
+    def step(kind: str, run: StageFunction, config: Section, needs: Mapping[str, str]) -> Step:
+        return _computing(experiment, kind, run, config, needs, fold, gan_seed)
 
     steps = [
-        step("fit-gan", "adversarial", run_fit, fit_config(experiment, fold, gan_seed), {}),
-        step("synthesise", "synthesis", run_synthesise, synthesise_config(experiment, fold, gan_seed), fit),
-        step("quality", "quality", run_quality, quality_config(experiment, fold, gan_seed), synthetic),
-        step("anomaly", "anomaly", run_anomaly, anomaly_config(experiment, fold, gan_seed), fit),
-        step("privacy", "privacy", run_memorisation, memorisation_config(experiment, fold, gan_seed), synthetic),
+        step("fit-gan", run_fit, fit_config(experiment, fold, gan_seed), {}),
+        step("synthesise", run_synthesise, synthesise_config(experiment, fold, gan_seed), fit),
+        step("quality", run_quality, quality_config(experiment, fold, gan_seed), synthetic),
+        step("anomaly", run_anomaly, anomaly_config(experiment, fold, gan_seed), fit),
+        step("privacy", run_memorisation, memorisation_config(experiment, fold, gan_seed), synthetic),
     ]
     if any(uses_synthetic(arm) for arm in experiment.arms):
         config = downstream_config(experiment, fold, gan_seed)
-        steps.append(step("downstream", "downstream", run_downstream, config, synthetic | fit))
+        steps.append(step("downstream", run_downstream, config, synthetic | fit))
     return steps
 
 
 def _computing(
     experiment: Experiment,
     kind: str,
-    room: str,
     run: StageFunction,
     config: Section,
     needs: Mapping[str, str],
@@ -152,12 +152,12 @@ def _computing(
     hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
     return Step(
         kind,
-        room,
         run,
         config,
         {"split": "split", "prepare": "prepare", **needs},
         fold=fold,
         gan_seed=gan_seed,
+        loads=() if gan_seed is None else (family_module(experiment.gan.family).__name__,),
         seed=experiment.seed,
         device=hardware.device,
         precision=hardware.precision,

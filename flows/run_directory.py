@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.config import Experiment
+from pipeline.config.experiment import Experiment
 from pipeline.config.loading import dump_experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import atomic_path, clear_disk_errors, link, make_folder, write_text

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from flows.plan import MANIFEST_STEPS, Step, plan_experiment
 from pipeline.adversarial import cost as gan_cost
-from pipeline.config import Experiment
+from pipeline.config.experiment import Experiment
 from pipeline.core.cache import execute
 from pipeline.core.errors import RefusedError
 from pipeline.core.patients import known_patients, num_known, patient_units

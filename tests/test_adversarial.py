@@ -17,8 +17,8 @@ from pipeline.adversarial.log import RESUME, save_resume
 from pipeline.adversarial.loop import Training, train
 from pipeline.adversarial.weights import load_net
 from pipeline.config.gan import WatchConfig
-from pipeline.core.cache import TIMED_LOG
 from pipeline.core.errors import DataError, NonFiniteLoss
+from pipeline.core.layout import TIMED_LOG
 from pipeline.data.batches.dataset import DataSet, open_dataset
 from pipeline.nets.conditions import condition_of
 

@@ -10,8 +10,9 @@ import pytest
 from flows.plan import plan_experiment
 from pipeline.adversarial.families.s3gan import S3ganConfig
 from pipeline.adversarial.families.sngan import SnganConfig
-from pipeline.config import Experiment, load_experiment
 from pipeline.config.arms import ARMS, REFERENCE_ARM
+from pipeline.config.experiment import Experiment
+from pipeline.config.loading import load_experiment
 from pipeline.core.errors import ConfigError
 from pipeline.downstream import curation, features, train
 from pipeline.downstream.features import TRUNKS, TrunkConfig

@@ -20,7 +20,7 @@ import flows.validate
 from flows.cli import launch
 from flows.plan import Step
 from flows.validate import patients_tested, split_table
-from pipeline.config import Experiment
+from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.core.cost import CostEstimate
 from pipeline.core.errors import LeakageError, UserError
@@ -219,9 +219,9 @@ def fake_manifests(leak: bool) -> Any:
         raise AssertionError("validate trains nothing")
 
     return (
-        Step("ingest", "core", ingest, FakeConfig()),
-        Step("split", "core", split, FakeConfig(), {"ingest": "ingest"}),
-        Step("fit-gan", "core", never, FakeConfig(), {"split": "split"}, fold=0, gan_seed=0),
+        Step("ingest", ingest, FakeConfig()),
+        Step("split", split, FakeConfig(), {"ingest": "ingest"}),
+        Step("fit-gan", never, FakeConfig(), {"split": "split"}, fold=0, gan_seed=0),
     )
 
 

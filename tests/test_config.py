@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import load_experiment
-from pipeline.config.loading import dump_experiment
+from pipeline.config.loading import dump_experiment, load_experiment
 from pipeline.core.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

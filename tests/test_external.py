@@ -15,7 +15,7 @@ from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import ConfigError, DataError, LeakageError
 from pipeline.data import ingest, prepare
 from pipeline.data.batches.dataset import DataSet, open_dataset, read_table
-from pipeline.data.cohort import split
+from pipeline.data.cohort import folds, split
 from pipeline.data.cohort.leakage import assert_no_leakage
 
 CLASSES = ["normal", "disease"]
@@ -71,7 +71,7 @@ def test_its_images_are_a_split_of_their_own_in_every_fold(sites: Path, kind: di
     places, dataset = ran(sites, experiment(split=kind, train_per_class=6))
     used = [number for number in range(24) if number // 2 % 3 < 2]
     for fold in (0, 1):
-        parts = {part: split.split_ids(places["split"], fold, part) for part in ("train", "val", "test", "external")}
+        parts = {part: folds.split_ids(places["split"], fold, part) for part in ("train", "val", "test", "external")}
         assert parts["external"] == [f"external-{number}" for number in used]
         assert not any(image.startswith("external") for part in ("train", "val", "test") for image in parts[part])
         rows = dataset.rows(parts["external"])
@@ -163,6 +163,6 @@ def test_phantoms_of_another_seed_are_another_site(tmp_path: Path) -> None:
     data = {"source": cohort(0), "external": {"source": cohort(1)}, "spatial_size": 16, "positive": ["metastasis"],
             "classes": ["cyst", "metastasis", "haemangioma"], "crop": {"around": "mask", "size_mm": 48}}  # fmt: skip
     places, dataset = ran(tmp_path, validate_experiment({"name": "t", "data": data}, "t"))
-    assert len(split.split_ids(places["split"], 0, "external")) == 27
+    assert len(folds.split_ids(places["split"], 0, "external")) == 27
     assert len(dataset.images) == 54
     assert dataset.scaling.unit == "HU"

@@ -15,9 +15,9 @@ import torch
 from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 
-from pipeline.config import load_experiment
 from pipeline.config.arms import ARMS, REFERENCE_ARM
 from pipeline.config.experiment import FEATURE_MODELS, ClassifierConfig
+from pipeline.config.loading import load_experiment
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError
 from pipeline.core.records import Record

@@ -15,7 +15,7 @@ import flows.flow
 from flows.flow import describe_execution, experiment_flow, mean_metrics, run_stage
 from flows.plan import Step, plan_experiment
 from flows.run_directory import LOCK, cache_of
-from pipeline.config import Experiment
+from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.config.section import Section
 from pipeline.core.cache import Execution
@@ -59,7 +59,7 @@ class FakeStages:
             name = stage_name(kind, fold, gan_seed)
             needs = {"before": steps[-1].name} if steps else {}
             run = self._function(name)
-            steps.append(Step(kind, "core", run, FakeConfig(text=name), needs, fold=fold, gan_seed=gan_seed))
+            steps.append(Step(kind, run, FakeConfig(text=name), needs, fold=fold, gan_seed=gan_seed))
         return tuple(steps)
 
     def _function(self, name: str) -> Any:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.adversarial import cost as gan_cost
-from pipeline.config import Experiment, load_experiment
+from pipeline.config.experiment import Experiment
+from pipeline.config.loading import load_experiment
 from pipeline.core import progress
 from pipeline.supervised import cost as classifier_cost
 from pipeline.verdict.power import smallest_difference

@@ -18,7 +18,8 @@ from tzlocal import get_localzone_name
 from flows.cli import launch
 from flows.deploy import build_deployment, require_server
 from flows.server import free_port, server_answers
-from pipeline.config import Experiment, load_experiment
+from pipeline.config.experiment import Experiment
+from pipeline.config.loading import load_experiment
 from pipeline.core.errors import ConfigError, UserError
 
 

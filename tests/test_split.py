@@ -15,7 +15,7 @@ from pipeline.core.errors import ConfigError, DataError, LeakageError
 from pipeline.core.records import Record
 from pipeline.data import ingest
 from pipeline.data.batches.dataset import read_table, write_table
-from pipeline.data.cohort import split
+from pipeline.data.cohort import folds, split
 from pipeline.data.cohort.assignment import assign_patients
 from pipeline.data.cohort.leakage import assert_no_leakage
 
@@ -127,9 +127,9 @@ def test_manifest_lists_every_image_with_its_fate(ingested: Ingested) -> None:
     assert set(labelled["fold"]) == {"0", "1", "2"}
     assert set(labelled["split"]) == {"test"}
     for image, fold in labelled["fold"].items():
-        assert image in split.split_ids(out, int(str(fold)), "test")
+        assert image in folds.split_ids(out, int(str(fold)), "test")
     with pytest.raises(DataError, match="there is no fold 3"):
-        split.split_ids(out, 3, "test")
+        folds.split_ids(out, 3, "test")
 
 
 def test_unlabelled_images_of_tested_patients_are_not_for_training(ingested: Ingested) -> None:

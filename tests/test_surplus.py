@@ -16,7 +16,7 @@ from pipeline.core.errors import ConfigError, DataError, LeakageError
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import open_dataset, read_table, write_table
 from pipeline.data.batches.streams import UNLABELLED, stored_images
-from pipeline.data.cohort import split
+from pipeline.data.cohort import folds, split
 from pipeline.data.cohort.leakage import assert_no_leakage
 
 CLASSES = ["a", "b"]
@@ -123,7 +123,7 @@ def test_what_trains_never_sees_the_label_of_a_pool_image(tmp_path: Path) -> Non
 def test_a_fold_hides_labels_and_streams_say_so(tmp_path: Path) -> None:
     labels = [CLASSES[number % 2] for number in range(24)]
     inputs = gan_inputs(tmp_path, labels)
-    dataset = split.open_fold(inputs["prepare"], inputs["split"], fold=0)
+    dataset = folds.open_fold(inputs["prepare"], inputs["split"], fold=0)
     assert dataset.manifest["label"].tolist() == [""] * 16 + labels[16:]
     with pytest.raises(DataError, match="labels outside"):
         dataset.labels(np.arange(24), CLASSES)

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from flows.cli import launch
-from pipeline.config import load_experiment
 from pipeline.config.arms import ARMS, arm_facts
+from pipeline.config.loading import load_experiment
 from pipeline.core.errors import DataError
 from pipeline.report.reading import Run
 from pipeline.report.verdict_tables import comparisons_table, methods_sentence, rule_table, side_tests_table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,7 +21,6 @@ from pipeline.adversarial.stepping import Ema, Stepper
 from pipeline.adversarial.turns import Table
 from pipeline.adversarial.watch import Probe, validation_images
 from pipeline.adversarial.weights import refresh_batch_norm, save_nets
-from pipeline.config.experiment import Experiment
 from pipeline.config.families import GanSettings
 from pipeline.config.gan import GanConfig
 from pipeline.config.section import Section
@@ -31,8 +31,11 @@ from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.draws import Draws
 from pipeline.data.batches.streams import StoredImages, Stream, stored_images
-from pipeline.data.cohort.split import open_fold, split_ids
+from pipeline.data.cohort.folds import open_fold, split_ids
 from pipeline.nets.sizes import ImageShape
+
+if TYPE_CHECKING:
+    from pipeline.config.experiment import Experiment
 
 
 class FitConfig(Section):

@@ -17,8 +17,8 @@ from pipeline.adversarial.loop import Training, sample
 from pipeline.adversarial.pictures import save_grid
 from pipeline.adversarial.rollback import Watch
 from pipeline.config.gan import GanConfig
-from pipeline.core.cache import TIMED_LOG
 from pipeline.core.files import atomic_path
+from pipeline.core.layout import TIMED_LOG
 from pipeline.core.progress import Progress
 from pipeline.core.seeds import derive_seed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,6 @@ import torch
 from torch import nn
 
 from pipeline.adversarial.weights import has_net, load_net, read_description
-from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.core.compute import resolve_hardware
 from pipeline.core.metrics import MetricRow, as_text, write_metrics
@@ -20,10 +20,13 @@ from pipeline.core.patients import patient_units
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed, numpy_generator
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
-from pipeline.data.cohort.split import split_ids
+from pipeline.data.cohort.folds import split_ids
 from pipeline.measures.classification import weighted_auroc
 from pipeline.measures.resampling import MIN_PATIENTS, Spread, interval, patient_weights
 from pipeline.nets.conditions import Condition
+
+if TYPE_CHECKING:
+    from pipeline.config.experiment import Experiment
 
 NOTE = "this discriminator saw abnormal patients in training: its score is a by-product, not an anomaly detector's"
 _BATCH = 128

@@ -18,15 +18,12 @@ from filelock import FileLock, Timeout
 
 from pipeline.core.errors import DataError, UserError
 from pipeline.core.files import clear_disk_errors, digest_json, digest_tree, make_folder
-from pipeline.core.layout import stage_name
+from pipeline.core.layout import TIMED_LOG, stage_name
 from pipeline.core.records import RECORD, Record, load_record
-from pipeline.core.sources import source_hash
+from pipeline.core.sources import Reach, reach_of
 
 logger = logging.getLogger(__name__)
-TIMED_LOG = "stats.jsonl"
-"""A log with wall-clock times: the one file that may differ between two makings of the same directory."""
-_FINGERPRINTED_VERSIONS = ("torch", "monai", "numpy")
-_RECORDED_VERSIONS = (*_FINGERPRINTED_VERSIONS, "radaug", "scikit-learn", "pandas", "pydicom", "nibabel")
+_ALWAYS_RECORDED = ("radaug", "torch", "monai", "numpy")
 StageFunction = Callable[[Any, Mapping[str, Path], Path], Record]
 
 
@@ -37,22 +34,22 @@ class Stage:
     Attributes:
         kind: what it does, such as `downstream`.
         fold, gan_seed: what it belongs to, where it is made once a fold or once a GAN.
-        room: the room of `pipeline` the stage lives in (decides which sources make it stale).
-        run: `run(config, inputs, out_dir) -> Record`.
+        run: `run(config, inputs, out_dir) -> Record`. What its module imports decides which code makes the stage stale.
         config: the resolved section of the configuration, a pydantic model; its JSON is part of the fingerprint.
         inputs: finished stage directories that it reads, by name.
         external: digests of what it reads outside the cache (the user's files).
+        loads: modules that it finds by name when it runs, such as a GAN's family: their code counts too.
         resumable: keep the half-written directory of a killed process, so that the stage can continue it.
     """
 
     kind: str
-    room: str
     run: StageFunction
     config: Any
     inputs: Mapping[str, Path] = field(default_factory=dict)
     external: Mapping[str, str] = field(default_factory=dict)
     fold: int | None = None
     gan_seed: int | None = None
+    loads: tuple[str, ...] = ()
     seed: int = 0
     device: str = "cpu"
     precision: str = "float32"
@@ -65,18 +62,23 @@ class Stage:
 
 def fingerprint(stage: Stage) -> str:
     """Cache key of a stage: 16 hex digits over everything that can change its directory."""
+    reach = _reach(stage)
     return digest_json(
         {
             "name": stage.name,
             "config": stage.config.model_dump(mode="json"),
             "inputs": _input_digests(stage),
-            "sources": source_hash(stage.room),
-            "versions": {name: version(name) for name in _FINGERPRINTED_VERSIONS},
+            "sources": reach.digest,
+            "versions": reach.versions,
             "device": stage.device,
             "precision": stage.precision,
             "seed": stage.seed,
         }
     )[:16]
+
+
+def _reach(stage: Stage) -> Reach:
+    return reach_of(frozenset({stage.run.__module__, *stage.loads}))
 
 
 def _input_digests(stage: Stage) -> dict[str, str]:
@@ -135,7 +137,7 @@ def _run_and_record(stage: Stage, key: str, partial: Path) -> Record:
         fingerprint=key,
         digest=digest_json([{name: digest for name, (_, digest) in outputs.items()}, record.extra]),
         outputs=outputs,
-        versions={name: version(name) for name in _RECORDED_VERSIONS},
+        versions={name: version(name) for name in _ALWAYS_RECORDED} | _reach(stage).versions,
         seed=stage.seed,
         device=stage.device,
         precision=stage.precision,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+TIMED_LOG = "stats.jsonl"
+"""A log with wall-clock times: the one file that may differ between two makings of the same directory."""
+
 
 def stage_name(kind: str, fold: int | None = None, gan_seed: int | None = None) -> str:
     """`KIND[-fold-k][-gan-s]`: how a stage is called in logs, and the name of its directory in a run.

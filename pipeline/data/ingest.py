@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from pipeline.config.data import DataConfig, DicomSource, PhantomSource, Source
-from pipeline.config.experiment import Experiment
 from pipeline.config.loading import data_root
 from pipeline.config.section import Section
 from pipeline.core.errors import ConfigError, DataError, UnreadableImage
@@ -25,14 +25,17 @@ from pipeline.data.cohort.audit import audit_manifest
 from pipeline.data.cohort.audit_rows import Row, audit_table
 from pipeline.data.cohort.duplicates import near_groups, pixel_digest, thumbnail
 from pipeline.data.cohort.identities import largest_patient, refuse_one_patient, with_patients
-from pipeline.data.cohort.manifest import FACTS, REJECTED_COLUMNS, row_dicts, shown, validate_manifest
+from pipeline.data.cohort.manifest import EXTERNAL, FACTS, REJECTED_COLUMNS, row_dicts, shown, validate_manifest
 from pipeline.data.cohort.sources import ImageReader, SourceRows, read_source, source_files, source_root
 from pipeline.data.cohort.units import SIDES_KNOWN, UNIT_FROM, require_one_unit, unit_of, unit_rows
 from pipeline.data.readers.image import Image
 
+if TYPE_CHECKING:
+    from pipeline.config.experiment import Experiment
+
 logger = logging.getLogger(__name__)
 
-REJECTED, AUDIT, EXTERNAL = "rejected.csv", "audit.csv", "external.csv"
+REJECTED, AUDIT = "rejected.csv", "audit.csv"
 EXTERNAL_PREFIX, EXTERNAL_ROOT = "external-", "external"
 MODALITIES = frozenset({"", "CT", "CR", "DX", "DR", "RG", "RF", "XA", "MG", "PX", "IO", "OT", "SC"})
 """X-ray images of all kinds, and exports that do not say; anything else (MR, US, PT, …) is rejected."""

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,6 @@ import torch
 from monai.data import MetaTensor
 
 from pipeline.config.data import CropConfig
-from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.core.errors import DataError
 from pipeline.core.records import Record
@@ -28,6 +27,9 @@ from pipeline.data.geometry import IMAGE, MASK, NAME, POINT, Item, geometry
 from pipeline.data.ingest import EXTERNAL_ROOT, ingest_config
 from pipeline.data.readers.image import Image
 from pipeline.data.resampling import Floats
+
+if TYPE_CHECKING:
+    from pipeline.config.experiment import Experiment
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from pipeline.core.errors import DataError, LeakageError
 from pipeline.core.files import atomic_path
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet, open_dataset
-from pipeline.data.cohort.split import open_fold, split_ids
+from pipeline.data.cohort.folds import open_fold, split_ids
 from pipeline.downstream.curation import curate
 from pipeline.downstream.feature_models import Predict, fit_feature_model
 from pipeline.supervised.fit import Phase, Share, apply_classifier, fit_classifier

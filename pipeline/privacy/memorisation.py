@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,14 +19,16 @@ from scipy.spatial.distance import cdist
 
 from pipeline.adversarial.families import learns_from_pool
 from pipeline.adversarial.pictures import tile
-from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.core.files import atomic_path
 from pipeline.core.metrics import MetricRow, write_metrics
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed, numpy_generator
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
-from pipeline.data.cohort.split import split_ids
+from pipeline.data.cohort.folds import split_ids
+
+if TYPE_CHECKING:
+    from pipeline.config.experiment import Experiment
 
 _DRAWS = 50
 _MAX_SYNTHETIC = 500

@@ -19,7 +19,7 @@ from pipeline.core.compute import Hardware, autocast
 from pipeline.core.metrics import MetricRow, write_metrics
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
-from pipeline.data.cohort.split import split_ids
+from pipeline.data.cohort.folds import split_ids
 from pipeline.nets.extractors import ClassifierFeatures, EffNetLite0, Extractor, ScriptedFeatures
 from pipeline.quality.ceiling import BLANK, SHUFFLED, worthless_features
 from pipeline.quality.describe import Described, describe, with_nearest

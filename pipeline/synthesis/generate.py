@@ -16,7 +16,7 @@ from pipeline.adversarial.weights import load_net
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import open_dataset
 from pipeline.data.batches.streams import stored_images
-from pipeline.data.cohort.split import split_ids
+from pipeline.data.cohort.folds import split_ids
 from pipeline.nets.conditions import Condition, condition_of
 
 _BATCH = 64

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.core.compute import resolve_hardware
 from pipeline.core.errors import DataError
@@ -17,6 +17,9 @@ from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import IMAGES, MANIFEST, write_table
 from pipeline.data.batches.scaling import Scaling
 from pipeline.synthesis.generate import TrainedGenerator
+
+if TYPE_CHECKING:
+    from pipeline.config.experiment import Experiment
 
 _FLAT = 1e-3
 

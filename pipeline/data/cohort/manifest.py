@@ -20,6 +20,8 @@ CONTENT = ("study_id", "spacing_known", "spacing", "size", "values", "minimum", 
 """Found by ingest. `values` is uint8, HU or other; `near_group` is shared by images that look the same."""
 MANY_LABELS = 20
 REJECTED_COLUMNS = ("image_id", "path", "reason")
+EXTERNAL = "external.csv"
+"""The external site's manifest, beside ours."""
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg", ".npy")
 
 

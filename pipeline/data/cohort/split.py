@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from pipeline.config.experiment import Experiment
 from pipeline.core.errors import ConfigError, DataError, LeakageError
 from pipeline.core.patients import known_patients, patient_units
 from pipeline.core.records import Record
-from pipeline.data.batches.dataset import DataSet, open_dataset, read_table, write_table
+from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.data.cohort.assignment import assign_patients
 from pipeline.data.cohort.audit_rows import INFO, WARNING, Row, audit_table
 from pipeline.data.cohort.duplicates import repeats
+from pipeline.data.cohort.folds import SPLITS_FILE
 from pipeline.data.cohort.leakage import (
     PRIORITY,
     SIDES,
@@ -26,10 +25,11 @@ from pipeline.data.cohort.leakage import (
     straddling,
 )
 from pipeline.data.cohort.low_data import Assignment, LowData, low_data
-from pipeline.data.cohort.manifest import REJECTED_COLUMNS, shown
-from pipeline.data.ingest import EXTERNAL
+from pipeline.data.cohort.manifest import EXTERNAL, REJECTED_COLUMNS, shown
 
-SPLITS_FILE = "splits.csv"
+if TYPE_CHECKING:
+    from pipeline.config.experiment import Experiment
+
 FEW_TEST_PATIENTS = 10
 SPLIT_NAMES = {
     "train": ("train", "training", "tr"),
@@ -106,37 +106,6 @@ def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record
         counts["external"] = len(outside)
     notes = tuple(detail for _, severity, _, detail in rows if severity == "warning")
     return Record("split", figures={"folds": len(folds), "fold_0": counts, "duplicates": len(dropped)}, notes=notes)
-
-
-def split_ids(split_dir: Path, fold: int, split: str) -> list[str]:
-    """Image ids of `split` (train, val, test, external, unlabelled, unused) in `fold`, in the manifest's order.
-
-    Raises:
-        DataError: there is no such fold.
-    """
-    part = _rows_of_fold(split_dir, fold)
-    return list(part["image_id"][part["split"] == split])
-
-
-def _rows_of_fold(split_dir: Path, fold: int) -> pd.DataFrame:
-    splits = read_table(split_dir / SPLITS_FILE)
-    part = splits[splits["fold"] == str(fold)]
-    if part.empty:
-        raise DataError(f"{SPLITS_FILE}: there is no fold {fold}; it has {splits['fold'].nunique()}, counted from 0.")
-    return part
-
-
-def open_fold(prepare: Path, split_dir: Path, fold: int) -> DataSet:
-    """The prepared images as what trains in `fold` may know them: those in `unlabelled` have no label.
-
-    Raises:
-        DataError: there is no such fold, or the directories do not belong together.
-        LeakageError: a patient, or an image pixel for pixel, is on more than one side of the fold.
-    """
-    dataset, part = open_dataset(prepare), _rows_of_fold(split_dir, fold)
-    assert_no_leakage(part, read_table(split_dir / "manifest.csv"))
-    hidden = dataset.manifest["image_id"].isin(part["image_id"][part["split"] == "unlabelled"])
-    return replace(dataset, manifest=dataset.manifest.assign(label=dataset.manifest["label"].mask(hidden, "")))
 
 
 def _folds(config: SplitStage, kept: pd.DataFrame) -> list[Assignment]:
