@@ -118,6 +118,21 @@ def test_compressed_frame_that_is_cut_is_refused_and_not_filled_up(tmp_path: Pat
     assert "cut short" in refusal(tmp_path / "cut")
 
 
+@pytest.mark.parametrize(("start", "runs"), [(64, 32), (60, 32), (64, 33), (64, 30)])
+def test_damaged_run_lengths_are_refused_and_not_guessed(tmp_path: Path, start: int, runs: int) -> None:
+    """A first segment that begins in the header, or holds 33 or 30 runs of 128 bytes where 32 make 64 x 64 pixels."""
+    first, second = b"\x81\x03" * runs, b"\x81\xe8" * 32
+    offsets = (2, start, 64 + len(first), *[0] * 13)
+    frame = b"".join(offset.to_bytes(4, "little") for offset in offsets) + first + second
+    pixels = np.full((64, 64), 0x03E8, np.int16)
+    tags = {"TransferSyntaxUID": RLELossless, "PixelData": encapsulate([frame])}
+    path = write_slice(tmp_path / "a", pixels, **tags)
+    if (start, runs) == (64, 32):
+        np.testing.assert_array_equal(read_image(path, spatial_dims=2).array[0], pixels)
+    else:
+        assert "damaged" in refusal(path)
+
+
 # ---- signs and ranges of CT
 
 

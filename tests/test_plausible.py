@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -99,6 +100,29 @@ def test_header_that_states_no_size_says_so(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(image.to_bytes())
     known = read_image(tmp_path / "b", spatial_dims=3)
     assert (known.spacing, known.meta["spacing_known"]) == ((2.0, 2.0, 3.0), "true")
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "words"),
+    [
+        (108, struct.pack("<f", 0), "vox_offset (0) lies inside the header"),
+        (123, b"\xff", "xyzt_units (255)"),
+        (256, struct.pack("<3f", 0.9, 0.9, 0.9), "quaternion is no rotation"),
+        (280, struct.pack("<f", np.nan), "singular or not finite"),
+    ],
+)
+def test_header_field_that_cannot_be_is_named(tmp_path: Path, offset: int, value: bytes, words: str) -> None:
+    affine = np.diag([1, 1, 2, 1.0])
+    content = bytearray(nifti(tmp_path / "a", affine, affine).read_bytes())
+    content[offset : offset + len(value)] = value
+    (tmp_path / "a").write_bytes(bytes(content))
+    assert words in refusal(tmp_path / "a")
+
+
+def test_animated_png_is_refused(tmp_path: Path) -> None:
+    frames = [Pillow.fromarray(np.full((9, 9), level, np.uint8)) for level in (1, 200)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    assert "2 frames" in refusal(tmp_path / "a.png", 2)
 
 
 # ---- sizes

@@ -105,7 +105,11 @@ def decoding(path: Path, what: str) -> Iterator[None]:
             yield
     except (UnreadableImage, MemoryError):
         raise
-    except Exception as error:
+    except BaseException as error:
+        if (
+            not isinstance(error, Exception) and type(error).__name__ != "PanicException"
+        ):  # a decoder's, written in Rust
+            raise
         reason = (
             f"{what} cannot be decoded ({type(error).__name__}): the file is damaged, cut short or oddly compressed, "
         )

@@ -79,6 +79,10 @@ def _load(path: Path) -> nib.Nifti1Image:
             image: nib.Nifti1Image = kind.from_bytes(content)
     except (OSError, ValueError, HeaderDataError, ImageFileError, WrapStructError) as error:
         raise _damaged(path, error) from None
+    offset, least = int(image.dataobj.offset), int(image.header.single_vox_offset)
+    if offset < least:
+        reason = f"vox_offset ({offset}) lies inside the header, where no values are: it should be {least} or more, "
+        raise UnreadableImage(path, reason + "write the file again")
     return image
 
 
@@ -108,8 +112,11 @@ def _values(path: Path, image: nib.Nifti1Image) -> NDArray[np.float32]:
 def _affine_mm(path: Path, image: nib.Nifti1Image) -> tuple[NDArray[np.float64], bool]:
     """Voxel index to RAS mm (sform, else qform, else pixdim), and whether the header states a voxel size at all."""
     header = image.header
-    unit, _ = header.get_xyzt_units()
-    scale = _MM_PER_UNIT.get(unit, 1.0)
+    try:
+        scale = _MM_PER_UNIT[header.get_xyzt_units()[0]]
+    except KeyError:
+        reason = f"xyzt_units ({int(header['xyzt_units'])}) names no length unit: set it to mm, if the numbers are mm"
+        raise UnreadableImage(path, reason) from None
     affine: NDArray[np.float64] = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-30:
         raise UnreadableImage(path, "the affine is singular or not finite, so voxels have no place: mend the header")
@@ -141,7 +148,10 @@ def _refuse_contradiction(path: Path, header: nib.Nifti1Header, wide: NDArray[np
         reason = f"the sform states a voxel of {sizes[0]}, qform and pixdim one of {sizes[1]}: {mend}"
         raise UnreadableImage(path, reason)
     if int(header["qform_code"]) > 0:
-        qform = np.asarray(header.get_qform(), dtype=np.float64)[:3, :3]
+        try:
+            qform = np.asarray(header.get_qform(), dtype=np.float64)[:3, :3]
+        except ValueError:
+            raise UnreadableImage(path, f"the qform's quaternion is no rotation, unlike the sform: {mend}") from None
         cosines = (sform / lengths * (qform / np.linalg.norm(qform, axis=0))).sum(axis=0)
         if (cosines[wide] < _TURNED).any():
             sides = [

@@ -35,6 +35,9 @@ def read_raster(path: Path) -> Image:
             with Pillow.open(path) as opened:
                 if opened.format == "PNG":
                     _refuse_deep_colour(path)
+                    frames = int(getattr(opened, "n_frames", 1))
+                    if frames > 1:
+                        raise UnreadableImage(path, f"the PNG holds {frames} frames: save one a file")
                 array = _grey(path, ImageOps.exif_transpose(opened))
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning):
         reason = f"the image has more than {Pillow.MAX_IMAGE_PIXELS} pixels: make it smaller, or cut it into parts"

@@ -12,7 +12,7 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import pixel_array
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.uid import UID, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
+from pydicom.uid import UID, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes, RLELossless
 
 from pipeline.core.errors import UnreadableImage
 from pipeline.data.readers.header import is_ct, text_of
@@ -42,11 +42,12 @@ def stored_frames(path: Path, dataset: Dataset) -> tuple[NDArray[Any], NDArray[A
     _require_codec(path, dataset)
     _require_all_bytes(path, dataset)
     _require_ends(path, dataset)
+    strict = "pylibjpeg" if dataset.file_meta.TransferSyntaxUID == RLELossless else ""  # others guess on damaged RLE
     if int(dataset.SamplesPerPixel) > 1:
-        words = grey(path, dataset.pixel_array)
+        words = grey(path, pixel_array(dataset, decoding_plugin=strict))
         numbers: NDArray[Any] = words
     else:
-        words = pixel_array(dataset, correct_unused_bits=False)
+        words = pixel_array(dataset, correct_unused_bits=False, decoding_plugin=strict)
         numbers = words if words.dtype.kind == "f" or dataset.BitsAllocated == 1 else _numbers(path, dataset, words)
         if photometric == "PALETTE COLOR":
             words = numbers = grey(path, apply_color_lut(numbers, dataset))
