@@ -115,11 +115,11 @@ def family_rows(
 ) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
     """The table's rows, the sizes asked for in mm, and a sweep of them [classes, sizes, rows, columns] at one z."""
     began = time.monotonic()
-    training, donors = start(fit_config(experiment, 0, 0), dataset, rows)
+    training, sampler = start(fit_config(experiment, 0, 0), dataset, rows)
     train(training, experiment.gan.num_images, lambda _: None)
     seconds, classes = time.monotonic() - began, experiment.data.classes
     generator: Any = training.ema.nets["generator"]
-    refresh_batch_norm(generator, donors, len(classes), seed=0)
+    refresh_batch_norm(generator, sampler, len(classes), seed=0)
     known = dataset.numbers(rows, [ATTRIBUTE])[:, 0]
     asked = np.linspace(np.quantile(known, 0.05), np.quantile(known, 0.95), SIZES)
     standard = torch.from_numpy((asked - known.mean()) / known.std()).float()

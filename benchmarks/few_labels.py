@@ -21,9 +21,9 @@ import torch
 from rows import append
 
 from flows.plan import plan_experiment
-from pipeline.adversarial.donors import Donors
+from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.fit import assemble
-from pipeline.adversarial.loop import Training, sample, train
+from pipeline.adversarial.loop import GanTraining, sample, train
 from pipeline.adversarial.pictures import save_grid
 from pipeline.adversarial.weights import refresh_batch_norm
 from pipeline.config.experiment import Experiment
@@ -69,13 +69,13 @@ def told(images: StoredImages, classes: int, family: str) -> StoredImages:
 
 
 @torch.no_grad()
-def named_rightly(training: Training, images: StoredImages, truth: torch.Tensor) -> str:
+def named_rightly(training: GanTraining, images: StoredImages, truth: torch.Tensor) -> str:
     """Balanced accuracy of the discriminator's classes on the images without a label, if it has classes."""
     hidden = torch.nonzero(images.label == UNLABELLED)[:, 0]
     found = []
     for rows in hidden.split(256):
         batch = images.batch(rows)
-        judgement = training.table.nets["discriminator"].eval()(batch.images, condition_of(batch.label))
+        judgement = training.context.nets["discriminator"].eval()(batch.images, condition_of(batch.label))
         found.append(judgement.class_logits.argmax(dim=1))
     right = torch.cat(found) == truth[hidden]
     shares = [right[truth[hidden] == number].double().mean() for number in truth.unique()]
@@ -98,7 +98,7 @@ def rows_of(name: str, experiment: Experiment, dataset: DataSet, rows: dict[str,
         "named_rightly": named_rightly(training, images, everything.label) if labelled < len(images.label) else "",
     }  # fmt: skip
     generator: Any = training.ema.nets["generator"]
-    refresh_batch_norm(generator, Donors(images.of_classes(range(len(classes)))), len(classes), seed=0)
+    refresh_batch_norm(generator, ConditionSampler(images.of_classes(range(len(classes)))), len(classes), seed=0)
     held_out = np.concatenate([rows["val"], rows["test"]])
     truth = dataset.labels(held_out, classes).numpy()
     table, shown = [], []

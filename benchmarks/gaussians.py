@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pipeline.adversarial import penalties, terms
-from pipeline.adversarial.loop import Training, sample, train
+from pipeline.adversarial.loop import GanTraining, sample, train
 from pipeline.adversarial.recipe import OptimizerSettings, Player, Recipe, Weighted
 from pipeline.adversarial.stepping import Ema, Stepper
-from pipeline.adversarial.turns import NoiseTurn, Table
+from pipeline.adversarial.turns import Context, NoiseTurn
 from pipeline.config.augment import AugmentConfig
 from pipeline.data.batches.augmentation import Augmenter
 from pipeline.data.batches.draws import Draws
@@ -125,9 +125,9 @@ def fitted(objective: str, regulariser: str, seed: int) -> np.ndarray:
     rules = recipe(objective, regulariser)
     draws = Draws(torch.Generator().manual_seed(1000 + seed))
     streams: Any = {"labelled": Points(seed)}
-    training = Training(
+    training = GanTraining(
         recipe=rules,
-        table=Table(nets, Augmenter(NO_AUGMENT), draws, nullcontext()),
+        context=Context(nets, Augmenter(NO_AUGMENT), draws, nullcontext()),
         stepper=Stepper(nets, rules),
         ema=Ema({"generator": nets["generator"]}, EMA),
         streams=streams,

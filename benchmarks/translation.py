@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from pipeline.adversarial.donors import Donors
+from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.fit import assemble
-from pipeline.adversarial.loop import Training, sample, train
+from pipeline.adversarial.loop import GanTraining, sample, train
 from pipeline.adversarial.weights import refresh_batch_norm
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
@@ -94,12 +94,12 @@ def stored(pairs: np.ndarray) -> StoredImages:
     return StoredImages(torch.from_numpy(images), torch.arange(len(images)) // half, SCALING)
 
 
-def trained(case: Case, images: StoredImages) -> Training:
+def trained(case: Case, images: StoredImages) -> GanTraining:
     gan = validate_gan({"family": case.family, "num_images": case.num_images, **case.settings})
     shape = ImageShape((SIDE,) * case.dims, 1, 2, positive=(SOFT,))
     training = assemble(gan, images, shape, Hardware("cpu", "float32"), seed=0)
     train(training, case.num_images, lambda _: None)
-    refresh_batch_norm(training.ema.nets["generator"], Donors(images), 2, seed=0)
+    refresh_batch_norm(training.ema.nets["generator"], ConditionSampler(images), 2, seed=0)
     return training
 
 
@@ -128,7 +128,7 @@ def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
     return np.stack([gaussian_filter(image, sigma, mode="nearest") for image in images])
 
 
-def translation_rows(training: Training, held_out: np.ndarray) -> tuple[list[Row], dict[str, np.ndarray]]:
+def translation_rows(training: GanTraining, held_out: np.ndarray) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Distances of three methods from the true soft scans, and the images."""
     sharp, soft = held_out[:, SHARP], held_out[:, SOFT]
     source = SCALING.to_model(torch.from_numpy(sharp[:, None]))
@@ -164,7 +164,7 @@ def correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.array([np.corrcoef(one, other)[0, 1] for one, other in zip(*flat, strict=True)])
 
 
-def pair_rows(training: Training, held_out: np.ndarray) -> tuple[list[Row], dict[str, np.ndarray]]:
+def pair_rows(training: GanTraining, held_out: np.ndarray) -> tuple[list[Row], dict[str, np.ndarray]]:
     """How alike the images of pairs are: from one z, from different ones, and of real patients."""
     generator: Any = training.ema.nets["generator"].eval()
     z = torch.randn(PAIRS, generator.latent_dim, generator=torch.Generator().manual_seed(1))

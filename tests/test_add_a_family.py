@@ -17,7 +17,7 @@ from flows.cli import launch
 from pipeline.adversarial import families
 from pipeline.adversarial.cost import noise_training
 from pipeline.adversarial.families import FAMILIES
-from pipeline.adversarial.loop import Training, sample, train
+from pipeline.adversarial.loop import GanTraining, sample, train
 from pipeline.adversarial.weights import load_net, save_nets
 from pipeline.config.loading import dump_experiment, load_experiment
 from pipeline.core.compute import Hardware
@@ -43,14 +43,14 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     vars(families).pop("lsgan", None)
 
 
-def training_of(size: tuple[int, ...]) -> Training:
+def training_of(size: tuple[int, ...]) -> GanTraining:
     gan = load_experiment(ROOT / "configs" / "demo.yaml", SETTINGS).gan
     torch.manual_seed(0)  # of the noise images
     return noise_training(gan, size, 2, Hardware("cpu", "float32"))
 
 
-def weights(training: Training) -> list[torch.Tensor]:
-    return [weight.detach().clone() for net in training.table.nets.values() for weight in net.parameters()]
+def weights(training: GanTraining) -> list[torch.Tensor]:
+    return [weight.detach().clone() for net in training.context.nets.values() for weight in net.parameters()]
 
 
 def test_the_configuration_knows_the_new_family(added: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.adversarial.fit import FitConfig, run, start
 from pipeline.adversarial.log import RESUME, save_resume
-from pipeline.adversarial.loop import Training, train
+from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.weights import load_net
 from pipeline.config.gan import WatchConfig
 from pipeline.core.errors import DataError, NonFiniteLoss
@@ -44,12 +44,12 @@ def fit_config(**changes: object) -> FitConfig:
     )
 
 
-def training_of(inputs: dict[str, Path], config: FitConfig) -> Training:
+def training_of(inputs: dict[str, Path], config: FitConfig) -> GanTraining:
     dataset = open_dataset(inputs["prepare"])
     return start(config, dataset, np.arange(12))[0]
 
 
-def weights(training: Training) -> dict[str, torch.Tensor]:
+def weights(training: GanTraining) -> dict[str, torch.Tensor]:
     state = training.state_dict()
     nets = {f"{net}.{key}": value for net, values in state["nets"].items() for key, value in values.items()}
     return {key: value.clone() for key, value in (nets | state["ema"]["nets"]["generator"]).items()}
@@ -63,7 +63,12 @@ def test_loop_equals_a_plain_hinge_loop(noise_inputs: MakeInputs, shape: tuple[i
     ours, plain = training_of(inputs, config), training_of(inputs, config)
     train(ours, 16, lambda _: None)
 
-    nets, draws, augment, stream = plain.table.nets, plain.table.draws, plain.table.augment, plain.streams["labelled"]
+    nets, draws, augment, stream = (
+        plain.context.nets,
+        plain.context.draws,
+        plain.context.augment,
+        plain.streams["labelled"],
+    )
     generator, discriminator = nets["generator"], nets["discriminator"]
     optim_d = torch.optim.Adam(discriminator.parameters(), lr=config.gan.discriminator_lr, betas=(0.0, 0.9))
     optim_g = torch.optim.Adam(generator.parameters(), lr=config.gan.generator_lr, betas=(0.0, 0.9))
@@ -90,7 +95,7 @@ def test_loop_equals_a_plain_hinge_loop(noise_inputs: MakeInputs, shape: tuple[i
     assert float(ours.figures["discriminator"]) == pytest.approx(float(loss_d.detach()), abs=1e-5)
     assert float(ours.figures["generator"]) == pytest.approx(float(loss_g.detach()), abs=1e-5)
     for name in nets:
-        for mine, theirs in zip(ours.table.nets[name].parameters(), nets[name].parameters(), strict=True):
+        for mine, theirs in zip(ours.context.nets[name].parameters(), nets[name].parameters(), strict=True):
             torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4)
 
 
@@ -118,7 +123,7 @@ def test_ema_follows_its_formula(noise_inputs: MakeInputs) -> None:
     for step in range(3):
         train(training, 8 * (step + 1), lambda _: None)
         decay = min(0.998, (1 + step) / (10 + step))
-        mean = decay * mean + (1 - decay) * training.table.nets["generator"].start.weight.detach()
+        mean = decay * mean + (1 - decay) * training.context.nets["generator"].start.weight.detach()
     torch.testing.assert_close(training.ema.nets["generator"].start.weight, mean)
 
 
@@ -160,7 +165,7 @@ def test_a_killed_stage_goes_on_and_leaves_the_same_files(
     steps: list[int] = []
     original = fit.Log.__call__
 
-    def dies(log: fit.Log, training: Training) -> None:
+    def dies(log: fit.Log, training: GanTraining) -> None:
         original(log, training)
         steps.append(training.num_images)
         if len(steps) == 5:
@@ -211,7 +216,7 @@ def test_a_non_finite_loss_stops_before_any_weight_moves(noise_inputs: MakeInput
     training = training_of(noise_inputs(), fit_config())
     train(training, 16, lambda _: None)
     with torch.no_grad():
-        training.table.nets["discriminator"].score.bias.fill_(float("nan"))
+        training.context.nets["discriminator"].score.bias.fill_(float("nan"))
     before = {name: value for name, value in weights(training).items() if "bias" not in name}
     with pytest.raises(NonFiniteLoss, match="no weight was changed"):
         train(training, 24, lambda _: None)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.growth import Growth, drift, grown
-from pipeline.adversarial.loop import Training, sample, train
+from pipeline.adversarial.loop import GanTraining, sample, train
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
 from pipeline.data.batches.scaling import Scaling
@@ -33,7 +33,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def training_of(name: str, size: tuple[int, ...], **changes: Any) -> Training:
+def training_of(name: str, size: tuple[int, ...], **changes: Any) -> GanTraining:
     values = {"family": name, "batch_size": 4, "latent_dim": 6, "generator_width": 8, "discriminator_width": 8}
     stored = torch.randint(0, 255, (12, 1, *size), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     images = StoredImages(stored, torch.arange(12) % 3, Scaling(1.0, 0.0, "none", (0.0, 255.0), "uint8"))
@@ -285,7 +285,7 @@ def test_a_progan_grows_in_training_and_its_average_with_it() -> None:
     seen: list[float] = []
     train(training, 44, lambda now: seen.append(float(now.ema.nets["generator"].growth)))
     assert seen == pytest.approx([0, 0, 0, 0, 0, 0, 0.2, 0.4, 0.6, 0.8, 1])
-    assert float(training.table.nets["discriminator"].growth) == 1
+    assert float(training.context.nets["discriminator"].growth) == 1
     figures = {name: float(value) for name, value in training.figures.items()}
     assert figures["wasserstein_estimate"] == pytest.approx(-figures["discriminator.wasserstein"], abs=1e-6)
     assert figures["discriminator.gradient_penalty"] >= 0

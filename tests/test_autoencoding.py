@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from pipeline.adversarial.autoencoding import AutoencodingTurn, FeatureAutoencodingTurn, divergence, reconstruction
 from pipeline.adversarial.fit import assemble
-from pipeline.adversarial.loop import Training, train
+from pipeline.adversarial.loop import GanTraining, train
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
@@ -30,7 +30,7 @@ PLAIN = AugmentConfig(brightness=0, contrast=0, shift=0, rotate_degrees=0, scale
 SIZE = (12, 12)
 
 
-def training_of(family: str, stored: Tensor | None = None, precision: str = "float32", **changes: Any) -> Training:
+def training_of(family: str, stored: Tensor | None = None, precision: str = "float32", **changes: Any) -> GanTraining:
     values = {
         "family": family, "num_images": 10_000, "batch_size": 6, "latent_dim": 5, "embedding_dim": 4,
         "generator_width": 8, "discriminator_width": 8, "augment": PLAIN,
@@ -43,12 +43,12 @@ def training_of(family: str, stored: Tensor | None = None, precision: str = "flo
     return assemble(validate_gan(values | changes), images, shape, Hardware("cpu", precision), seed=3)
 
 
-def turn_of(training: Training, player: str) -> Any:
+def turn_of(training: GanTraining, player: str) -> Any:
     return training.turn(next(one for one in training.recipe.players if one.name == player))
 
 
-def gradients(training: Training, net: str) -> list[Tensor]:
-    found = [weight.grad for weight in training.table.nets[net].parameters()]
+def gradients(training: GanTraining, net: str) -> list[Tensor]:
+    found = [weight.grad for weight in training.context.nets[net].parameters()]
     assert all(gradient is not None for gradient in found)
     return [gradient for gradient in found if gradient is not None]
 
@@ -123,7 +123,7 @@ def test_posterior_noise_comes_from_the_trainings_draws() -> None:
     torch.manual_seed(1)
     assert torch.equal(one, turn_of(second, "autoencoder").reconstruction)
     third = training_of("vae")
-    third.table.draws.rand((1,))
+    third.context.draws.rand((1,))
     assert not torch.equal(one, turn_of(third, "autoencoder").reconstruction)
 
 
@@ -132,7 +132,7 @@ def test_the_encoder_sees_images_as_they_are(family: str) -> None:
     training = training_of(family, augment={"brightness": 0.5, "cutout": 0.5})
     turn: AutoencodingTurn = training.turn(training.recipe.players[0])  # type: ignore[assignment]
     mean = turn.posterior.mean.detach()
-    encoder = training.table.nets["encoder"]
+    encoder = training.context.nets["encoder"]
     torch.testing.assert_close(mean, encoder(turn.batch.images, turn.condition).mean.detach())
 
 
@@ -143,10 +143,10 @@ def test_a_step_of_the_vae_follows_the_evidence_bound() -> None:
     figures = training.stepper.move(player, [training.turn(player)], 1, 0)
     batch = plain.streams["labelled"].next()
     condition = condition_of(batch.label)
-    posterior = plain.table.nets["encoder"](batch.images, condition)
+    posterior = plain.context.nets["encoder"](batch.images, condition)
     q = Normal(posterior.mean, (0.5 * posterior.log_variance).exp())
-    z = q.loc + q.scale * plain.table.draws.randn((6, 5))
-    decoded = plain.table.nets["generator"](z, condition)
+    z = q.loc + q.scale * plain.context.draws.randn((6, 5))
+    decoded = plain.context.nets["generator"](z, condition)
     scale = mse_loss(decoded, batch.images).sqrt().detach()
     bound = -Normal(decoded, scale).log_prob(batch.images).sum(dim=(1, 2, 3))
     bound = bound + 0.7 * kl_divergence(q, Normal(0.0, 1.0)).sum(dim=1)
@@ -158,9 +158,9 @@ def test_a_step_of_the_vae_follows_the_evidence_bound() -> None:
             torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-3)
 
 
-def larsen(training: Training, player: str) -> Tensor:
+def larsen(training: GanTraining, player: str) -> Tensor:
     """Loss of a player of the VAE-GAN, written out after algorithm 1 of Larsen et al. (2016)."""
-    nets, draws = training.table.nets, training.table.draws
+    nets, draws = training.context.nets, training.context.draws
     batch = training.streams["labelled"].next()
     condition = condition_of(batch.label)
     fake = nets["generator"](draws.randn((6, 5)), condition) if player != "encoder" else None
@@ -197,7 +197,7 @@ def test_each_player_of_the_vae_gan_learns_from_its_terms_alone(name: str) -> No
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-3)
     assert all(
         weight.grad is None
-        for net, module in training.table.nets.items()
+        for net, module in training.context.nets.items()
         for weight in module.parameters()
         if net != name
     )

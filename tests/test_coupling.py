@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.fit import assemble
-from pipeline.adversarial.loop import Training
+from pipeline.adversarial.loop import GanTraining
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
@@ -24,7 +24,7 @@ from pipeline.nets.sizes import ImageShape
 PLAIN = AugmentConfig(brightness=0, contrast=0, shift=0, rotate_degrees=0, scale=0, noise=0)
 
 
-def training_of(size: tuple[int, ...] = (12, 12), **changes: Any) -> Training:
+def training_of(size: tuple[int, ...] = (12, 12), **changes: Any) -> GanTraining:
     values = {
         "family": "cogan", "batch_size": 4, "latent_dim": 6, "embedding_dim": 4, "generator_width": 4,
         "discriminator_width": 4,
@@ -82,7 +82,7 @@ def test_the_tied_layers_are_one_and_hear_from_both_domains() -> None:
 
 @pytest.mark.parametrize("size", [(12, 12), (8, 9, 10)])
 def test_the_discriminators_share_all_but_their_first_layer(size: tuple[int, ...]) -> None:
-    judge = training_of(size).table.nets["discriminator"]
+    judge = training_of(size).context.nets["discriminator"]
     images = torch.randn(4, 1, *size, generator=torch.Generator().manual_seed(0))
     for label, own, other in ((0, judge.first_a, judge.first_b), (2, judge.first_b, judge.first_a)):
         judge.zero_grad()

@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from pipeline.adversarial.donors import Donors
+from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.fit import assemble, fit_config
-from pipeline.adversarial.loop import Training, sample, train
+from pipeline.adversarial.loop import GanTraining, sample, train
 from pipeline.adversarial.weights import load_net, save_nets
 from pipeline.config.families import family_module, validate_gan
 from pipeline.config.gan import GanConfig
@@ -56,7 +56,7 @@ def stored(size: tuple[int, ...], attributes: int = 0, num: int = 12) -> StoredI
     )
 
 
-def training_of(name: str, size: tuple[int, ...], seed: int = 3, **changes: Any) -> Training:
+def training_of(name: str, size: tuple[int, ...], seed: int = 3, **changes: Any) -> GanTraining:
     config = tiny(name, **changes)
     shape = ImageShape(size, 1, CLASSES, len(config.attributes), positive=(2,))
     return assemble(config, stored(size, len(config.attributes)), shape, Hardware("cpu", "float32"), seed)
@@ -65,16 +65,16 @@ def training_of(name: str, size: tuple[int, ...], seed: int = 3, **changes: Any)
 def asked(name: str, size: tuple[int, ...], attributes: int = 0) -> tuple[torch.Tensor, Condition]:
     """Noise and the condition for two images a class."""
     random = torch.Generator().manual_seed(5)
-    donors = Donors(stored(size, attributes), FAMILIES[name].needs, positive=(2,))
+    sampler = ConditionSampler(stored(size, attributes), FAMILIES[name].needs, positive=(2,))
     label = torch.arange(CLASSES).repeat_interleave(2)
-    return torch.randn(len(label), 6, generator=random), donors.condition(label, random)
+    return torch.randn(len(label), 6, generator=random), sampler.sample(label, random)
 
 
-def steps(training: Training, num: int) -> None:
+def steps(training: GanTraining, num: int) -> None:
     train(training, training.num_images + num * training.images_per_step, lambda _: None)
 
 
-def everything(training: Training) -> dict[str, torch.Tensor]:
+def everything(training: GanTraining) -> dict[str, torch.Tensor]:
     """All tensors of a training, by name."""
     found: dict[str, torch.Tensor] = {}
 
@@ -92,10 +92,10 @@ def everything(training: Training) -> dict[str, torch.Tensor]:
     return found
 
 
-def parameters(training: Training) -> dict[str, torch.Tensor]:
+def parameters(training: GanTraining) -> dict[str, torch.Tensor]:
     return {
         f"{net}.{name}": value.detach().clone()
-        for net, module in training.table.nets.items()
+        for net, module in training.context.nets.items()
         for name, value in module.named_parameters()
     }
 
@@ -138,7 +138,7 @@ def test_images_have_the_asked_shape_and_range(name: str, dims: int) -> None:
     for size in {2: [(12, 12), (20, 24), (9, 17)], 3: [(8, 9, 10), (16, 16, 12)]}[dims]:
         training = training_of(name, size)
         z, condition = asked(name, size)
-        images = sample(training.table.nets["generator"], z, condition)
+        images = sample(training.context.nets["generator"], z, condition)
         assert images.shape == (6, 1, *size)
         assert torch.isfinite(images).all() and images.abs().max() <= 1
         assert images.std() > 0
@@ -148,15 +148,15 @@ def test_images_have_the_asked_shape_and_range(name: str, dims: int) -> None:
 @every_family
 def test_a_discriminator_judges_each_image_and_never_squashes(name: str, dims: int) -> None:
     training = training_of(name, SIZES[dims])
-    if "discriminator" not in training.table.nets:
+    if "discriminator" not in training.context.nets:
         assert "discriminator" in FAMILIES[name].note
         return
     _, condition = asked(name, SIZES[dims])
-    judgement = training.table.nets["discriminator"](torch.randn(6, 1, *SIZES[dims]), condition)
+    judgement = training.context.nets["discriminator"](torch.randn(6, 1, *SIZES[dims]), condition)
     assert len(judgement.logits) == 6 and judgement.logits.ndim <= 2
     for feature in judgement.features:
         assert len(feature) == 6
-    modules = [type(module).__name__ for module in training.table.nets["discriminator"].modules()]
+    modules = [type(module).__name__ for module in training.context.nets["discriminator"].modules()]
     assert "Sigmoid" not in modules
 
 
@@ -173,7 +173,7 @@ def test_only_the_moving_player_moves_and_with_finite_gradients(name: str, dims:
         assert moved, player.name
         assert all(key.split(".")[0] in player.trains for key in moved), player.name
         for net in player.trains:
-            gradients = [weight.grad for weight in training.table.nets[net].parameters() if weight.grad is not None]
+            gradients = [weight.grad for weight in training.context.nets[net].parameters() if weight.grad is not None]
             assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients), (player.name, net)
 
 
@@ -191,7 +191,7 @@ def test_every_weight_is_trained_by_some_player(name: str, dims: int) -> None:
             reached |= {
                 f"{net}.{key}"
                 for net in player.trains
-                for key, weight in training.table.nets[net].named_parameters()
+                for key, weight in training.context.nets[net].named_parameters()
                 if weight.grad is not None
             }
     assert sorted(set(parameters(training)) - reached) == []
@@ -232,7 +232,7 @@ def test_saved_nets_come_back_as_the_same_functions(name: str, dims: int, tmp_pa
     size = SIZES[dims]
     training = training_of(name, size)
     steps(training, 2)
-    nets = {**training.table.nets, **training.ema.nets}
+    nets = {**training.context.nets, **training.ema.nets}
     save_nets(
         tmp_path,
         nets,
@@ -260,7 +260,7 @@ def test_each_condition_that_a_family_names_changes_the_image(name: str, dims: i
     attributes = ("size",) if "attributes" in conditions else ()
     training = training_of(name, size, attributes=attributes)
     steps(training, 3)
-    generator = training.table.nets["generator"]
+    generator = training.context.nets["generator"]
     z, condition = asked(name, size, len(attributes))
     base = sample(generator, z, condition)
     flipped = {"class": "label", "attributes": "attributes", "mask": "mask", "source": "source"}
@@ -316,8 +316,8 @@ def forward_flops(name: str, dims: int) -> float:
     config = validate_gan({"family": name, "generator_width": width, "discriminator_width": width})
     nets, _ = FAMILIES[name].build(config, ImageShape(size, 1, CLASSES, positive=(2,)))
     random = torch.Generator().manual_seed(5)
-    donors = Donors(stored(size), FAMILIES[name].needs, positive=(2,))
-    condition = donors.condition(torch.tensor([0]), random)
+    sampler = ConditionSampler(stored(size), FAMILIES[name].needs, positive=(2,))
+    condition = sampler.sample(torch.tensor([0]), random)
     with FlopCount() as counter, torch.no_grad():
         image = nets["generator"].eval()(torch.randn(1, 64, generator=random), condition)
         if "encoder" in nets:

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from pipeline.adversarial import fit
 from pipeline.adversarial.adaptation import ADA, AdaState
-from pipeline.adversarial.crew import ALONE, Crew, launch, require_devices
 from pipeline.adversarial.families import FAMILIES, sngan
 from pipeline.adversarial.family import Family
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.log import load_resume, save_resume
-from pipeline.adversarial.loop import Training, train
+from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.penalties import r1_penalty
+from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup, launch, require_devices
 from pipeline.adversarial.recipe import OptimizerSettings, Player, Recipe, Weighted
 from pipeline.adversarial.terms import logistic_discriminator, non_saturating_generator
 from pipeline.adversarial.turns import NoiseTurn
@@ -62,12 +62,12 @@ def stored(num: int = 12) -> StoredImages:
     )
 
 
-def training_of(gan: GanConfig, crew: Crew = ALONE) -> Training:
+def training_of(gan: GanConfig, group: ProcessGroup = ONE_PROCESS) -> GanTraining:
     shape = ImageShape((SIDE, SIDE), 1, CLASSES, positive=(2,))
-    return assemble(gan, stored(), shape, Hardware("cpu", "float32"), seed=3, crew=crew)
+    return assemble(gan, stored(), shape, Hardware("cpu", "float32"), seed=3, group=group)
 
 
-def steps(training: Training, num: int) -> None:
+def steps(training: GanTraining, num: int) -> None:
     train(training, training.num_images + num * training.images_per_step, lambda _: None)
 
 
@@ -116,7 +116,7 @@ class RunningMean(nn.Module):
 
 def drift(turn: NoiseTurn) -> Tensor:
     """A small pull of the logits towards 0, which also remembers their mean, as path length does its own."""
-    mean = turn.table.states["mean"]
+    mean = turn.context.states["mean"]
     assert isinstance(mean, RunningMean)
     mean.value.lerp_(turn.real_logits.detach().mean(), 0.1)
     return turn.real_logits.square().mean()
@@ -169,7 +169,7 @@ def test_the_probability_follows_the_sign_of_real_logits_by_worked_numbers() -> 
         if step and step % 4 == 0:
             figures = training.figures
             seen.append((float(figures["overfitting_estimate"]), float(figures["ada_probability"])))
-            assert float(training.table.augment.probability) == seen[-1][1]  # type: ignore[arg-type]
+            assert float(training.context.augment.probability) == seen[-1][1]  # type: ignore[arg-type]
         training.figures["real_sign"] = torch.tensor(float(signs[min(step, len(signs) - 1)]))
     assert seen == expected
 
@@ -177,13 +177,13 @@ def test_the_probability_follows_the_sign_of_real_logits_by_worked_numbers() -> 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_ada_works_with_every_family_that_has_a_discriminator_and_resumes_exactly(name: str) -> None:
     gan = config(name, ada={"num_images": 1000})
-    if FAMILIES[name].note and not any("discriminator" in net for net in training_of(config(name)).table.nets):
+    if FAMILIES[name].note and not any("discriminator" in net for net in training_of(config(name)).context.nets):
         with pytest.raises(ConfigError, match=f"{name} has no discriminator: leave out gan.ada"):
             training_of(gan)
         return
     whole, first, second = (training_of(gan) for _ in range(3))
     for training in (whole, first):
-        training.table.states[ADA].probability.fill_(0.5)  # type: ignore[operator, union-attr]
+        training.context.states[ADA].probability.fill_(0.5)  # type: ignore[operator, union-attr]
     steps(whole, 6)
     moved = abs(float(whole.figures["ada_probability"]) - 0.5)
     assert moved == pytest.approx(4 * whole.images_per_step / 1000)
@@ -193,8 +193,8 @@ def test_ada_works_with_every_family_that_has_a_discriminator_and_resumes_exactl
     torch.save(first.state_dict(), file)
     steps(second, 1)
     second.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
-    state = second.table.states[ADA]
-    assert isinstance(state, AdaState) and second.table.augment.probability is state.probability
+    state = second.context.states[ADA]
+    assert isinstance(state, AdaState) and second.context.augment.probability is state.probability
     torch.manual_seed(99)
     steps(second, 4)
     one, two = tensors(whole.state_dict()), tensors(second.state_dict())
@@ -205,25 +205,25 @@ def test_ada_works_with_every_family_that_has_a_discriminator_and_resumes_exactl
 # --- several processes
 
 
-def together(crew: Crew, folder: Path) -> str:
+def together(group: ProcessGroup, folder: Path) -> str:
     """Three steps, the same after an interruption, and what happens when one process gets a NaN, in result.pt."""
     torch.set_num_threads(1)
     with in_place_of_sngan(spectral=True):
         gan = config(ada={"target": -0.9, "num_images": 100})
-        whole, first, second = (training_of(gan, crew) for _ in range(3))
+        whole, first, second = (training_of(gan, group) for _ in range(3))
         steps(whole, 3)
         steps(first, 1)
-        if crew.leads:
+        if group.leads:
             save_resume(folder / "resume.pt", first)
-        if crew.share is not None:
-            crew.share(torch.zeros(1))  # none reads before the leading one has written
+        if group.average is not None:
+            group.average(torch.zeros(1))  # none reads before the leading one has written
         load_resume(folder / "resume.pt", second)
         steps(second, 2)
-        if crew.leads:
+        if group.leads:
             torch.save({"whole": whole.state_dict(), "resumed": second.state_dict()}, folder / "result.pt")
-        if crew.rank == crew.world - 1:
+        if group.rank == group.world_size - 1:
             with torch.no_grad():
-                next(whole.table.nets["generator"].parameters()).fill_(float("nan"))
+                next(whole.context.nets["generator"].parameters()).fill_(float("nan"))
         try:
             steps(whole, 1)
         except NonFiniteLoss as error:
@@ -235,7 +235,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     """With spectral norm, R1, augmentation, adaptation and a remembered mean; without batch norm (see the page)."""
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    one = together(ALONE, tmp_path / "one")
+    one = together(ONE_PROCESS, tmp_path / "one")
     two = launch("cpu", 2, together, tmp_path / "two")
     assert "term 'logistic' became nan" in one and one == two
     results = [torch.load(tmp_path / name / "result.pt", weights_only=True) for name in ("one", "two")]
@@ -253,7 +253,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
         assert [key for key in whole if not torch.equal(whole[key], resumed[key])] == []
 
 
-def training_of_batchless() -> Training:
+def training_of_batchless() -> GanTraining:
     with in_place_of_sngan(spectral=True):
         return training_of(config(ada={"target": -0.9, "num_images": 100}))
 
@@ -285,8 +285,8 @@ def test_a_stage_on_two_processes_leaves_the_usual_files(
     assert sum("64 of 64 images" in message for message in caplog.messages) == 1  # one process logs, and here
 
 
-def wrong(crew: Crew) -> None:
-    raise ConfigError(f"wrong in {crew.world} processes")
+def wrong(group: ProcessGroup) -> None:
+    raise ConfigError(f"wrong in {group.world_size} processes")
 
 
 @pytest.mark.slow
@@ -329,11 +329,11 @@ def test_an_accumulated_move_equals_a_whole_one(parts: int) -> None:
     with in_place_of_sngan(spectral=False):
         whole, accumulated = (training_of(config(accumulate=n, augment=NO_AUGMENT)) for n in (1, parts))
     for training in (whole, accumulated):
-        training.table = replace(training.table, draws=Tape())
+        training.context = replace(training.context, draws=Tape())
         steps(training, 3)
     assert whole.num_images == accumulated.num_images == 3 * BATCH
-    for net in whole.table.nets:
-        pairs = zip(whole.table.nets[net].named_parameters(), accumulated.table.nets[net].parameters(), strict=True)
+    for net in whole.context.nets:
+        pairs = zip(whole.context.nets[net].named_parameters(), accumulated.context.nets[net].parameters(), strict=True)
         for (name, one), two in pairs:
             assert one.grad is not None and two.grad is not None and one.grad.abs().sum() > 0
             torch.testing.assert_close(two.grad, one.grad, atol=1e-6, rtol=1e-3, msg=f"{net}.{name}")
@@ -380,10 +380,12 @@ def gradients(name: str, checkpointing: bool) -> tuple[dict[str, Tensor], int, b
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             training.stepper.move(player, [turn], 1, 0)
         for net in player.trains:
-            for key, weight in training.table.nets[net].named_parameters():
+            for key, weight in training.context.nets[net].named_parameters():
                 if weight.grad is not None:
                     found[f"{player.name}.{net}.{key}"] = weight.grad.clone()
-    listens = any(hasattr(module, "checkpointing") for net in training.table.nets.values() for module in net.modules())
+    listens = any(
+        hasattr(module, "checkpointing") for net in training.context.nets.values() for module in net.modules()
+    )
     return found, sum(kept), listens
 
 

@@ -15,7 +15,7 @@ from pipeline.adversarial import penalties, terms
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.recipe import OptimizerSettings, Player, Recipe, Weighted
 from pipeline.adversarial.stepping import Stepper
-from pipeline.adversarial.turns import NoiseTurn, Table
+from pipeline.adversarial.turns import Context, NoiseTurn
 from pipeline.adversarial.wasserstein import WassersteinTurn
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.families import validate_gan
@@ -80,7 +80,7 @@ def turn_of(
     shared = {"autocast": nullcontext()} | table
     draws = Draws(torch.Generator().manual_seed(0))
     batch = Batch(real, torch.zeros(len(real), dtype=torch.int64))
-    return kind(Table(nets, Augmenter(NO_AUGMENT), draws, **shared), {"labelled": batch}, ("discriminator",))
+    return kind(Context(nets, Augmenter(NO_AUGMENT), draws, **shared), {"labelled": batch}, ("discriminator",))
 
 
 WORKED = {
@@ -254,7 +254,7 @@ def test_the_wasserstein_estimate_is_logged_when_the_critic_moved() -> None:
     judge = Linear([3.0, 4.0])
     turn = turn_of(judge, torch.tensor([[2.0, 0.0]] * 4), torch.tensor([[0.0, 1.0]] * 4), WassersteinTurn)
     assert float(turn.figures()["wasserstein_estimate"]) == pytest.approx(3 * 2 - 4 * 1)
-    generators = WassersteinTurn(turn.table, turn.batches, ("generator",))
+    generators = WassersteinTurn(turn.context, turn.batches, ("generator",))
     assert generators.figures() == {}
 
 

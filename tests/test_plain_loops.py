@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pipeline.adversarial.fit import assemble
-from pipeline.adversarial.loop import Training, train
+from pipeline.adversarial.loop import GanTraining, train
 from pipeline.config.families import validate_gan
 from pipeline.config.gan import GanConfig
 from pipeline.core.compute import Hardware
@@ -27,7 +27,7 @@ def settings(family: str) -> GanConfig:
     return validate_gan({"family": family, "batch_size": BATCH, **widths})
 
 
-def fresh(config: GanConfig, size: tuple[int, ...]) -> Training:
+def fresh(config: GanConfig, size: tuple[int, ...]) -> GanTraining:
     random = torch.Generator().manual_seed(1)
     stored = torch.randint(0, 255, (12, 1, *size), generator=random, dtype=torch.uint8)
     images = StoredImages(stored, torch.arange(12) % 2, Scaling(1.0, 0.0, "none", (0.0, 255.0), "uint8"))
@@ -42,17 +42,17 @@ def step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
 
 
 def assert_equal(
-    ours: Training, plain: Training, losses: dict[str, list[float]], curve: list[dict[str, float]]
+    ours: GanTraining, plain: GanTraining, losses: dict[str, list[float]], curve: list[dict[str, float]]
 ) -> None:
     for player, values in losses.items():
         assert [row[player] for row in curve] == pytest.approx(values, abs=1e-5, rel=1e-4)
-    for name, net in plain.table.nets.items():
-        for mine, theirs in zip(ours.table.nets[name].parameters(), net.parameters(), strict=True):
+    for name, net in plain.context.nets.items():
+        for mine, theirs in zip(ours.context.nets[name].parameters(), net.parameters(), strict=True):
             if mine.ndim > 1:
                 torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4)
 
 
-def curve_of(training: Training) -> list[dict[str, float]]:
+def curve_of(training: GanTraining) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
     train(
         training,
@@ -67,8 +67,8 @@ def test_dcgan(size: tuple[int, ...]) -> None:
     config: Any = settings("dcgan")
     ours, plain = fresh(config, size), fresh(config, size)
     curve = curve_of(ours)
-    draws, augment, stream = plain.table.draws, plain.table.augment, plain.streams["labelled"]
-    generator, discriminator = plain.table.nets["generator"], plain.table.nets["discriminator"]
+    draws, augment, stream = plain.context.draws, plain.context.augment, plain.streams["labelled"]
+    generator, discriminator = plain.context.nets["generator"], plain.context.nets["discriminator"]
     optim_d = torch.optim.Adam(discriminator.parameters(), lr=config.discriminator_lr, betas=(0.5, 0.999))
     optim_g = torch.optim.Adam(generator.parameters(), lr=config.generator_lr, betas=(0.5, 0.999))
     losses: dict[str, list[float]] = {"discriminator": [], "generator": []}
@@ -93,8 +93,8 @@ def test_wgan_gp(size: tuple[int, ...]) -> None:
     config: Any = settings("wgan-gp")
     ours, plain = fresh(config, size), fresh(config, size)
     curve = curve_of(ours)
-    draws, augment, stream = plain.table.draws, plain.table.augment, plain.streams["labelled"]
-    generator, discriminator = plain.table.nets["generator"], plain.table.nets["discriminator"]
+    draws, augment, stream = plain.context.draws, plain.context.augment, plain.streams["labelled"]
+    generator, discriminator = plain.context.nets["generator"], plain.context.nets["discriminator"]
     optim_d = torch.optim.Adam(discriminator.parameters(), lr=config.discriminator_lr, betas=(0.0, 0.9))
     optim_g = torch.optim.Adam(generator.parameters(), lr=config.generator_lr, betas=(0.0, 0.9))
     losses: dict[str, list[float]] = {"discriminator": [], "generator": []}

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from pipeline.adversarial import fit
-from pipeline.adversarial.crew import Crew
 from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.adversarial.fit import FitConfig, run
-from pipeline.adversarial.loop import Training
+from pipeline.adversarial.loop import GanTraining
+from pipeline.adversarial.process_group import ProcessGroup
 from pipeline.adversarial.rollback import CHECKS, GOOD, Watch
 from pipeline.adversarial.watch import Probe, Reading
 from pipeline.config.gan import WatchConfig
@@ -121,12 +121,12 @@ def test_going_back_restores_exactly_the_good_state_with_new_noise_and_half_the_
     states: dict[str, list[dict[str, Any]]] = {"good": [], "back": []}
     look, go_back = Watch.__call__, Watch.go_back
 
-    def looks(self: Watch, training: Training) -> None:
+    def looks(self: Watch, training: GanTraining) -> None:
         look(self, training)
         if training.num_images == 40:
             states["good"].append(copy.deepcopy(training.state_dict()))
 
-    def goes(self: Watch, training: Training, why: Exception) -> bool:
+    def goes(self: Watch, training: GanTraining, why: Exception) -> bool:
         goes_on = go_back(self, training, why)
         states["back"].append(copy.deepcopy(training.state_dict()))
         return goes_on
@@ -190,9 +190,9 @@ def test_a_bad_last_check_has_no_second_one_to_wait_for(
     assert not record.figures["watch"]["ended_early"]
 
 
-def break_discriminator(training: Training) -> None:
+def break_discriminator(training: GanTraining) -> None:
     with torch.no_grad():
-        training.table.nets["discriminator"].score.bias.fill_(float("nan"))
+        training.context.nets["discriminator"].score.bias.fill_(float("nan"))
 
 
 @pytest.mark.parametrize("seen_by_a_check", [True, False])
@@ -201,12 +201,12 @@ def test_values_that_are_not_finite_go_back_at_once(
 ) -> None:
     look, read = Watch.__call__, Probe.read
 
-    def breaks(self: Watch, training: Training) -> None:
+    def breaks(self: Watch, training: GanTraining) -> None:
         if training.num_images == 56 + 8 * seen_by_a_check and self.memory.rollbacks == 0:
             break_discriminator(training)
         look(self, training)
 
-    def lenient(self: Probe, training: Training) -> Reading:
+    def lenient(self: Probe, training: GanTraining) -> Reading:
         return GOOD_READING if read(self, training).finite else Reading(finite=False)
 
     monkeypatch.setattr(Watch, "__call__", breaks)
@@ -221,7 +221,7 @@ def test_without_a_good_check_a_non_finite_value_stops_the_training(
 ) -> None:
     inputs, look = noise_inputs(), Watch.__call__
 
-    def breaks(self: Watch, training: Training) -> None:
+    def breaks(self: Watch, training: GanTraining) -> None:
         if training.num_images == 24:
             break_discriminator(training)
         look(self, training)
@@ -247,7 +247,7 @@ def test_a_killed_training_goes_on_exactly_across_a_rollback(
     kill_at: list[int] = []
     calls = [0]
 
-    def collapses(self: Watch, training: Training) -> None:
+    def collapses(self: Watch, training: GanTraining) -> None:
         calls[0] += 1
         if training.num_images >= 56 and self.memory.rollbacks == 0:
             with torch.no_grad():
@@ -255,7 +255,7 @@ def test_a_killed_training_goes_on_exactly_across_a_rollback(
                     weight.zero_()
         look(self, training)
 
-    def dies(self: fit.Log, training: Training) -> None:
+    def dies(self: fit.Log, training: GanTraining) -> None:
         log(self, training)
         if kill_at and calls[0] == kill_at[0]:
             kill_at.clear()
@@ -309,7 +309,13 @@ def test_several_processes_judge_their_mean_reading(tmp_path: Path, noise_inputs
     probe = object.__new__(Probe)
     probe.read = lambda _: Reading(0.99, 0.8, 0.0, 0.95)  # type: ignore[method-assign]
     watch = Watch(
-        config.gan.watch, probe, tmp_path, name="GAN", total=96, seed=0, crew=Crew(rank=1, world=2, share=share)
+        config.gan.watch,
+        probe,
+        tmp_path,
+        name="GAN",
+        total=96,
+        seed=0,
+        group=ProcessGroup(rank=1, world_size=2, average=share),
     )
     watch(training)
     assert watch.memory.rows[0]["finding"] == "good" and watch.memory.good_at == 8

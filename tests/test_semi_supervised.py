@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrize
 
 from pipeline.adversarial.fit import assemble
-from pipeline.adversarial.loop import Training, train
+from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.semi_supervision import RotationTurn, class_of_labelled, feature_matching
 from pipeline.adversarial.terms import logistic_discriminator
 from pipeline.config.augment import AugmentConfig
@@ -35,7 +35,7 @@ SHAPE = ImageShape((12, 12), 1, 3)
 FAMILIES = ("ssgan", "s3gan")
 
 
-def training_of(family: str, labels: Tensor, size: tuple[int, ...] = (12, 12), **changes: Any) -> Training:
+def training_of(family: str, labels: Tensor, size: tuple[int, ...] = (12, 12), **changes: Any) -> GanTraining:
     """A training on noise whose class 1 is bright; `labels` are those that are told."""
     values = {
         "family": family, "num_images": 10_000, "batch_size": 8, "latent_dim": 6, "embedding_dim": 4,
@@ -150,7 +150,7 @@ def test_the_rotation_task_asks_for_the_turn_that_was_made(
     turn: RotationTurn = training.turn(training.recipe.players[0])  # type: ignore[assignment]
     shown: list[Tensor] = []
     monkeypatch.setattr(
-        training.table.nets["discriminator"],
+        training.context.nets["discriminator"],
         "rotation_logits",
         lambda images: shown.append(images) or torch.zeros(len(images), rotations),
     )
@@ -178,7 +178,7 @@ def test_the_discriminators_terms_are_the_plain_losses(family: str) -> None:
                        training_of(family, few_labels()) for _ in range(2))  # fmt: skip
     player = training.recipe.players[0]
     figures = training.stepper.move(player, [training.turn(player)], 1, 0)
-    nets, draws = plain.table.nets, plain.table.draws
+    nets, draws = plain.context.nets, plain.context.draws
     for net in nets.values():
         net.train()
     labelled, unlabelled = plain.streams["labelled"].next(), plain.streams["unlabelled"].next()
@@ -209,7 +209,7 @@ def test_few_labels_are_enough_to_name_the_others(family: str) -> None:
     stream = training.streams["unlabelled"].images
     images = stream.scaling.to_model(stream.stored)
     with torch.no_grad():
-        judgement = training.table.nets["discriminator"](images, condition_of(stream.label))
+        judgement = training.context.nets["discriminator"](images, condition_of(stream.label))
     truth = (images.mean(dim=(1, 2, 3)) > 0.0).long()
     assert 0 < truth.sum() < len(truth)
     assert (judgement.class_logits.argmax(dim=1) == truth).float().mean() >= 0.9

@@ -14,9 +14,9 @@ from torch.nn.functional import conv2d, conv3d
 
 from pipeline.adversarial.families.stylegan2 import Stylegan2Config
 from pipeline.adversarial.fit import assemble
-from pipeline.adversarial.loop import Training, train
+from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.styles import PathLength, StyleTurn, mixed, path_length, style_turn
-from pipeline.adversarial.turns import Table
+from pipeline.adversarial.turns import Context
 from pipeline.config.augment import AugmentConfig
 from pipeline.core.compute import Hardware
 from pipeline.data.batches.augmentation import Augmenter
@@ -40,7 +40,7 @@ def generator(size: tuple[int, ...] = (12, 20), num_attributes: int = 0) -> Styl
     return StyleGenerator(ImageShape(size, 1, 2, num_attributes), latent_dim=6, embedding_dim=5, width=3, num_layers=2)
 
 
-def training(dims: int = 2, precision: str = "float32", **changes: Any) -> Training:
+def training(dims: int = 2, precision: str = "float32", **changes: Any) -> GanTraining:
     size = SIZES[dims]
     settings = {
         "batch_size": 4, "latent_dim": 6, "embedding_dim": 5, "generator_width": 8, "discriminator_width": 8,
@@ -124,7 +124,7 @@ class LinearGenerator(nn.Module):
 
 
 def turn_of(nets: dict[str, nn.Module], random: Draws, batch: int, mixing: float = 0.9, **states: nn.Module) -> Any:
-    table = Table(nets, Augmenter(AugmentConfig()), random, nullcontext(), states)
+    table = Context(nets, Augmenter(AugmentConfig()), random, nullcontext(), states)
     batches = {"labelled": Batch(torch.zeros(batch, 1, 2, 3), torch.arange(batch) % 2)}
     return style_turn(mixing)(table, batches, ("generator",))
 
@@ -152,7 +152,7 @@ def test_path_length_and_r1_can_be_differentiated_by_every_weight(dims: int) -> 
         whole = training(dims)
         mover = whole.recipe.players[player]
         turn = whole.turn(mover)
-        train_only = {name: net for name, net in whole.table.nets.items() if name in mover.trains}
+        train_only = {name: net for name, net in whole.context.nets.items() if name in mover.trains}
         next(one.term for one in mover.terms if one.name == term)(turn).backward()
         for net in train_only.values():
             gradients = {
@@ -241,7 +241,7 @@ def test_r1_and_path_length_are_lazy_and_weighted_for_it() -> None:
     for step in (0, 1, 4, 16):
         turn = whole.turn(discriminator_player)
         images = turn.real_seen.clone().requires_grad_()
-        logits = whole.table.nets["discriminator"](images, turn.condition).logits
+        logits = whole.context.nets["discriminator"](images, turn.condition).logits
         (slope,) = torch.autograd.grad(logits.sum(), images)
         figures = whole.stepper.move(discriminator_player, [turn], 1, step)
         assert ("discriminator.r1" in figures) == (step in (0, 16))
@@ -250,7 +250,7 @@ def test_r1_and_path_length_are_lazy_and_weighted_for_it() -> None:
             assert float(figures["discriminator.r1"]) == pytest.approx(expected, rel=1e-3)
         figures = whole.stepper.move(generator_player, [whole.turn(generator_player)], 1, step)
         assert ("generator.path_length" in figures) == (step != 1)
-    mean = whole.table.states["path_length"].get_buffer("mean")
+    mean = whole.context.states["path_length"].get_buffer("mean")
     assert float(mean) > 0 and not mean.requires_grad
 
 
@@ -265,7 +265,7 @@ def test_recomputed_activations_give_the_same_training(dims: int) -> None:
     for whole in (kept, recomputed):
         train(whole, 8, lambda _: None)
     for name in ("generator", "discriminator"):
-        pairs = zip(kept.table.nets[name].parameters(), recomputed.table.nets[name].parameters(), strict=True)
+        pairs = zip(kept.context.nets[name].parameters(), recomputed.context.nets[name].parameters(), strict=True)
         for one, other in pairs:
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
@@ -275,7 +275,7 @@ def test_styles_stay_float32_where_images_are_made_in_bf16(dims: int) -> None:
     whole = training(dims, "bf16")
     turn: Any = whole.turn(whole.recipe.players[1])
     assert turn.fake.dtype == torch.float32 and turn.styles.dtype == torch.float32
-    exact = whole.table.nets["generator"]
+    exact = whole.context.nets["generator"]
     train(whole, 8, lambda _: None)
     assert all(torch.isfinite(value).all() for value in exact.parameters())
 

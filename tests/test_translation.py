@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.adversarial.fit import assemble
-from pipeline.adversarial.loop import Training, train
+from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.translation import (
     CycleTurn,
     ImageBuffer,
@@ -23,7 +23,7 @@ from pipeline.adversarial.translation import (
     identity_error,
     pixel_error,
 )
-from pipeline.adversarial.turns import Table
+from pipeline.adversarial.turns import Context
 from pipeline.config.augment import DISCRIMINATOR_AUGMENT, AugmentConfig
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
@@ -44,7 +44,7 @@ def draws_of(seed: int) -> Draws:
     return Draws(torch.Generator().manual_seed(seed))
 
 
-def training_of(name: str, size: tuple[int, ...] = (12, 12), **changes: Any) -> Training:
+def training_of(name: str, size: tuple[int, ...] = (12, 12), **changes: Any) -> GanTraining:
     values = {
         "family": name, "batch_size": 4, "latent_dim": 6, "embedding_dim": 4, "generator_width": 4,
         "discriminator_width": 4,
@@ -77,7 +77,7 @@ class Shift(nn.Module):
 def cycle_turn(step_to_a: float, step_to_b: float) -> CycleTurn:
     generator = nn.Module()
     generator.to_a, generator.to_b = Shift(step_to_a), Shift(step_to_b)
-    table = Table({"generator": generator}, Augmenter(PLAIN), draws_of(0), nullcontext())
+    table = Context({"generator": generator}, Augmenter(PLAIN), draws_of(0), nullcontext())
     batches = {
         name: Batch(torch.full((2, 1, 8, 8), value), torch.tensor([0, 1]))
         for name, value in (("domain_a", 0.25), ("domain_b", -0.5))
@@ -104,7 +104,7 @@ def test_translators_that_undo_each_other_have_no_cycle_error_and_yet_an_identit
 def test_cyclegan_losses_are_those_of_the_paper_written_out() -> None:
     """Zhu et al. 2017, equations 1 to 3 and 5.2, on the nets of a training; nothing of the turn's is used."""
     training = training_of("cyclegan", augment=PLAIN, buffer=0)
-    nets, streams = training.table.nets, training.streams
+    nets, streams = training.context.nets, training.streams
     positions = {name: stream.state_dict() for name, stream in streams.items()}
     for player in training.recipe.players:
         training.figures |= {player.name: sum_of_terms(player, training.turn(player)).detach()}
@@ -141,7 +141,7 @@ def test_fakes_have_a_graph_only_when_the_translators_move() -> None:
 
 @both_dims
 def test_a_called_translator_takes_each_image_to_the_domain_of_its_class(size: tuple[int, ...]) -> None:
-    generator = training_of("cyclegan", size).table.nets["generator"].eval()
+    generator = training_of("cyclegan", size).context.nets["generator"].eval()
     source = torch.rand(5, 1, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     label = torch.tensor([2, 0, 1, 2, 0])
     with torch.no_grad():
@@ -153,7 +153,7 @@ def test_a_called_translator_takes_each_image_to_the_domain_of_its_class(size: t
 
 @both_dims
 def test_discriminators_judge_each_image_by_the_domain_of_its_class(size: tuple[int, ...]) -> None:
-    judges = training_of("cyclegan", size).table.nets["discriminator"].eval()
+    judges = training_of("cyclegan", size).context.nets["discriminator"].eval()
     images = torch.randn(3, 1, *size, generator=torch.Generator().manual_seed(0))
     label = torch.tensor([2, 0, 2])
     logits = judges(images, Condition(label=label)).logits
@@ -256,11 +256,11 @@ def test_the_discriminators_see_old_translations_and_the_translators_new_ones() 
         for player in training.recipe.players:
             turn = training.turn(player)
             sum_of_terms(player, turn)
-            filled = training.table.states["buffer_a"].filled
+            filled = training.context.states["buffer_a"].filled
             assert int(filled) == 4
-    before = training.table.states["buffer_b"].images.clone()
+    before = training.context.states["buffer_b"].images.clone()
     sum_of_terms(training.recipe.players[1], training.turn(training.recipe.players[1]))
-    assert torch.equal(before, training.table.states["buffer_b"].images)  # the translators' move keeps nothing
+    assert torch.equal(before, training.context.states["buffer_b"].images)  # the translators' move keeps nothing
 
 
 # --- images drawn on masks ----------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_the_discriminators_see_old_translations_and_the_translators_new_ones() 
 def test_masks_and_noise_change_the_image_and_an_empty_mask_works(name: str, size: tuple[int, ...]) -> None:
     training = training_of(name, size)
     train(training, 16, lambda _: None)
-    net = training.table.nets["generator"].eval()
+    net = training.context.nets["generator"].eval()
     random = torch.Generator().manual_seed(0)
     z, label = torch.randn(4, 6, generator=random), torch.zeros(4, dtype=torch.int64)
     mask = torch.zeros(4, 1, *size)
@@ -289,7 +289,7 @@ def test_masks_and_noise_change_the_image_and_an_empty_mask_works(name: str, siz
 
 def test_the_discriminator_of_a_masked_family_sees_the_mask() -> None:
     for name in ("pix2pix", "spade"):
-        judge = training_of(name).table.nets["discriminator"].eval()
+        judge = training_of(name).context.nets["discriminator"].eval()
         images, label = torch.randn(2, 1, 12, 12), torch.zeros(2, dtype=torch.int64)
         logits = [judge(images, Condition(label=label, mask=torch.full_like(images, m))).logits for m in (0.0, 1.0)]
         assert not torch.allclose(*logits)
@@ -344,7 +344,7 @@ def test_feature_matching_moves_the_generator_and_not_the_real_features() -> Non
     turn: Any = training.turn(training.recipe.players[1])
     feature_matching(turn).backward()
     assert not any(feature.requires_grad for feature in turn.real_judgement.features)
-    gradients = [weight.grad for weight in training.table.nets["generator"].parameters()]
+    gradients = [weight.grad for weight in training.context.nets["generator"].parameters()]
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
 
 

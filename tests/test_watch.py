@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.cost import noise_training
-from pipeline.adversarial.donors import Donors
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.families.sngan import SnganConfig
-from pipeline.adversarial.loop import Training, train
+from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.rollback import complaints
 from pipeline.adversarial.watch import ClassOfReal, Probe, Reading, overfitting, validation_images
 from pipeline.config.data import DataConfig
@@ -112,7 +112,7 @@ def test_overfitting_means_nothing_where_training_images_look_like_fakes() -> No
     assert overfitting((one, label), (other - 5, label), (third, label)) is None
 
 
-def state_of(training: Training) -> bytes:
+def state_of(training: GanTraining) -> bytes:
     """All of a training that a checkpoint holds, as its file."""
     file = io.BytesIO()
     torch.save(training.state_dict(), file)
@@ -134,12 +134,12 @@ def test_a_look_at_any_family_moves_nothing(name: str, size: tuple[int, ...]) ->
         masks=torch.randint(0, 2, (16, 1, *size), dtype=torch.uint8),
         attributes=torch.zeros(16, 0),
     )
-    probe = Probe(8, Donors(many, FAMILIES[name].needs, (1,)), many, 2, 6, seed=0)
+    probe = Probe(8, ConditionSampler(many, FAMILIES[name].needs, (1,)), many, 2, 6, seed=0)
     before, random = state_of(training), torch.get_rng_state()
     reading = probe.read(training)
     assert state_of(training) == before
     assert torch.equal(torch.get_rng_state(), random)
-    nets = training.table.nets
+    nets = training.context.nets
     assert all(module.training for net in nets.values() for module in net.modules())
     assert probe.read(training) == reading
     assert reading.finite and None not in (reading.similarity, reading.reached, reading.twins)
@@ -202,7 +202,7 @@ def test_a_check_is_cheap(size: tuple[int, ...], width: int, limit_s: float) -> 
     images = training.streams["labelled"].images
     rows = torch.arange(128) % len(images.label)
     many = type(images)(images.stored[rows], images.label[rows], images.scaling)
-    probe = Probe(32, Donors(many), many, 2, config.latent_dim, seed=0)
+    probe = Probe(32, ConditionSampler(many), many, 2, config.latent_dim, seed=0)
     assert len(probe.label) == 64
     times = []
     for _ in range(2):

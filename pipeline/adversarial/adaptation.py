@@ -20,7 +20,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.data.batches.augmentation import Augmenter
 
 if TYPE_CHECKING:
-    from pipeline.adversarial.loop import Training
+    from pipeline.adversarial.loop import GanTraining
 
 ADA = "ada"
 _RARELY, _OFTEN = 10.0, 100.0
@@ -58,8 +58,8 @@ class AdaSchedule:
         self.ada = ada
 
     @torch.no_grad()
-    def __call__(self, training: Training) -> None:
-        state = training.table.states[ADA]
+    def __call__(self, training: GanTraining) -> None:
+        state = training.context.states[ADA]
         assert isinstance(state, AdaState)
         if training.step:
             state.signs.add_(training.figures["real_sign"])

@@ -22,18 +22,17 @@ class AutoencodingTurn(NoiseTurn):
 
     @cached_property
     def posterior(self) -> Posterior:
-        with torch.set_grad_enabled("encoder" in self.trains), self.table.autocast:
-            posterior: Posterior = self.table.nets["encoder"](self.batch.images, self.condition)
+        with torch.set_grad_enabled("encoder" in self.trains), self.context.autocast:
+            posterior: Posterior = self.context.nets["encoder"](self.batch.images, self.condition)
         return posterior.float()
 
     @cached_property
     def reconstruction(self) -> Tensor:
         """[B, C, *spatial], float32, decoded from a z drawn from the posterior."""
-        noise = self.table.draws.randn(self.posterior.mean.shape)
+        noise = self.context.draws.randn(self.posterior.mean.shape)
         moving = not {"encoder", "generator"}.isdisjoint(self.trains)
-        with torch.set_grad_enabled(moving), self.table.autocast:
-            images: Tensor = self.table.nets["generator"](self.posterior.draw(noise), self.condition)
-        return images.float()
+        with torch.set_grad_enabled(moving), self.context.autocast:
+            return self.context.generator(self.posterior.draw(noise), self.condition).float()
 
     @property
     def compared(self) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from pipeline.adversarial.fit import assemble
-from pipeline.adversarial.loop import Training, train
+from pipeline.adversarial.loop import GanTraining, train
 from pipeline.config.experiment import Experiment
 from pipeline.config.gan import GanConfig
 from pipeline.core.compute import Hardware, resolve_hardware
@@ -36,7 +36,7 @@ def estimate(experiment: Experiment) -> CostEstimate:
     seconds = (time.perf_counter() - started) / _TIMED
     gans = experiment.data.split.num_folds * config.gan_seeds
     steps = math.ceil(config.num_images / images) * gans
-    weights = sum(p.numel() for net in training.table.nets.values() for p in net.parameters()) * 4 * _COPIES
+    weights = sum(p.numel() for net in training.context.nets.values() for p in net.parameters()) * 4 * _COPIES
     activations = config.batch_size * math.prod(experiment.data.shape) * 4 * config.discriminator_width * 4
     return CostEstimate(
         flops=float(counter.total) * steps,
@@ -45,7 +45,7 @@ def estimate(experiment: Experiment) -> CostEstimate:
     )
 
 
-def noise_training(config: GanConfig, spatial_size: Sequence[int], classes: int, hardware: Hardware) -> Training:
+def noise_training(config: GanConfig, spatial_size: Sequence[int], classes: int, hardware: Hardware) -> GanTraining:
     """A training of the configured family on noise images, to be counted and timed."""
     size = (2 * classes, 1, *spatial_size)
     images = StoredImages(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from pipeline.adversarial.turns import NoiseTurn
 from pipeline.core.errors import ConfigError
 from pipeline.data.batches.streams import Batch
 from pipeline.nets.conditions import Condition
+from pipeline.nets.coupled import CoupledGenerator
 from pipeline.nets.sizes import ImageShape
 
 DOMAINS = ("domain_a", "domain_b")
@@ -54,8 +54,9 @@ class CoupledTurn(NoiseTurn):
     @cached_property
     def fake(self) -> Tensor:
         """Both images of every pair [2 B, C, *spatial], float32."""
-        generator: Any = self.table.nets["generator"]
-        with torch.set_grad_enabled("generator" in self.trains), self.table.autocast:
+        generator = self.context.nets["generator"]
+        assert isinstance(generator, CoupledGenerator)
+        with torch.set_grad_enabled("generator" in self.trains), self.context.autocast:
             pair = generator.pair(self.z, *self.conditions)
         return torch.cat(pair).float()
 

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from pipeline.adversarial.adaptation import ADA, adaptive, augmenter_of
-from pipeline.adversarial.crew import ALONE, Crew, launch, require_devices
-from pipeline.adversarial.donors import Donors
+from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.log import RESUME, Log, last_losses, load_resume, save_resume
-from pipeline.adversarial.loop import Training, train
+from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.pictures import save_film_strip
+from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup, launch, require_devices
 from pipeline.adversarial.rollback import GOOD, Collapsed, Watch
 from pipeline.adversarial.stepping import Ema, Stepper
-from pipeline.adversarial.turns import Table
+from pipeline.adversarial.turns import Context
 from pipeline.adversarial.watch import Probe, validation_images
 from pipeline.adversarial.weights import refresh_batch_norm, save_nets
 from pipeline.config.families import GanSettings
@@ -32,6 +32,7 @@ from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.draws import Draws
 from pipeline.data.batches.streams import StoredImages, Stream, stored_images
 from pipeline.data.cohort.folds import open_fold, split_ids
+from pipeline.nets.conditions import as_generator
 from pipeline.nets.sizes import ImageShape
 
 if TYPE_CHECKING:
@@ -82,26 +83,26 @@ def run(config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     return launch(config.device, config.devices, _fit, config, dict(inputs), out_dir)
 
 
-def _fit(crew: Crew, config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """One process's part of `run`; the leading one writes, and its record counts."""
     dataset = open_fold(inputs["prepare"], inputs["split"], config.fold)
     train_rows = dataset.rows(split_ids(inputs["split"], config.fold, "train"))
     unlabelled = dataset.rows(split_ids(inputs["split"], config.fold, "unlabelled"))
     if config.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
-    training, donors = start(config, dataset, np.concatenate([train_rows, unlabelled]), crew)
+    training, sampler = start(config, dataset, np.concatenate([train_rows, unlabelled]), group)
     name = f"GAN of fold {config.fold}, seed {config.gan_seed}"
     watch = Watch(
         config.gan.watch,
-        probe_of(training, donors, config, dataset, inputs["split"]),
+        probe_of(training, sampler, config, dataset, inputs["split"]),
         out_dir,
         name=name,
         total=config.gan.num_images,
         seed=config.seed,
-        crew=crew,
+        group=group,
     )
     load_resume(out_dir / RESUME, training, watch)
-    log = Log(out_dir, config.gan, name, len(config.classes), config.seed, donors, watch) if crew.leads else None
+    log = Log(out_dir, config.gan, name, len(config.classes), config.seed, sampler, watch) if group.leads else None
     _train(training, watch, log)
     if log is None:
         return Record(kind="fit-gan")
@@ -111,34 +112,36 @@ def _fit(crew: Crew, config: FitConfig, inputs: Mapping[str, Path], out_dir: Pat
         "augment_probability": _probability(training),
         "images_per_s": round(log.progress.rate, 1),
     }
-    _finish(config, dataset, training, donors, out_dir)
+    _finish(config, dataset, training, sampler, out_dir)
     return Record(
         kind="fit-gan", figures=figures | last_losses(training) | {"watch": watch.figures()}, notes=watch.notes()
     )
 
 
-def _probability(training: Training) -> float:
+def _probability(training: GanTraining) -> float:
     """Of augmentation, as it is at the end."""
-    augment = training.table.augment
+    augment = training.context.augment
     if augment.probability is not None:
         return round(float(augment.probability), 3)
     return float(augment.policy.acts)
 
 
-def probe_of(training: Training, donors: Donors, config: FitConfig, dataset: DataSet, split: Path) -> Probe | None:
+def probe_of(
+    training: GanTraining, sampler: ConditionSampler, config: FitConfig, dataset: DataSet, split: Path
+) -> Probe | None:
     """What the collapse watch looks at: training images and, for overfitting, the fold's `val` images, never `test`."""
     if not config.gan.watch.checks:
         return None
     train_rows, rows = (dataset.rows(split_ids(split, config.fold, part)) for part in ("train", "val"))
     held_out = validation_images(dataset, train_rows, rows, config.classes, config.gan.attributes, config.device)
-    latent_dim = int(training.ema.nets["generator"].latent_dim)  # type: ignore[arg-type]
-    return Probe(config.gan.watch.images, donors, held_out, len(config.classes), latent_dim, config.seed)
+    latent_dim = as_generator(training.ema.nets["generator"]).latent_dim
+    return Probe(config.gan.watch.images, sampler, held_out, len(config.classes), latent_dim, config.seed)
 
 
-def _train(training: Training, watch: Watch, log: Log | None) -> None:
+def _train(training: GanTraining, watch: Watch, log: Log | None) -> None:
     """Train to the end, or to where the watch ends it; every process does the same, the leading one has the log."""
 
-    def after_step(training: Training) -> None:
+    def after_step(training: GanTraining) -> None:
         watch(training)
         if log is not None:
             log(training)
@@ -158,12 +161,14 @@ def _train(training: Training, watch: Watch, log: Log | None) -> None:
                 save_resume(log.out_dir / RESUME, training, watch)
 
 
-def start(config: FitConfig, dataset: DataSet, rows: np.ndarray, crew: Crew = ALONE) -> tuple[Training, Donors]:
+def start(
+    config: FitConfig, dataset: DataSet, rows: np.ndarray, group: ProcessGroup = ONE_PROCESS
+) -> tuple[GanTraining, ConditionSampler]:
     """A training at its first step, all from `config.seed`, and what its images are asked for with.
 
     Args:
         rows: the fold's training images, and its unlabelled ones.
-        crew: the processes that train together, as this one sees it.
+        group: the processes that train together, as this one sees it.
     """
     hardware = Hardware(config.device, config.precision)
     images = stored_images(dataset, rows, config.classes, config.gan.attributes, hardware.device)
@@ -180,13 +185,18 @@ def start(config: FitConfig, dataset: DataSet, rows: np.ndarray, crew: Crew = AL
         num_attributes=len(config.gan.attributes),
         positive=tuple(config.classes.index(name) for name in config.positive),
     )
-    donors = Donors(images.of_classes(range(shape.num_classes)), family.needs, shape.positive)
-    return assemble(config.gan, images, shape, hardware, config.seed, crew), donors
+    sampler = ConditionSampler(images.of_classes(range(shape.num_classes)), family.needs, shape.positive)
+    return assemble(config.gan, images, shape, hardware, config.seed, group), sampler
 
 
 def assemble(
-    gan: GanConfig, images: StoredImages, shape: ImageShape, hardware: Hardware, seed: int, crew: Crew = ALONE
-) -> Training:
+    gan: GanConfig,
+    images: StoredImages,
+    shape: ImageShape,
+    hardware: Hardware,
+    seed: int,
+    group: ProcessGroup = ONE_PROCESS,
+) -> GanTraining:
     """A training at its first step on images that are on the device.
 
     Raises:
@@ -200,25 +210,29 @@ def assemble(
     placed = {name: place(net, hardware) for name, net in nets.items()}
     states = {name: state.to(hardware.device) for name, state in recipe.states.items()}
     ema = Ema({name: placed[name] for name in recipe.averaged}, gan.ema)
-    draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "noise")), crew.rank, crew.world)
+    draws = Draws(
+        torch.Generator(hardware.device).manual_seed(derive_seed(seed, "noise")), group.rank, group.world_size
+    )
     shown = len(images.label) if "unlabelled" in recipe.streams else int((images.label >= 0).sum())
     augment = augmenter_of(gan, shown, states.get(ADA))
     for module in (module for net in placed.values() for module in net.modules()):
         for name, value in (("checkpointing", gan.checkpointing), ("draws", draws)):
             if hasattr(module, name):
                 setattr(module, name, value)
-    return Training(
+    return GanTraining(
         recipe=recipe,
-        table=Table(placed, augment, draws, autocast(hardware), states),
-        stepper=Stepper(placed, recipe, crew.share),
+        context=Context(placed, augment, draws, autocast(hardware), states),
+        stepper=Stepper(placed, recipe, group.average),
         ema=ema,
-        streams={name: _stream(name, images, shape, gan, seed, crew) for name in recipe.streams},
+        streams={name: _stream(name, images, shape, gan, seed, group) for name in recipe.streams},
         total_images=gan.num_images,
         accumulate=gan.accumulate,
     )
 
 
-def _stream(name: str, images: StoredImages, shape: ImageShape, gan: GanConfig, seed: int, crew: Crew) -> Stream:
+def _stream(
+    name: str, images: StoredImages, shape: ImageShape, gan: GanConfig, seed: int, group: ProcessGroup
+) -> Stream:
     classes = range(shape.num_classes)
     part = {
         "labelled": lambda: images.of_classes(classes),
@@ -227,12 +241,14 @@ def _stream(name: str, images: StoredImages, shape: ImageShape, gan: GanConfig, 
         "domain_b": lambda: images.of_classes(shape.positive),
     }[name]()
     order = derive_seed(seed, "order") if name == "labelled" else derive_seed(seed, "order", name)
-    return Stream(part, gan.batch_size // gan.accumulate, order, crew.rank, crew.world)
+    return Stream(part, gan.batch_size // gan.accumulate, order, group.rank, group.world_size)
 
 
-def _finish(config: FitConfig, dataset: DataSet, training: Training, donors: Donors, out_dir: Path) -> None:
+def _finish(
+    config: FitConfig, dataset: DataSet, training: GanTraining, sampler: ConditionSampler, out_dir: Path
+) -> None:
     averaged = training.ema.nets
-    refresh_batch_norm(averaged["generator"], donors, len(config.classes), derive_seed(config.seed, "norms"))
+    refresh_batch_norm(averaged["generator"], sampler, len(config.classes), derive_seed(config.seed, "norms"))
     frames = sorted((out_dir / "grids").glob("*.png"))
     save_film_strip(out_dir / "film_strip.png", frames, [int(frame.stem) for frame in frames])
     description = {
@@ -244,8 +260,8 @@ def _finish(config: FitConfig, dataset: DataSet, training: Training, donors: Don
         "scaling": dataset.scaling.as_json(),
         "fold": config.fold,
         "gan_seed": config.gan_seed,
-        "train_images": len(donors.images.label),
+        "train_images": len(sampler.images.label),
     }
-    save_nets(out_dir, {**training.table.nets, **averaged}, description)
+    save_nets(out_dir, {**training.context.nets, **averaged}, description)
     for name in (RESUME, GOOD):
         (out_dir / name).unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipeline.adversarial.loop import Training
+from pipeline.adversarial.loop import GanTraining
 from pipeline.adversarial.turns import NoiseTurn
 from pipeline.nets.growing import Growing
 
@@ -21,9 +21,9 @@ class Growth:
 
     growing: float
 
-    def __call__(self, training: Training) -> None:
+    def __call__(self, training: GanTraining) -> None:
         progress = training.num_images / training.total_images
-        for net in training.table.nets.values():
+        for net in training.context.nets.values():
             for module in net.modules():
                 if isinstance(module, Growing):
                     module.growth.fill_(grown(progress, self.growing, module.levels))

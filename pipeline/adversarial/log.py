@@ -7,13 +7,13 @@ import logging
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from pipeline.adversarial.donors import Donors
-from pipeline.adversarial.loop import Training, sample
+from pipeline.adversarial.condition_sampler import ConditionSampler
+from pipeline.adversarial.loop import GanTraining, sample
 from pipeline.adversarial.pictures import save_grid
 from pipeline.adversarial.rollback import Watch
 from pipeline.config.gan import GanConfig
@@ -21,6 +21,7 @@ from pipeline.core.files import atomic_path
 from pipeline.core.layout import TIMED_LOG
 from pipeline.core.progress import Progress
 from pipeline.core.seeds import derive_seed
+from pipeline.nets.conditions import as_generator
 
 logger = logging.getLogger(__name__)
 RESUME = "resume.pt"
@@ -31,9 +32,16 @@ class Log:
     """Watches a training: statistics, progress, sample grids, resume files."""
 
     def __init__(
-        self, out_dir: Path, gan: GanConfig, name: str, num_classes: int, seed: int, donors: Donors, watch: Watch
+        self,
+        out_dir: Path,
+        gan: GanConfig,
+        name: str,
+        num_classes: int,
+        seed: int,
+        sampler: ConditionSampler,
+        watch: Watch,
     ) -> None:
-        self.out_dir, self.donors, self.watch = out_dir, donors, watch
+        self.out_dir, self.sampler, self.watch = out_dir, sampler, watch
         self.num_classes, self.seed = num_classes, seed
         self.stats = out_dir / TIMED_LOG
         self.grids = out_dir / "grids"
@@ -43,7 +51,7 @@ class Log:
         self._grid_every = max(gan.batch_size, total // gan.snapshots)
         self._save_every = max(gan.batch_size, total // gan.checkpoints)
 
-    def __call__(self, training: Training) -> None:
+    def __call__(self, training: GanTraining) -> None:
         batch = training.images_per_step
         self.progress.update(training.num_images)
         if _crossed(training.num_images, batch, self._log_every):
@@ -53,7 +61,7 @@ class Log:
         if _crossed(training.num_images, batch, self._save_every):
             save_resume(self.out_dir / RESUME, training, self.watch)
 
-    def resume(self, training: Training) -> None:
+    def resume(self, training: GanTraining) -> None:
         """Take back the statistics and grids of images that `training` has not seen."""
         kept = [line for line in _lines(self.stats) if json.loads(line)["num_images"] <= training.num_images]
         self.stats.write_text("".join(kept), encoding="utf-8")
@@ -62,18 +70,18 @@ class Log:
                 grid.unlink()
         self.progress = Progress(self.progress.what, self.progress.total, self.progress.unit, done=training.num_images)
 
-    def _write_stats(self, training: Training) -> None:
+    def _write_stats(self, training: GanTraining) -> None:
         row = {"num_images": training.num_images, "images_per_s": round(self.progress.rate, 1)} | last_losses(training)
         with self.stats.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
 
-    def draw(self, training: Training) -> None:
+    def draw(self, training: GanTraining) -> None:
         """A grid of samples, for the film strip."""
-        images = fixed_sample(training.ema.nets["generator"], self.donors, self.num_classes, self.seed)
+        images = fixed_sample(training.ema.nets["generator"], self.sampler, self.num_classes, self.seed)
         save_grid(self.grids / f"{training.num_images:09d}.png", images, _GRID_COLUMNS)
 
 
-def last_losses(training: Training) -> dict[str, float]:
+def last_losses(training: GanTraining) -> dict[str, float]:
     """The last step's losses and mean logits, as numbers."""
     players = {player.name for player in training.recipe.players}
     return {
@@ -81,15 +89,15 @@ def last_losses(training: Training) -> dict[str, float]:
     }
 
 
-def fixed_sample(generator: Any, donors: Donors, num_classes: int, seed: int) -> np.ndarray:
-    """The same z and donors for every grid: `_GRID_COLUMNS` images a class, a row a class, not picked."""
+def fixed_sample(generator: nn.Module, sampler: ConditionSampler, num_classes: int, seed: int) -> np.ndarray:
+    """The same z and sampler for every grid: `_GRID_COLUMNS` images a class, a row a class, not picked."""
     random = torch.Generator().manual_seed(derive_seed(seed, "grid"))
     label = torch.arange(num_classes).repeat_interleave(_GRID_COLUMNS)
-    z = torch.randn(len(label), generator.latent_dim, generator=random).to(donors.images.stored.device)
-    return sample(generator, z, donors.condition(label, random)).numpy()
+    z = torch.randn(len(label), as_generator(generator).latent_dim, generator=random).to(sampler.images.stored.device)
+    return sample(generator, z, sampler.sample(label, random)).numpy()
 
 
-def load_resume(path: Path, training: Training, watch: Watch | None = None) -> None:
+def load_resume(path: Path, training: GanTraining, watch: Watch | None = None) -> None:
     """Continue from the resume file, if a whole one is there."""
     if not path.is_file():
         return
@@ -104,7 +112,7 @@ def load_resume(path: Path, training: Training, watch: Watch | None = None) -> N
         training.num_images = 0
 
 
-def save_resume(path: Path, training: Training, watch: Watch | None = None) -> None:
+def save_resume(path: Path, training: GanTraining, watch: Watch | None = None) -> None:
     remembered = {} if watch is None else {"watch": watch.state_dict()}
     with atomic_path(path) as temporary:
         torch.save(training.state_dict() | remembered, temporary)

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.adversarial.recipe import Player, Recipe
 from pipeline.adversarial.stepping import Ema, Stepper
-from pipeline.adversarial.turns import Table, Turn
+from pipeline.adversarial.turns import Context, Turn
 from pipeline.data.batches.streams import Stream
-from pipeline.nets.conditions import Condition
+from pipeline.nets.conditions import Condition, TruncatedGenerator, as_generator
 
-Watcher = Callable[["Training"], None]
+Watcher = Callable[["GanTraining"], None]
 
 
 @dataclass
-class Training:
+class GanTraining:
     """All of a training that moves: what a checkpoint holds is exactly this.
 
     Attributes:
@@ -29,7 +29,7 @@ class Training:
     """
 
     recipe: Recipe
-    table: Table
+    context: Context
     stepper: Stepper
     ema: Ema
     streams: Mapping[str, Stream]
@@ -48,35 +48,35 @@ class Training:
     def turn(self, player: Player) -> Turn:
         """The next turn of `player`, on fresh batches."""
         batches = {name: stream.next() for name, stream in self.streams.items()}
-        return self.recipe.turn(self.table, batches, player.trains)
+        return self.recipe.turn(self.context, batches, player.trains)
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "nets": {name: net.state_dict() for name, net in self.table.nets.items()},
-            "states": {name: state.state_dict() for name, state in self.table.states.items()},
+            "nets": {name: net.state_dict() for name, net in self.context.nets.items()},
+            "states": {name: state.state_dict() for name, state in self.context.states.items()},
             "ema": self.ema.state_dict(),
             "stepper": self.stepper.state_dict(),
             "streams": {name: stream.state_dict() for name, stream in self.streams.items()},
-            "random": self.table.draws.generator.get_state(),
+            "random": self.context.draws.generator.get_state(),
             "num_images": self.num_images,
             "step": self.step,
             "figures": dict(self.figures),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, net in self.table.nets.items():
+        for name, net in self.context.nets.items():
             net.load_state_dict(state["nets"][name])
-        for name, remembered in self.table.states.items():
+        for name, remembered in self.context.states.items():
             remembered.load_state_dict(state["states"][name])
         self.ema.load_state_dict(state["ema"])
         self.stepper.load_state_dict(state["stepper"])
         for name, stream in self.streams.items():
             stream.load_state_dict(state["streams"][name])
-        self.table.draws.generator.set_state(state["random"].cpu())
+        self.context.draws.generator.set_state(state["random"].cpu())
         self.num_images, self.step, self.figures = state["num_images"], state["step"], dict(state["figures"])
 
 
-def train(training: Training, num_images: int, watch: Watcher) -> None:
+def train(training: GanTraining, num_images: int, watch: Watcher) -> None:
     """Train until `num_images` real images have been shown; `watch` is called after every step.
 
     Raises:
@@ -90,14 +90,14 @@ def train(training: Training, num_images: int, watch: Watcher) -> None:
             for _ in range(player.repeats):
                 turns = (training.turn(player) for _ in range(parts))
                 training.figures |= training.stepper.move(player, turns, parts, training.step)
-        training.ema.update(training.table.nets)
+        training.ema.update(training.context.nets)
         training.num_images += training.images_per_step
         training.step += 1
         watch(training)
 
 
 @torch.no_grad()
-def sample(generator: Any, z: Tensor, condition: Condition, truncation_psi: float = 1.0) -> Tensor:
+def sample(generator: nn.Module, z: Tensor, condition: Condition, truncation_psi: float = 1.0) -> Tensor:
     """Images [N, C, *spatial] in [-1, 1] for given z and condition, in evaluation mode, float32, on the CPU.
 
     Below 1, `truncation_psi` gives images nearer to the mean and less different from each other: by the generator's
@@ -105,9 +105,9 @@ def sample(generator: Any, z: Tensor, condition: Condition, truncation_psi: floa
     """
     training = generator.training
     generator.eval()
-    if truncation_psi < 1 and hasattr(generator, "truncated"):
+    if truncation_psi < 1 and isinstance(generator, TruncatedGenerator):
         images = generator.truncated(z, condition, truncation_psi)
     else:
-        images = generator(z * truncation_psi, condition)
+        images = as_generator(generator)(z * truncation_psi, condition)
     generator.train(training)
     return images.float().cpu()

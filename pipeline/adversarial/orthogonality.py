@@ -14,7 +14,7 @@ def orthogonality(turn: NoiseTurn) -> Tensor:
     Filters shall point in different directions, their lengths are free (Brock et al., "Large Scale GAN Training", ICLR
     2019, section 3.1). Embeddings are left out, as in the paper's code.
     """
-    generator = turn.table.nets["generator"]
+    generator = turn.context.nets["generator"]
     tables = {
         id(weight)
         for module in generator.modules()

@@ -15,15 +15,15 @@ Judge = Callable[[Tensor, Condition], Judgement]
 
 def r1_penalty(turn: NoiseTurn) -> Tensor:
     """mean ½ |∇D(real)|² on the images that the discriminator sees; weight it by γ (Mescheder et al., ICML 2018)."""
-    return 0.5 * squared_gradients(turn.table.nets["discriminator"], turn.real_seen, turn.condition).mean()
+    return 0.5 * squared_gradients(turn.context.nets["discriminator"], turn.real_seen, turn.condition).mean()
 
 
 def gradient_penalty(turn: NoiseTurn) -> Tensor:
     """mean (|∇D(x)| - 1)² at random points between real and fake; weight it by λ (Gulrajani et al., NeurIPS 2017)."""
     real, fake = turn.real_seen.detach(), turn.fake_seen.detach()
-    share = turn.table.draws.rand((len(real), *[1] * (real.ndim - 1)))
+    share = turn.context.draws.rand((len(real), *[1] * (real.ndim - 1)))
     between = torch.lerp(real, fake, share)
-    squared = squared_gradients(turn.table.nets["discriminator"], between, turn.condition)
+    squared = squared_gradients(turn.context.nets["discriminator"], between, turn.condition)
     return ((squared + 1e-12).sqrt() - 1).square().mean()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.adversarial.turns import NoiseTurn, Turn
 
 if TYPE_CHECKING:
-    from pipeline.adversarial.loop import Training
+    from pipeline.adversarial.loop import GanTraining
 
 
 class Term(Protocol):
@@ -60,7 +60,7 @@ class Player:
     repeats: int = 1
 
 
-Schedule = Callable[["Training"], None]
+Schedule = Callable[["GanTraining"], None]
 """Acts before every step: growth, the strength of augmentation. What it remembers is in `Recipe.states`."""
 
 
@@ -72,7 +72,7 @@ class Recipe:
         players: in the order of their moves.
         turn: makes what their terms read.
         streams: names of the batches that a turn reads, of `STREAMS`.
-        states: what terms and schedules remember, as modules with buffers; terms find them in `turn.table.states`.
+        states: what terms and schedules remember, as modules with buffers; terms find them in `turn.context.states`.
         averaged: nets that make images; their running means do so in the end.
     """
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from pipeline.adversarial.crew import ALONE, Crew
-from pipeline.adversarial.loop import Training
+from pipeline.adversarial.loop import GanTraining
+from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup
 from pipeline.adversarial.watch import Probe, Reading
 from pipeline.config.gan import WatchConfig
 from pipeline.core.errors import NonFiniteLoss, RadaugError
@@ -72,7 +72,7 @@ class Watch:
         name: of the GAN, for messages.
         total: images of the whole training.
         seed: of the training.
-        crew: the processes that train together: their readings are averaged, so that all of them do the same.
+        group: the processes that train together: their readings are averaged, so that all of them do the same.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class Watch:
         name: str,
         total: int,
         seed: int,
-        crew: Crew = ALONE,
+        group: ProcessGroup = ONE_PROCESS,
     ) -> None:
         self.config, self.probe, self.out_dir = config, probe, out_dir
-        self.name, self.total, self.seed, self.crew = name, total, seed, crew
+        self.name, self.total, self.seed, self.group = name, total, seed, group
         self.memory = Memory()
 
-    def __call__(self, training: Training) -> None:
+    def __call__(self, training: GanTraining) -> None:
         """Look, if it is time.
 
         Raises:
@@ -108,12 +108,12 @@ class Watch:
             self._bad(training, wrong)
         else:
             self.memory.streak, self.memory.good_at = 0, training.num_images
-            if self.crew.leads:
+            if self.group.leads:
                 with atomic_path(self.out_dir / GOOD) as temporary:
                     torch.save(training.state_dict(), temporary)
         self._write()
 
-    def go_back(self, training: Training, why: Exception) -> bool:
+    def go_back(self, training: GanTraining, why: Exception) -> bool:
         """Put the training into its last good state; it goes on from there, unless it has done so too often.
 
         Returns:
@@ -134,7 +134,7 @@ class Watch:
             self._say(f"{back}, and ended there ({reason}); {memory.good_at:,} of {self.total:,} images were shown")
         else:
             memory.rollbacks += 1
-            training.table.draws.generator.manual_seed(derive_seed(self.seed, "rollback", memory.rollbacks))
+            training.context.draws.generator.manual_seed(derive_seed(self.seed, "rollback", memory.rollbacks))
             for player in training.recipe.players:
                 for group in training.stepper.optimizers[player.name].param_groups:
                     group["lr"] = player.optimizer.lr / 2**memory.rollbacks
@@ -161,12 +161,12 @@ class Watch:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.memory = Memory(**state)
 
-    def _due(self, training: Training) -> bool:
+    def _due(self, training: GanTraining) -> bool:
         every, step = max(1, self.total // self.config.checks), training.images_per_step
         crossed = training.num_images // every > (training.num_images - step) // every
         return crossed or training.num_images >= self.total
 
-    def _bad(self, training: Training, wrong: Mapping[str, str]) -> None:
+    def _bad(self, training: GanTraining, wrong: Mapping[str, str]) -> None:
         memory, said = self.memory, "; ".join(wrong.values())
         if memory.good_at is None and "finite" in wrong:
             raise NonFiniteLoss(
@@ -191,19 +191,19 @@ class Watch:
         logger.warning("%s: %s%s.", self.name, event, more)
         self.memory.events.append(f"{self.name}: {event}.")
 
-    def _shared(self, reading: Reading, training: Training) -> Reading:
-        if self.crew.share is None:
+    def _shared(self, reading: Reading, training: GanTraining) -> Reading:
+        if self.group.average is None:
             return reading
         values = [math.nan if value is None else float(value) for value in vars(reading).values()]
-        mean = torch.tensor(values, device=training.table.draws.generator.device)
-        self.crew.share(mean)
+        mean = torch.tensor(values, device=training.context.draws.generator.device)
+        self.group.average(mean)
         shared: dict[str, Any] = {
             name: None if math.isnan(value) else value for name, value in zip(vars(reading), mean.tolist(), strict=True)
         }
         return Reading(**shared | {"finite": shared["finite"] == 1})
 
     def _write(self) -> None:
-        if self.crew.leads:
+        if self.group.leads:
             text = io.StringIO()
             writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
             writer.writeheader()

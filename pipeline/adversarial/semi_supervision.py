@@ -51,12 +51,12 @@ class RotationTurn(SemiSupervisedTurn):
         return self._rotation(self.fake)
 
     def _rotation(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        discriminator = self.table.nets["discriminator"]
+        discriminator = self.context.nets["discriminator"]
         assert isinstance(discriminator, PseudoLabellingDiscriminator)
         quarters = discriminator.quarters
-        choice = self.table.draws.randint(len(quarters), (len(images),))
+        choice = self.context.draws.randint(len(quarters), (len(images),))
         seen = self.augmented(rotated(images, choice, quarters))
-        with self.table.autocast:
+        with self.context.autocast:
             logits = discriminator.rotation_logits(seen)
         return logits.float(), choice
 

@@ -20,16 +20,16 @@ class Stepper:
     """Moves one player: freezes the others, adds up its terms, checks them, steps its optimiser.
 
     Args:
-        share: averages a tensor over all processes, in place; None = there is one process.
+        average: averages a tensor over all processes, in place; None = there is one process.
 
     With several processes, gradients, figures and the numbers in the recipe's states are averaged before the
     optimiser moves: where loss terms are means over images, that is what one process would have computed.
     """
 
     def __init__(
-        self, nets: Mapping[str, nn.Module], recipe: Recipe, share: Callable[[Tensor], None] | None = None
+        self, nets: Mapping[str, nn.Module], recipe: Recipe, average: Callable[[Tensor], None] | None = None
     ) -> None:
-        self.nets, self.share = nets, share
+        self.nets, self.average = nets, average
         self._numbers = [
             value
             for state in recipe.states.values()
@@ -78,9 +78,9 @@ class Stepper:
             if len(player.terms) > 1:
                 seen |= {name: value.detach() for name, value in terms.items()}
             figures = {name: figures.get(name, 0) + value / parts for name, value in seen.items()}
-        if self.share is not None:
+        if self.average is not None:
             gradients = [weight.grad for weight in self._weights(player.trains) if weight.grad is not None]
-            self._average(self.share, [*gradients, *self._numbers, *figures.values()])
+            _average_all(self.average, [*gradients, *self._numbers, *figures.values()])
         optimizer.step()
         self._clip(player)
         return figures
@@ -89,8 +89,8 @@ class Stepper:
         due = [weighted for weighted in player.terms if step % weighted.every == 0]
         values = {weighted.name: weighted.term(turn) * (weighted.weight * weighted.every) for weighted in due}
         checked = torch.stack(list(values.values())).detach()
-        if self.share is not None:
-            self.share(checked)  # all processes stop, or none
+        if self.average is not None:
+            self.average(checked)  # all processes stop, or none
         if not torch.isfinite(checked).all():
             name, value = next(pair for pair in zip(values, checked.tolist(), strict=True) if not isfinite(pair[1]))
             raise NonFiniteLoss(
@@ -98,13 +98,6 @@ class Stepper:
                 "Lower gan.generator_lr and gan.discriminator_lr, or set compute.precision: float32."
             )
         return {f"{player.name}.{name}": value for name, value in values.items()}
-
-    def _average(self, share: Callable[[Tensor], None], tensors: Sequence[Tensor]) -> None:
-        """Average all of `tensors` over the processes, in place, as one message."""
-        message = torch.cat([tensor.flatten() for tensor in tensors])
-        share(message)
-        for tensor, mean in zip(tensors, message.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(mean.view(tensor.shape))
 
     def _clip(self, player: Player) -> None:
         if player.optimizer.clip is not None:
@@ -118,6 +111,14 @@ class Stepper:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
+
+
+def _average_all(average: Callable[[Tensor], None], tensors: Sequence[Tensor]) -> None:
+    """Average all of `tensors` over the processes, in place, as one message."""
+    message = torch.cat([tensor.flatten() for tensor in tensors])
+    average(message)
+    for tensor, mean in zip(tensors, message.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view(tensor.shape))
 
 
 class Ema:

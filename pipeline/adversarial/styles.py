@@ -4,14 +4,36 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.adversarial.turns import NoiseTurn
+from pipeline.adversarial.turns import Context, NoiseTurn
+from pipeline.nets.conditions import Condition, Generator
 
 _PATH_DECAY = 0.99
+
+
+@runtime_checkable
+class StyledGenerator(Generator, Protocol):
+    """A generator in two parts: z and condition to styles, styles to images."""
+
+    num_styles: int
+
+    def map(self, z: Tensor, condition: Condition) -> Tensor:
+        """Style w [B, size] of z [B, latent_dim]."""
+        ...
+
+    def synthesise(self, w: Tensor) -> Tensor:
+        """Images of one style a layer, [B, num_styles, size]."""
+        ...
+
+
+def _styled(context: Context) -> StyledGenerator:
+    generator = context.generator
+    assert isinstance(generator, StyledGenerator), "this family's generator needs map, synthesise and num_styles"
+    return generator
 
 
 class StyleTurn(NoiseTurn):
@@ -25,8 +47,8 @@ class StyleTurn(NoiseTurn):
     @cached_property
     def styles(self) -> Tensor:
         """Style w of each layer, [B, num_styles, latent_dim], float32."""
-        generator: Any = self.table.nets["generator"]
-        draws, batch = self.table.draws, len(self.z)
+        generator = _styled(self.context)
+        draws, batch = self.context.draws, len(self.z)
         crossover = 1 + draws.randint(generator.num_styles - 1, (batch,))
         is_mixed = draws.rand((batch,)) < self.mixing
         with torch.set_grad_enabled("generator" in self.trains):
@@ -36,11 +58,10 @@ class StyleTurn(NoiseTurn):
 
     @cached_property
     def fake(self) -> Tensor:
-        generator: Any = self.table.nets["generator"]
+        generator = _styled(self.context)
         styles = self.styles  # made outside autocast: the path length differentiates by them
-        with torch.set_grad_enabled("generator" in self.trains), self.table.autocast:
-            images: Tensor = generator.synthesise(styles)
-        return images.float()
+        with torch.set_grad_enabled("generator" in self.trains), self.context.autocast:
+            return generator.synthesise(styles).float()
 
 
 def style_turn(mixing: float) -> type[StyleTurn]:
@@ -66,14 +87,14 @@ def path_length(turn: StyleTurn) -> Tensor:
     """mean (|Jᵀ y| - a)², J the image's derivative by its styles, y normal noise, a the running mean of |Jᵀ y|.
 
     Karras et al. 2020, section 3.2, on the first half of the batch, in float32. The mean is that of
-    `turn.table.states["path_length"]`.
+    `turn.context.states["path_length"]`.
     """
-    generator: Any = turn.table.nets["generator"]
+    generator = _styled(turn.context)
     styles = turn.styles[: max(1, len(turn.styles) // 2)]
     images = generator.synthesise(styles)
-    noise = turn.table.draws.randn(images.shape) / math.sqrt(math.prod(images.shape[2:]))
+    noise = turn.context.draws.randn(images.shape) / math.sqrt(math.prod(images.shape[2:]))
     (slopes,) = torch.autograd.grad((images * noise).sum(), styles, create_graph=True)
     lengths = slopes.square().sum(dim=2).mean(dim=1).sqrt()
-    mean = turn.table.states["path_length"].get_buffer("mean")
+    mean = turn.context.states["path_length"].get_buffer("mean")
     mean.lerp_(lengths.detach().mean(), 1 - _PATH_DECAY)
     return (lengths - mean).square().mean()

@@ -15,6 +15,7 @@ from pipeline.adversarial.turns import NoiseTurn, Turn
 from pipeline.data.batches.augmentation import Augmenter
 from pipeline.data.batches.draws import Draws
 from pipeline.nets.conditions import Condition, Judgement
+from pipeline.nets.translators import DomainDiscriminators
 
 
 class ImageBuffer(nn.Module):
@@ -91,8 +92,8 @@ class CycleTurn(Turn):
         return self._translated("to_b", images, self.conditions[1])
 
     def _translated(self, translator: str, images: Tensor, condition: Condition) -> Tensor:
-        with torch.set_grad_enabled("generator" in self.trains), self.table.autocast:
-            translated: Tensor = getattr(self.table.nets["generator"], translator)(images, condition)
+        with torch.set_grad_enabled("generator" in self.trains), self.context.autocast:
+            translated: Tensor = getattr(self.context.nets["generator"], translator)(images, condition)
         return translated.float()
 
     @cached_property
@@ -114,9 +115,10 @@ class CycleTurn(Turn):
         return self.to_a(real_a), self.to_b(real_b)
 
     def _judged(self, images: tuple[Tensor, Tensor], conditions: tuple[Condition, Condition]) -> Tensor:
-        judges: Any = self.table.nets["discriminator"]
+        judges = self.context.nets["discriminator"]
+        assert isinstance(judges, DomainDiscriminators)
         seen_a, seen_b = self.augmented(torch.cat(images)).chunk(2)
-        with self.table.autocast:
+        with self.context.autocast:
             found: list[Judgement] = [judges.of_a(seen_a, conditions[0]), judges.of_b(seen_b, conditions[1])]
         return torch.cat([judgement.logits.float() for judgement in found])
 
@@ -131,8 +133,9 @@ class CycleTurn(Turn):
             return self._judged(self.fake, self.conditions)
         shown, asked = [], []
         for name, images, condition in zip(("buffer_a", "buffer_b"), self.fake, self.conditions, strict=True):
-            buffer: Any = self.table.states[name]
-            old, label = buffer.exchanged(images, condition.required_label(), self.table.draws)
+            buffer = self.context.states[name]
+            assert isinstance(buffer, ImageBuffer)
+            old, label = buffer.exchanged(images, condition.required_label(), self.context.draws)
             shown.append(old)
             asked.append(Condition(label=label))
         return self._judged((shown[0], shown[1]), (asked[0], asked[1]))
@@ -167,7 +170,7 @@ class MaskTurn(NoiseTurn):
         """The batch's images, the fakes, and the condition with its mask, as the discriminator sees them."""
         pair = [self.batch.images.float(), self.fake]
         images, mask = augmented_alike(
-            self.table.augment, torch.cat(pair, dim=1), self.condition.required_mask(), self.table.draws
+            self.context.augment, torch.cat(pair, dim=1), self.condition.required_mask(), self.context.draws
         )
         real, fake = images.chunk(2, dim=1)
         return real, fake, replace(self.condition, mask=mask)

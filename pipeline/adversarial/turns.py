@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from pipeline.data.batches.augmentation import Augmenter
 from pipeline.data.batches.draws import Draws
 from pipeline.data.batches.streams import Batch
-from pipeline.nets.conditions import Condition, Judgement
+from pipeline.nets.conditions import Condition, Generator, Judgement, as_discriminator, as_generator
 
 
 @dataclass(frozen=True)
-class Table:
+class Context:
     """What all turns of a training share: nets, augmentation, random numbers, precision, and what is remembered."""
 
     nets: Mapping[str, nn.Module]
@@ -26,12 +26,16 @@ class Table:
     autocast: AbstractContextManager[None]
     states: Mapping[str, nn.Module] = field(default_factory=dict)
 
+    @property
+    def generator(self) -> Generator:
+        return as_generator(self.nets["generator"])
+
 
 class Turn:
     """Batches, nets and random numbers of a move. Nothing in it outlives the move: the next step makes it stale."""
 
-    def __init__(self, table: Table, batches: Mapping[str, Batch], trains: tuple[str, ...]) -> None:
-        self.table, self.batches, self.trains = table, batches, trains
+    def __init__(self, context: Context, batches: Mapping[str, Batch], trains: tuple[str, ...]) -> None:
+        self.context, self.batches, self.trains = context, batches, trains
 
     @property
     def batch(self) -> Batch:
@@ -40,13 +44,12 @@ class Turn:
 
     def augmented(self, images: Tensor) -> Tensor:
         """Real or fake images as the discriminator sees them: one policy for both, each on its own draw, float32."""
-        return self.table.augment(images.float(), self.table.draws)
+        return self.context.augment(images.float(), self.context.draws)
 
     def judge(self, images: Tensor, condition: Condition, discriminator: str = "discriminator") -> Judgement:
         """A discriminator's float32 judgement of images that are already augmented."""
-        with self.table.autocast:
-            judgement: Judgement = self.table.nets[discriminator](images, condition)
-        return judgement.float()
+        with self.context.autocast:
+            return as_discriminator(self.context.nets[discriminator])(images, condition).float()
 
     def figures(self) -> dict[str, Tensor]:
         """Scalars to log, beside the terms; called after the move."""
@@ -64,14 +67,13 @@ class NoiseTurn(Turn):
     @cached_property
     def z(self) -> Tensor:
         """Standard normal [B, latent_dim]."""
-        return self.table.draws.randn((len(self.batch.label), int(self.table.nets["generator"].latent_dim)))  # type: ignore[arg-type]
+        return self.context.draws.randn((len(self.batch.label), self.context.generator.latent_dim))
 
     @cached_property
     def fake(self) -> Tensor:
         """Generated images [B, C, *spatial], float32, of the batch's classes."""
-        with torch.set_grad_enabled("generator" in self.trains), self.table.autocast:
-            images: Tensor = self.table.nets["generator"](self.z, self.condition)
-        return images.float()
+        with torch.set_grad_enabled("generator" in self.trains), self.context.autocast:
+            return self.context.generator(self.z, self.condition).float()
 
     @cached_property
     def real_seen(self) -> Tensor:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.coupling import condition_of_batch
-from pipeline.adversarial.donors import Donors
-from pipeline.adversarial.loop import Training
+from pipeline.adversarial.loop import GanTraining
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.streams import StoredImages, stored_images
@@ -62,11 +61,17 @@ class Probe:
     """
 
     def __init__(
-        self, images: int, donors: Donors, validation: StoredImages, num_classes: int, latent_dim: int, seed: int
+        self,
+        images: int,
+        sampler: ConditionSampler,
+        validation: StoredImages,
+        num_classes: int,
+        latent_dim: int,
+        seed: int,
     ) -> None:
         random = torch.Generator().manual_seed(derive_seed(seed, "watch"))
         self.seed = seed
-        self.train = _some_of_each(donors.images, images, num_classes, random)
+        self.train = _some_of_each(sampler.images, images, num_classes, random)
         self.validation = _some_of_each(validation, images, num_classes, random)
         self.real = [ClassOfReal(part, seed) for part in _by_class(_images(self.train), self.train.label, num_classes)]
         # classes mixed, since batch norm in training mode takes its statistics from what is made together
@@ -74,14 +79,14 @@ class Probe:
         self.label = self.train.label.cpu()[mixed]
         self.asked = [
             (
-                torch.randn(len(part), latent_dim, generator=random).to(donors.images.stored.device),
-                donors.condition(part, random),
+                torch.randn(len(part), latent_dim, generator=random).to(sampler.images.stored.device),
+                sampler.sample(part, random),
             )
             for part in self.label.tensor_split(-(-len(self.label) // _TOGETHER))
         ]
 
     @torch.no_grad()
-    def read(self, training: Training) -> Reading:
+    def read(self, training: GanTraining) -> Reading:
         """Look at the averaged generator and the discriminator; neither they nor any random numbers move."""
         if not all_finite(training):
             return Reading(finite=False)
@@ -100,12 +105,12 @@ class Probe:
 
     def _samples(self, generator: nn.Module) -> list[Tensor]:
         """Images on the device. An averaged net's batch-norm statistics are stale: it takes those of each batch."""
-        own: Any = copy.deepcopy(generator)
+        own = copy.deepcopy(generator)
         own.train(any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in own.modules()))
         return [own(z, condition).float() for z, condition in self.asked]
 
-    def _overfitting(self, training: Training, made: Sequence[Tensor]) -> float | None:
-        discriminator = training.table.nets.get("discriminator")
+    def _overfitting(self, training: GanTraining, made: Sequence[Tensor]) -> float | None:
+        discriminator = training.context.nets.get("discriminator")
         if discriminator is None or not len(self.validation.label):
             return None
         was_training = discriminator.training
@@ -177,9 +182,9 @@ def validation_images(
     return replace(images, attributes=torch.from_numpy(np.nan_to_num(standard).astype(np.float32)).to(device))
 
 
-def all_finite(training: Training) -> bool:
+def all_finite(training: GanTraining) -> bool:
     """Whether all weights and buffers of all nets are finite."""
-    nets = [*training.table.nets.values(), *training.ema.nets.values()]
+    nets = [*training.context.nets.values(), *training.ema.nets.values()]
     return all(bool(torch.isfinite(value).all()) for net in nets for value in net.state_dict().values())
 
 
@@ -228,6 +233,6 @@ def _similarity(images: Tensor, seed: int) -> float:
     return pairwise_ms_ssim(_smaller(images, _SIMILARITY_SIDES[images.ndim - 2]), _PAIRS, derive_seed(seed, "pairs"))
 
 
-def _worst(of: Any, values: Sequence[float | None]) -> float | None:
+def _worst(of: Callable[[Iterable[float]], float], values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(of(known)) if known else None

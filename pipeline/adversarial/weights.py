@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import parametrize
 
-from pipeline.adversarial.donors import Donors
+from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.families import FAMILIES
 from pipeline.config.families import validate_gan
 from pipeline.core.errors import DataError
 from pipeline.core.files import atomic_path, digest_file, read_json, write_json
+from pipeline.nets.conditions import as_generator
 from pipeline.nets.sizes import ImageShape
 
 MODEL = "model.json"
@@ -88,7 +89,9 @@ def load_net(directory: Path, name: str) -> tuple[nn.Module, dict[str, Any]]:
 
 
 @torch.no_grad()
-def refresh_batch_norm(generator: Any, donors: Donors, num_classes: int, seed: int, batches: int = 32) -> None:
+def refresh_batch_norm(
+    generator: nn.Module, sampler: ConditionSampler, num_classes: int, seed: int, batches: int = 32
+) -> None:
     """Give an averaged generator batch-norm statistics of its own ("standing statistics", Brock et al. 2019).
 
     Averaged weights with the statistics of the last, unaveraged ones make images too flat or too bright.
@@ -96,7 +99,7 @@ def refresh_batch_norm(generator: Any, donors: Donors, num_classes: int, seed: i
     norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
-    device = donors.images.stored.device
+    device = sampler.images.stored.device
     random = torch.Generator().manual_seed(seed)
     kept = [norm.momentum for norm in norms]
     for norm in norms:
@@ -104,8 +107,8 @@ def refresh_batch_norm(generator: Any, donors: Donors, num_classes: int, seed: i
         norm.momentum = None  # a plain mean over the batches
     generator.train()
     for _ in range(batches):
-        z = torch.randn(64, generator.latent_dim, generator=random).to(device)
-        generator(z, donors.condition(torch.arange(64) % num_classes, random))
+        z = torch.randn(64, as_generator(generator).latent_dim, generator=random).to(device)
+        generator(z, sampler.sample(torch.arange(64) % num_classes, random))
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
     generator.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -66,21 +66,41 @@ class Judgement:
         )
 
 
+@runtime_checkable
 class Generator(Protocol):
-    """(z [B, latent_dim], condition) -> images [B, C, *spatial] in [-1, 1].
-
-    A generator with a truncation of its own has `truncated(z, condition, psi)`; others get `psi * z`.
-    """
+    """(z [B, latent_dim], condition) -> images [B, C, *spatial] in [-1, 1]."""
 
     latent_dim: int
 
     def __call__(self, z: Tensor, condition: Condition) -> Tensor: ...
 
 
+@runtime_checkable
+class TruncatedGenerator(Generator, Protocol):
+    """A generator with a truncation of its own; for others z is scaled by psi."""
+
+    def truncated(self, z: Tensor, condition: Condition, psi: float) -> Tensor:
+        """Images nearer to the mean and less different from each other, the more so the smaller psi (0 to 1) is."""
+        ...
+
+
+@runtime_checkable
 class Discriminator(Protocol):
     """(images [B, C, *spatial], condition) -> Judgement."""
 
     def __call__(self, images: Tensor, condition: Condition) -> Judgement: ...
+
+
+def as_generator(net: object) -> Generator:
+    """`net`, of which a recipe says that it is a generator."""
+    assert isinstance(net, Generator), "a generator needs a latent_dim and takes (z, condition)"
+    return net
+
+
+def as_discriminator(net: object) -> Discriminator:
+    """`net`, of which a recipe says that it is a discriminator."""
+    assert isinstance(net, Discriminator), "a discriminator takes (images, condition)"
+    return net
 
 
 def condition_of(label: Tensor) -> Condition:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from pipeline.adversarial.donors import Donors
+from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.loop import sample
 from pipeline.adversarial.weights import load_net
@@ -17,7 +16,7 @@ from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import open_dataset
 from pipeline.data.batches.streams import stored_images
 from pipeline.data.cohort.folds import split_ids
-from pipeline.nets.conditions import Condition, condition_of
+from pipeline.nets.conditions import Condition, as_generator, condition_of
 
 _BATCH = 64
 
@@ -36,17 +35,17 @@ class TrainedGenerator:
 
     def __init__(self, directory: Path, inputs: dict[str, Path], device: str = "cpu") -> None:
         net, self.description = load_net(directory, "generator")
-        self.net: Any = net.to(device)
+        self.net, self.latent_dim = net.to(device), as_generator(net).latent_dim
         self.device = device
         family = FAMILIES[self.description["gan"]["family"]]
         attributes = tuple(self.description["gan"]["attributes"])
-        self._donors: Donors | None = None
+        self._sampler: ConditionSampler | None = None
         if family.needs or attributes:
             dataset = open_dataset(inputs["prepare"])
             rows = dataset.rows(split_ids(inputs["split"], int(self.description["fold"]), "train"))
             images = stored_images(dataset, rows, self.classes, attributes, device)
             positive = [self.classes.index(name) for name in self.description["positive"]]
-            self._donors = Donors(images, family.needs, positive)
+            self._sampler = ConditionSampler(images, family.needs, positive)
 
     @property
     def classes(self) -> list[str]:
@@ -66,11 +65,11 @@ class TrainedGenerator:
 
     def _asked(self, label: str, seed: int) -> tuple[torch.Tensor, Condition]:
         random = torch.Generator().manual_seed(seed)
-        z = torch.randn(1, self.net.latent_dim, generator=random)
+        z = torch.randn(1, self.latent_dim, generator=random)
         number = torch.tensor([self.classes.index(label)])
-        if self._donors is None:
+        if self._sampler is None:
             return z, condition_of(number.to(self.device))
-        return z, self._donors.condition(number, random)
+        return z, self._sampler.sample(number, random)
 
 
 def _stacked(conditions: tuple[Condition, ...]) -> Condition:

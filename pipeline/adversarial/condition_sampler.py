@@ -14,8 +14,8 @@ from pipeline.nets.conditions import Condition
 
 
 @dataclass(frozen=True)
-class Donors:
-    """Training images of a fold that lend conditions to new images.
+class ConditionSampler:
+    """Draws conditions for new images: training images of the fold lend their masks, attributes or themselves.
 
     Attributes:
         needs: what the family makes images from, beside z.
@@ -26,10 +26,10 @@ class Donors:
     needs: Sequence[Need] = ()
     positive: Sequence[int] = ()
 
-    def condition(self, label: Tensor, random: torch.Generator) -> Condition:
-        """The condition for images of classes `label` [B], from randomly chosen donors.
+    def sample(self, label: Tensor, random: torch.Generator) -> Condition:
+        """The condition for images of classes `label` [B], from randomly chosen training images.
 
-        Mask and attributes of one image come from one donor of its class; its source is of the other domain.
+        Mask and attributes of one image come from one training image of its class; its source is of the other domain.
 
         Args:
             random: on the CPU.

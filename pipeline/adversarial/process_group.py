@@ -24,18 +24,18 @@ _LOGGED = ("pipeline", "radaug")
 
 
 @dataclass(frozen=True)
-class Crew:
+class ProcessGroup:
     """The processes that train together, as one of them sees it.
 
     Attributes:
-        rank, world: this process's number, and how many there are.
-        share: averages a tensor over all processes, in place; None = there is one process. All processes must call it
+        rank, world_size: this process's number, and how many there are.
+        average: averages a tensor over all processes, in place; None = there is one process. All processes must call it
             equally often, or they wait for each other for ever.
     """
 
     rank: int = 0
-    world: int = 1
-    share: Callable[[Tensor], None] | None = None
+    world_size: int = 1
+    average: Callable[[Tensor], None] | None = None
 
     @property
     def leads(self) -> bool:
@@ -43,7 +43,7 @@ class Crew:
         return self.rank == 0
 
 
-ALONE = Crew()
+ONE_PROCESS = ProcessGroup()
 
 
 def require_devices(device: str, devices: int) -> None:
@@ -58,21 +58,21 @@ def require_devices(device: str, devices: int) -> None:
 
 
 def launch(device: str, devices: int, function: Callable[..., Result], *args: Any) -> Result:
-    """What `function(crew, *args)` returns in the leading one of `devices` processes.
+    """What `function(group, *args)` returns in the leading one of `devices` processes.
 
     The processes are started anew ("spawn") and find each other at a port of their own on this machine: gloo on the
     CPU, NCCL on GPUs. `function` and `args` must be picklable, the result too, and hold no tensor: its memory goes
     with its process. What the leading one logs is logged here.
 
-    Gradients are averaged by `Crew.share` where `Stepper` moves a player, not by DistributedDataParallel: its reducer
-    expects one forward and one backward pass a step through all of a net's weights, and a GAN's nets go through
+    Gradients are averaged by `ProcessGroup.average` where `Stepper` moves a player, not by DistributedDataParallel: its
+    reducer expects one forward and one backward pass a step through all of a net's weights, and a GAN's nets go through
     several, some frozen, some differentiated twice (R1, gradient penalty, path length).
 
     Raises:
         RadaugError: `function` raised it in all processes.
     """
     if devices == 1:
-        return function(ALONE, *args)
+        return function(ONE_PROCESS, *args)
     from lightning_fabric import Fabric
 
     fabric = Fabric(accelerator=device, devices=devices, strategy="ddp_spawn", plugins=[_meeting_place()])
@@ -94,18 +94,18 @@ class _Outcome:
 def _member(fabric: Fabric, queue: Any, levels: dict[str, int], function: Callable[..., Any], args: Any) -> _Outcome:
     """One process's part. Errors raised on purpose are returned: from another process only their text could come."""
 
-    def share(tensor: Tensor) -> None:
+    def average(tensor: Tensor) -> None:
         mean = fabric.all_reduce(tensor, reduce_op="mean")
         assert isinstance(mean, Tensor)
         tensor.copy_(mean)
 
-    crew = Crew(fabric.global_rank, fabric.world_size, share)
+    group = ProcessGroup(fabric.global_rank, fabric.world_size, average)
     for name, level in levels.items():
-        logging.getLogger(name).setLevel(level if crew.leads else logging.CRITICAL)
+        logging.getLogger(name).setLevel(level if group.leads else logging.CRITICAL)
         logging.getLogger(name).addHandler(QueueHandler(queue))
         logging.getLogger(name).propagate = False
     try:
-        return _Outcome(function(crew, *args))
+        return _Outcome(function(group, *args))
     except RadaugError as error:
         return _Outcome(error)
     finally:
@@ -113,7 +113,7 @@ def _member(fabric: Fabric, queue: Any, levels: dict[str, int], function: Callab
 
 
 def _meeting_place() -> Any:
-    """Fabric's environment of one machine with a free port of its own: it would take that of an earlier crew."""
+    """Fabric's environment of one machine with a free port of its own: it would take that of an earlier group."""
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment, find_free_network_port
 
     environment = LightningEnvironment()
