@@ -271,7 +271,7 @@ def test_growth_at_given_images(num_images: int, growth: float) -> None:
     """1,200 images, half of them growing by three levels: six parts of 100 images."""
     assert grown(num_images / 1200, 0.5, 3) == pytest.approx(growth)
     nets = {"generator": growing(GrowingGenerator, (32, 32)), "other": nn.Linear(1, 1)}
-    training: Any = SimpleNamespace(num_images=num_images, total_images=1200, table=SimpleNamespace(nets=nets))
+    training: Any = SimpleNamespace(num_images=num_images, total_images=1200, context=SimpleNamespace(nets=nets))
     Growth(0.5)(training)
     assert float(nets["generator"].growth) == pytest.approx(growth)
 

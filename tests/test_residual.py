@@ -93,7 +93,7 @@ def test_the_orthogonal_term_reads_weights_not_embeddings_or_biases() -> None:
     net = nn.Sequential(nn.Embedding(3, 2), nn.Conv2d(1, 2, 1), nn.Linear(2, 2))
     for weight in net.parameters():
         nn.init.ones_(weight)
-    turn: Any = SimpleNamespace(table=SimpleNamespace(nets={"generator": net}))
+    turn: Any = SimpleNamespace(context=SimpleNamespace(nets={"generator": net}))
     assert float(orthogonality(turn).detach()) == 2 * 1 + 2 * 2**2  # conv: two rows [1]; linear: two rows [1, 1]
 
 
