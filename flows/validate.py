@@ -13,9 +13,9 @@ from pipeline.adversarial import cost as gan_cost
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import execute
 from pipeline.core.errors import RefusedError
-from pipeline.core.patients import known_patients, num_known, patient_units
+from pipeline.core.patients import known_patients, num_known
 from pipeline.supervised import cost as classifier_cost
-from pipeline.verdict.power import smallest_difference
+from pipeline.verdict.power import patients_tested, smallest_differences
 
 
 def validate(experiment: Experiment, cache: Path, console: Console) -> None:
@@ -35,10 +35,11 @@ def validate(experiment: Experiment, cache: Path, console: Console) -> None:
     _print_table(console, "Split: images (patients)", split_table(members, experiment.data.classes))
     _print_plan(console, experiment, steps)
     positives, negatives = patients_tested(members, experiment.data.positive)
-    difference = smallest_difference(experiment, positives, negatives)
+    rule = experiment.verdict
+    best, worst = smallest_differences(rule.endpoint, rule.alpha, positives, negatives)
     console.print(
-        f"Smallest difference in {experiment.verdict.endpoint} that {positives} patients with the disease and "
-        f"{negatives} without can show: {difference:.3f}"
+        f"Smallest difference in {rule.endpoint} that {positives} patients with the disease and {negatives} without "
+        f"can show: {best:.3f} to {worst:.3f}, as two arms err more or less alike on them. The verdict measures it."
     )
 
 
@@ -66,13 +67,6 @@ def count_images_and_patients(group: pd.DataFrame) -> str:
         return "0"
     known = bool((known_patients(group) != "").all())
     return f"{len(group)} ({num_known(group) if known else '?'})"
-
-
-def patients_tested(members: pd.DataFrame, positive: tuple[str, ...]) -> tuple[int, int]:
-    """Patients tested in any fold, with the disease and without; an image without patient id counts as a patient."""
-    tested = members[members["split"] == "test"]
-    diseased = tested["label"].isin(positive).groupby(patient_units(tested)).any()
-    return int(diseased.sum()), int((~diseased).sum())
 
 
 def _split_order(value: str) -> str:

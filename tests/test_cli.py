@@ -20,7 +20,6 @@ import flows.validate
 from flows.cli import launch
 from flows.plan import Step
 from flows.validate import patients_tested, split_table
-from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.core.cost import CostEstimate
 from pipeline.core.errors import LeakageError, UserError
@@ -230,12 +229,13 @@ def test_validate_prints_audit_split_plan_cost_and_power(
 ) -> None:
     asked: list[tuple[int, int]] = []
 
-    def smallest_difference(experiment: Experiment, positives: int, negatives: int) -> float:
+    def smallest_differences(endpoint: str, alpha: float, positives: int, negatives: int) -> tuple[float, float]:
+        assert (endpoint, alpha) == ("auroc", 0.05)
         asked.append((positives, negatives))
-        return 0.1234
+        return 0.0512, 0.1234
 
     monkeypatch.setattr(flows.validate, "plan_experiment", lambda experiment: fake_manifests(leak=False))
-    monkeypatch.setattr(flows.validate, "smallest_difference", smallest_difference)
+    monkeypatch.setattr(flows.validate, "smallest_differences", smallest_differences)
     monkeypatch.setattr(flows.validate.gan_cost, "estimate", lambda experiment: CostEstimate(3e12, 4.0, 500.0))
     monkeypatch.setattr(flows.validate.classifier_cost, "estimate", lambda experiment: CostEstimate(1e11, 0.5, 400.0))
     overrides = ["--set", "gan.gan_seeds=2", "--set", "classifier.seeds=5"]
@@ -249,7 +249,7 @@ def test_validate_prints_audit_split_plan_cost_and_power(
     assert "GANs: 3e+12 FLOPs, about 4.0 min and 500 MiB" in shown
     assert "Classifiers: 1e+11 FLOPs, about 0.5 min and 400 MiB" in shown
     assert asked == [(2, 1)]
-    assert "0.123" in shown
+    assert "can show: 0.051 to 0.123" in " ".join(shown.split())
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [".cache"]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.core.errors import DataError, LeakageError
 from pipeline.verdict import VerdictPlan, decide
+from pipeline.verdict.power import hanley_mcneil_variance
 
 PLAN = VerdictPlan(positive=("disease",), bootstrap=300)
 REFERENCE, AUGMENTED = "real+classical", "real+classical+synthetic@1"
@@ -62,6 +63,23 @@ def test_equal_arms_with_many_patients_show_no_benefit() -> None:
 
 def test_equal_arms_with_few_patients_are_inconclusive() -> None:
     assert decide(simulate(2, patients=20), PLAN).decision == "inconclusive"
+
+
+def test_a_firm_no_benefit_says_what_could_be_shown_and_why_the_plan_said_otherwise() -> None:
+    """750 and 750 patients: the plan's estimate is by Hanley and McNeil, the verdict's by its own interval."""
+    found = decide(simulate(1, patients=1500, seeds=6, seed_sd=0.02), PLAN)
+    shown = found.evidence["smallest_shown"]
+    half = (found.evidence["ci_high"] - found.evidence["ci_low"]) / 2
+    assert shown["measured"] == pytest.approx(half * (1.96 + 0.842) / 1.96, rel=0.02)
+    variance = hanley_mcneil_variance(0.85, 750, 750)
+    assert shown["planned_high"] == pytest.approx(2.8016 * (2 * variance * 0.3) ** 0.5, rel=1e-3)
+    (said,) = [reason for reason in found.reasons if "would be shown in 80 % of runs" in reason]
+    points = [f"{100 * shown[name]:.1f}" for name in ("measured", "planned_low", "planned_high")]
+    assert f"difference of {points[0]} points" in said and f"{points[1]} to {points[2]} points could be said" in said
+    assert "The interval decides, not these: were the true gain 2.0 points" in said
+    few = decide(simulate(2, patients=20), PLAN)
+    assert any("would be shown in 80 %" in reason and "decides" not in reason for reason in few.reasons)
+    assert not any("would be shown" in reason for reason in decide(simulate(0, gain=2.5), PLAN).reasons)
 
 
 def test_below_ten_patients_there_is_no_interval() -> None:

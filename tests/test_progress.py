@@ -11,8 +11,9 @@ from pipeline.adversarial import cost as gan_cost
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.core import progress
+from pipeline.measures.resampling import Estimate
 from pipeline.supervised import cost as classifier_cost
-from pipeline.verdict.power import smallest_difference
+from pipeline.verdict.power import shown_difference, smallest_differences
 
 
 @pytest.fixture
@@ -69,7 +70,20 @@ def test_the_plan_counts_every_classifier(demo: Experiment) -> None:
     assert classifier_cost.number_of_fits(more) == 3 * (2 + 2 * 2) + 2
 
 
-def test_the_smallest_difference_shrinks_with_the_root_of_the_patients(demo: Experiment) -> None:
-    few, many = smallest_difference(demo, 50, 50), smallest_difference(demo, 200, 200)
-    assert few / many == pytest.approx(2, rel=0.03)
-    assert smallest_difference(demo, 0, 50) == float("inf")
+def test_the_smallest_difference_shrinks_with_the_root_of_the_patients() -> None:
+    few, many = (smallest_differences("auroc", 0.05, number, number) for number in (50, 200))
+    assert few[0] / many[0] == pytest.approx(2, rel=0.03) and few[1] / many[1] == pytest.approx(2, rel=0.03)
+    assert smallest_differences("auroc", 0.05, 0, 50) == (float("inf"), float("inf"))
+
+
+def test_the_smallest_difference_of_a_rate_by_hand() -> None:
+    """64 diseased patients at a rate of 0.8: variance 0.16 / 64; (1.96 + 0.8416) x sqrt(2 x 0.0025 x (1 - 0.97))."""
+    best, worst = smallest_differences("sensitivity", 0.05, 64, 500)
+    assert best == pytest.approx(2.8016 * (2 * 0.0025 * 0.03) ** 0.5, rel=1e-4)
+    assert worst == pytest.approx(2.8016 * (2 * 0.0025 * 0.3) ** 0.5, rel=1e-4)
+
+
+def test_the_difference_that_an_error_could_show_by_hand() -> None:
+    """An error of 0.01 with 10 degrees of freedom: t 2.2281 and 0.8791 of a table of Student's distribution."""
+    assert shown_difference(Estimate(0.0, 0.01, 10), 0.05) == pytest.approx(0.031072, abs=2e-6)
+    assert shown_difference(Estimate(0.0, 0.0, 1), 0.05) == 0.0

@@ -26,6 +26,7 @@ from pipeline.verdict.figures import (
     draw_test_sets,
     figures_of_fits,
 )
+from pipeline.verdict.power import patients_tested, shown_difference, smallest_differences
 from pipeline.verdict.rule import Compared, Verdict, judge
 from pipeline.verdict.side_tests import side_tests
 
@@ -97,7 +98,9 @@ def decide(predictions: pd.DataFrame, plan: VerdictPlan | None = None) -> Verdic
     facts = arm_facts(arm)
     missing = [name for name in (facts.controls if facts else ()) if name not in arms]
     primary = compared[0]
-    evidence = _evidence(primary, compared, fits, tests, plan)
+    evidence = _evidence(primary, compared, fits, tests, plan) | {
+        "smallest_shown": _smallest_shown(primary, table, plan)
+    }
     evidence["tests"] = side_tests(table, (arm, REFERENCE_ARM), fits, plan.positive, tests, primary.difference)
     return judge(compared, missing, evidence)
 
@@ -244,6 +247,18 @@ def _compared(
         )
         for place, ((arm, reference), mean) in enumerate(zip(pairs, means, strict=True))
     ]  # fmt: skip
+
+
+def _smallest_shown(primary: Compared, table: pd.DataFrame, plan: VerdictPlan) -> dict[str, float | None]:
+    """The smallest difference that 80 % of runs would show: by the interval's own error, and as told before a run."""
+    found = primary.difference.estimate
+    best, worst = smallest_differences(plan.endpoint, plan.alpha, *patients_tested(table, plan.positive))
+    known = {
+        "measured": shown_difference(found, plan.alpha) if found else None,
+        "planned_low": best,
+        "planned_high": worst,
+    }
+    return {name: value if value is not None and np.isfinite(value) else None for name, value in known.items()}
 
 
 def _evidence(

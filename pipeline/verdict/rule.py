@@ -96,6 +96,7 @@ def judge(compared: Sequence[Compared], missing: Sequence[str], evidence: dict[s
     reasons = [_seen(primary)]
     decision, why = primary.decision, _why(primary, evidence["n_patients"])
     reasons.append(why)
+    reasons += _could_be_shown(primary, evidence["smallest_shown"])
     controls = [one for one in compared[1:] if one.arm == primary.arm]
     unbeaten = [one for one in controls if one.decision != "helps"]
     if decision == "helps" and missing:
@@ -141,6 +142,31 @@ def _why(one: Compared, patients: int) -> str:
     if one.decision == "no_benefit":
         return f"The interval includes 0 and excludes a gain of {margin}."
     return f"The interval includes both 0 and a gain of {margin}: more patients are needed."
+
+
+def _could_be_shown(one: Compared, smallest: dict[str, float | None]) -> list[str]:
+    """The smallest difference that the data could show, beside what was told before the run; where none was shown.
+
+    A firm `no_benefit` hangs on the interval: whatever the power was, an interval that excludes the margin comes in
+    no more than alpha / 2 of runs (alpha, for equivalence) where the gain is the margin (Hoenig & Heisey, The American
+    Statistician 55 (2001)).
+    """
+    measured, low, high = (smallest[name] for name in ("measured", "planned_low", "planned_high"))
+    if one.decision not in ("no_benefit", "inconclusive") or measured is None:
+        return []
+    said = f"With this error, a true difference of {100 * measured:.1f} points would be shown in 80 % of runs"
+    if low is None or high is None:
+        return [f"{said}."]
+    said += (
+        f"; before the run, {100 * low:.1f} to {100 * high:.1f} points could be said (`radaug validate`), since how "
+        "alike two arms err on the same patients shows only in it."
+    )
+    if one.decision == "no_benefit":
+        said += (
+            f" The interval decides, not these: were the true gain {100 * one.margin:.1f} points, it would exclude "
+            f"them in at most {100 * one.alpha:g} % of runs."
+        )
+    return [said]
 
 
 def _remarks(compared: Sequence[Compared], evidence: dict[str, Any]) -> list[str]:
