@@ -32,12 +32,14 @@ LEVELS = {(0, 0): 40, (0, 1): 90, (1, 0): 160, (1, 1): 220}
 """The one grey value that each planted generator makes."""
 
 
-def finished(root: Path, inputs: dict[str, Path], release: tuple[int, int]) -> Path:
+def finished(
+    root: Path, inputs: dict[str, Path], release: tuple[int, int], classes: tuple[str, str] = ("normal", "disease")
+) -> Path:
     """A run of two folds and two GAN seeds whose stages are in a cache beside it."""
     run = root / "runs" / "study"
     for name, directory in inputs.items():
         link(directory, run / "stages" / name)
-    Record(stage="split").save(inputs["split"])
+    Record("split").save(inputs["split"])
     shutil.copy(inputs["split"] / "manifest.csv", inputs["prepare"] / "manifest.csv")
     manifest = (inputs["prepare"] / "manifest.csv").read_text().splitlines()
     lines = [f"{line},{'spacing' if place == 0 else '1x1'}" for place, line in enumerate(manifest)]
@@ -45,7 +47,7 @@ def finished(root: Path, inputs: dict[str, Path], release: tuple[int, int]) -> P
     for (fold, gan_seed), level in LEVELS.items():
         name = f"fold-{fold}-gan-{gan_seed}"
         place = root / "runs" / ".cache" / f"fit-gan-{name}-0123"
-        write_generator(place, fold, gan_seed, level)
+        write_generator(place, fold, gan_seed, level, classes)
         link(place, run / "checkpoints" / name)
     data = {
         "source": {"kind": "csv", "path": "labels.csv"}, "classes": ["normal", "disease"], "positive": ["disease"],
@@ -58,7 +60,7 @@ def finished(root: Path, inputs: dict[str, Path], release: tuple[int, int]) -> P
     return run
 
 
-def write_generator(place: Path, fold: int, gan_seed: int, level: int) -> None:
+def write_generator(place: Path, fold: int, gan_seed: int, level: int, classes: tuple[str, str]) -> None:
     """A generator that gives the grey value `level` for everything: all its weights are 0 but the last bias."""
     gan = SnganConfig(generator_width=4, discriminator_width=4, latent_dim=6)
     nets, _ = FAMILIES["sngan"].build(gan, ImageShape((16, 16), 1, 2, 0, (1,)))
@@ -69,12 +71,12 @@ def write_generator(place: Path, fold: int, gan_seed: int, level: int) -> None:
         parameters[-1].fill_(math.atanh(2 * level / 255 - 1))
     place.mkdir(parents=True)
     description = {
-        "gan": gan.model_dump(mode="json"), "classes": ["normal", "disease"], "positive": ["disease"], "channels": 1,
+        "gan": gan.model_dump(mode="json"), "classes": list(classes), "positive": [classes[1]], "channels": 1,
         "scaling": {"scale": 1.0, "offset": 0.0, "unit": "none", "window": [0.0, 255.0], "dtype": "uint8"},
         "spatial_size": [16, 16], "fold": fold, "gan_seed": gan_seed,
     }  # fmt: skip
     save_nets(place, {"generator": nets["generator"]}, description)
-    Record(stage="fit-gan", seed=3).save(place)
+    Record("fit-gan", seed=3).save(place)
 
 
 @pytest.mark.parametrize("release", list(LEVELS))
@@ -124,3 +126,18 @@ def test_a_copied_runs_report_says_that_its_links_lead_nowhere(tmp_path: Path) -
     (run / "stages" / "prepare").symlink_to("../../nowhere")
     with pytest.raises(UserError, match=r"stages/prepare/record.json: the run's link leads to nothing"):
         write_report(run)
+
+
+@pytest.mark.parametrize(
+    "classes", [("BI-RADS 4/5", "BI-RADS 4-5"), ("../../up", "..\\up"), ("grade 2.5", "grade 2.7"), ("CON", "x" * 300)]
+)
+def test_class_names_become_safe_and_different_file_names(
+    noise_inputs: MakeInputs, tmp_path: Path, classes: tuple[str, str]
+) -> None:
+    run, out = finished(tmp_path, noise_inputs((16, 16)), (0, 0), classes), tmp_path / "samples"
+    for name in classes:
+        assert launch(["sample", str(run), "--out", str(out), "--label", name, "--num", "2", "--format", "png"]) == 0
+    written = list(out.iterdir())
+    assert len(written) == 4
+    assert all(path.suffix == ".png" and path.stem.startswith("synthetic-") and path.stem.isascii() for path in written)
+    assert not [path for path in tmp_path.rglob("*.png") if path.parent != out]

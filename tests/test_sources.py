@@ -74,6 +74,11 @@ def test_csv_with_byte_order_mark_semicolons_and_spaces(root: Path) -> None:
     assert set(table["size"]) == {"12x12"}
 
 
+def test_a_column_reason_is_the_users(root: Path) -> None:
+    source = table_of_four(root, "path,label,patient_id,reason\ni0.png,a,p,cough\ni1.png,b,q,\n")
+    assert list(read_table(ingested(root, source) / "manifest.csv")["reason"]) == ["cough", ""]
+
+
 def test_columns_of_other_names_and_clashing_ones_are_kept(root: Path) -> None:
     source = table_of_four(root, "file,class,label,who\ni0.png,a,0,p\ni1.png,b,1,q\n")
     columns = {"path": "file", "label": "class", "patient_id": "who"}
@@ -93,6 +98,10 @@ def test_columns_of_other_names_and_clashing_ones_are_kept(root: Path) -> None:
         ("path,label,patient_id\ni0.png,a\n", "line 2: 2 cells under 3 columns"),
         ("path,label,label,patient_id\ni0.png,a,b,1\n", "['label'] occur more than once"),
         ("path,label,patient_id\n", "no rows"),
+        ("My table\npath,label,patient_id\ni0.png,a,1\n", "line 2: 3 cells under 1 columns. Line 1 is taken for the"),
+        ("path,label,patient_id\ni0.png,a,1\n,b,2\ni2.png,b,3\n", "The first: t.csv line 3."),
+        ("path,label,patient_id\n/abs/i0.png,a,1\n", "The first: /abs/i0.png."),
+        ("path,label,patient_id\ni0.png,A,1\ni1.png,b,2\n", "Some differ only in letter case"),
         ("path,label,patient_id\ni0.png,a,1\ni1.png,b,2\nno.png,b,3\n", "1 of 3 images cannot be used"),
     ],
 )
@@ -357,3 +366,17 @@ def test_a_split_column_is_found_as_path_and_label_are(root: Path) -> None:
     assert "source_split" in read_table(out / "manifest.csv")
     with pytest.raises(DataError, match="has no column cut"):
         ingest.run(config(source | {"columns": {"split": "cut"}}), {}, out)
+
+
+def test_a_few_rows_without_a_label_are_warned_about_by_their_lines(root: Path) -> None:
+    text = "path,label,patient_id\ni0.png,a,1\ni1.png,b,2\ni2.png,,3\ni3.png,b,4\n"
+    audit = read_table(ingested(root, table_of_four(root, text)) / "audit.csv").set_index("check")
+    row = audit.loc["rows without a label"]
+    assert (row["severity"], row["count"]) == ("warning", "1")
+    assert "1 of 4 rows of set/t.csv have no label, so their images are unlabelled: line 4." in row["detail"]
+
+
+def test_a_table_given_as_folders_is_called_a_file(root: Path) -> None:
+    table_of_four(root, "path,label,patient_id\n")
+    with pytest.raises(DataError, match="is a file, not a folder"):
+        ingested(root, {"kind": "folders", "path": "set/t.csv"})

@@ -14,7 +14,7 @@ from pipeline.core.errors import DataError, UnreadableImage
 from pipeline.data.cohort.audit_rows import WARNING, Row
 from pipeline.data.cohort.file_names import found_name
 from pipeline.data.cohort.identities import spelling
-from pipeline.data.cohort.manifest import require_columns, row_dicts, shown, spare_columns, with_columns
+from pipeline.data.cohort.manifest import REASON, require_columns, row_dicts, shown, spare_columns, with_columns
 from pipeline.data.cohort.tables import read_user_table, shown_lines
 from pipeline.data.readers.dicom import read_header
 from pipeline.data.readers.folders import files_below
@@ -70,7 +70,7 @@ def dicom_rows(source: DicomSource, root: Path, labels: Path) -> tuple[pd.DataFr
         if not matches:
             nameless.append(image)
         row = table.iloc[matches[0]].to_dict() if matches else dict.fromkeys(table.columns, "")
-        found = {"path": image.path, "reason": image.reason, "patient_id": row["patient_id"] or image.patient_id}
+        found = {"path": image.path, REASON: image.reason, "patient_id": row["patient_id"] or image.patient_id}
         rows.append(row | found | ({"series_id": image.series_id} if source.unit == "series" else {}))
     idle = [number for number in range(len(table)) if number not in used]
     _refuse_other_spelling(source, table, key, idle, nameless)
@@ -90,7 +90,7 @@ def _idle_row(source: DicomSource, row: dict[str, str], line: int, key: str, lab
         return row
     what = {"path": "file", "series_id": "series", "patient_id": "patient"}[key]
     reason = f"the row names no {what}" if not row[key] else f"no image of this {what} is in the tree: check its {key}"
-    return row | {"path": f"{labels.name} line {line}", "reason": reason}
+    return row | {"path": f"{labels.name} line {line}", REASON: reason}
 
 
 def _without_row(source: DicomSource, images: list[_Found], nameless: list[_Found]) -> list[Row]:

@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline.config.data import Columns
 from pipeline.core.errors import DataError
 from pipeline.data.cohort.audit_rows import INFO, Row
+from pipeline.data.cohort.identities import spelling
 
 IDENTITY = ("image_id", "path", "label", "patient_id", "split", "series_id", "mask", "point_x", "point_y", "point_z")
 """Given by the source; from `split` on only where the source has them."""
@@ -18,6 +19,8 @@ FACTS = ("modality", "body_part", "manufacturer", "model", "kernel", "slice_thic
 """Read from image headers, empty where unknown; a column of the user's with the same name wins."""
 CONTENT = ("study_id", "spacing_known", "spacing", "size", "values", "minimum", "maximum", "pixel_digest", "near_group")
 """Found by ingest. `values` is uint8, HU or other; `near_group` is shared by images that look the same."""
+REASON = "reason (radaug)"
+"""Column of a source's rows until they are rejected for it; a column `reason` may be the user's."""
 MANY_LABELS = 20
 REJECTED_COLUMNS = ("image_id", "path", "reason")
 EXTERNAL = "external.csv"
@@ -86,10 +89,13 @@ def check_labels(labels: pd.Series, classes: Sequence[str], where: str) -> None:
     found = ", ".join(f"{name} ({count})" for name, count in counts.most_common()) or "none"
     if len(counts) > MANY_LABELS:
         found = f"{len(counts)} different ones, too many for classes: is it the right column?"
+    forms = {spelling(name) for name in classes}
     if unknown := [name for name in counts if name not in classes]:
+        near = any(spelling(name) in forms for name in unknown)
+        alike = "Some differ only in letter case, spaces, leading zeros or a trailing .0. " if near else ""
         raise DataError(
             f"{where}: {len(unknown)} label(s) are not in data.classes {list(classes)}. Labels found: {found}. "
-            "Mend the labels, or name every class in data.classes."
+            f"{alike}Mend the labels, or name every class in data.classes."
         )
     if absent := [name for name in classes if name not in counts]:
         raise DataError(

@@ -14,10 +14,18 @@ import pandas as pd
 from pipeline.config.data import Columns, CsvSource, DicomSource, FoldersSource, NpzSource, PhantomSource, Source
 from pipeline.config.loading import PATHS_START
 from pipeline.core.errors import DataError
-from pipeline.data.cohort.audit_rows import Row
+from pipeline.data.cohort.audit_rows import INFO, WARNING, Row
 from pipeline.data.cohort.dicom_labels import dicom_rows
 from pipeline.data.cohort.file_names import found_name
-from pipeline.data.cohort.manifest import IDENTITY, image_ids, require_columns, shown, spare_columns, with_columns
+from pipeline.data.cohort.manifest import (
+    IDENTITY,
+    REASON,
+    image_ids,
+    require_columns,
+    shown,
+    spare_columns,
+    with_columns,
+)
 from pipeline.data.cohort.tables import read_user_table, shown_lines
 from pipeline.data.phantoms.cohort import PhantomSettings, write_cohort
 from pipeline.data.readers.door import read_image
@@ -28,6 +36,7 @@ from pipeline.data.readers.npz import NpzFile, npz_place, npz_rows
 
 COHORT = "cohort"
 _COLUMNS = "data.source.columns"
+_NAMELESS = "the row names no image file"
 _BESIDE = "lies beside the class folders, so it has no class: put it into one, or take it out"
 
 
@@ -73,7 +82,10 @@ def read_source(
     elif isinstance(source, CsvSource):
         rows = _csv_rows(source, root)
         _refuse_repeated_rows(rows, source.path)
-        notes = spare_columns(rows)
+        notes = [*spare_columns(rows), *_without_label(rows, source.path)]
+        nameless = rows["path"] == ""
+        rows[REASON] = pd.Series("", index=rows.index).mask(nameless, _NAMELESS)
+        rows["path"] = rows["path"].mask(nameless, [f"{Path(source.path).name} line {line}" for line in rows.index])
     elif isinstance(source, FoldersSource):
         rows = _folder_rows(source, root, spatial_dims)
     elif isinstance(source, DicomSource):
@@ -98,12 +110,21 @@ def _refuse_repeated_rows(rows: pd.DataFrame, where: str) -> None:
         )
 
 
+def _without_label(rows: pd.DataFrame, where: str) -> list[Row]:
+    """An audit row for images without a label: a warning where they are so few that it may be a slip."""
+    empty = [int(line) for line in rows.index[rows["label"] == ""]]
+    if not empty or len(empty) == len(rows):
+        return []
+    detail = f"{len(empty)} of {len(rows)} rows of {where} have no label, so their images are unlabelled: "
+    severity = WARNING if len(empty) < len(rows) / 2 else INFO
+    return [("rows without a label", severity, len(empty), f"{detail}{shown_lines(empty)}.")]
+
+
 def _finished(rows: pd.DataFrame, root: Path, notes: tuple[Row, ...]) -> SourceRows:
     """Give ids; rows whose files are not there, or with a `reason`, are rejected."""
     series = rows["series_id"] if "series_id" in rows else pd.Series("", index=rows.index)
     rows.insert(0, "image_id", image_ids([_id_text(*pair) for pair in zip(rows["path"], series, strict=True)]))
-    reasons = rows.pop("reason") if "reason" in rows else pd.Series("", index=rows.index)
-    reasons = reasons.mask((reasons == "") & (rows["path"] == ""), "the row names no image file")
+    reasons = rows.pop(REASON) if REASON in rows else pd.Series("", index=rows.index)
     for column in ("path", "mask"):
         if column in rows:
             absent = pd.Series([_absent(root, name, column) for name in rows[column]], index=rows.index, dtype=str)
@@ -167,24 +188,27 @@ def _relative(name: str, root: Path) -> str:
     if not name:
         return ""
     name = name.replace("\\", "/")
+    if Path(name).is_absolute() and not Path(name).exists():
+        return name
     return Path(os.path.relpath(name, root) if Path(name).is_absolute() else os.path.normpath(name)).as_posix()
 
 
 def _folder_rows(source: FoldersSource, root: Path, spatial_dims: int) -> pd.DataFrame:
     if not root.is_dir():
-        raise DataError(f"{source.path}: there is no such folder: {root}. {PATHS_START}")
+        kind = "is a file, not a folder of class folders" if root.is_file() else f"there is no such folder: {root}"
+        raise DataError(f"{source.path}: {kind}. {PATHS_START}")
     rows: dict[str, dict[str, str]] = {}
     for path in files_below(root):
         parts = path.relative_to(root).parts
         if len(parts) == 1:
             if not is_lost_link(path) and sniff(path) != "unknown":
-                rows[parts[0]] = {"path": parts[0], "reason": _BESIDE}
+                rows[parts[0]] = {"path": parts[0], REASON: _BESIDE}
             continue
         slices = spatial_dims == 3 and len(parts) > 2 and not is_lost_link(path) and sniff(path) == "dicom"
         name = Path(*parts[:-1] if slices else parts).as_posix()
         label = unicodedata.normalize("NFC", parts[0])
         rows.setdefault(name, {"path": name, "label": label, "patient_id": _patient(source, Path(name).name)})
-    if not any("reason" not in row for row in rows.values()):
+    if not any(REASON not in row for row in rows.values()):
         raise DataError(
             f"{source.path}: has no folders with images, looked for in {root}. Put the images of each class into a "
             "folder of its name."

@@ -140,7 +140,7 @@ def _from_column(config: SplitStage, kept: pd.DataFrame) -> Assignment:
     if not given.isin(set(names)).all():
         wrong = labelled["path"][~given.isin(set(names))]
         raise DataError(
-            f"the split column holds something else than train, val or test in {len(wrong)} rows: "
+            f"the split column holds nothing, or something else than train, val or test, in {len(wrong)} rows: "
             f"{shown(list(wrong))}. Mend these rows."
         )
     found = given.map(names)

@@ -40,10 +40,8 @@ def read_user_table(path: Path) -> pd.DataFrame:
         raise DataError(f"{path.name}: columns {sorted(repeated)} occur more than once. Rename or remove one of each.")
     for number, row in lines[1:]:
         if len(row) < len(columns) or any(row[len(columns) :]):
-            raise DataError(
-                f"{path.name}, line {number}: {len(row)} cells under {len(columns)} columns. Put text that holds "
-                "the separator in quotes."
-            )
+            found = f"{path.name}, line {number}: {len(row)} cells under {len(columns)} columns"
+            raise DataError(f"{found}. {_mend(columns, lines[0][0])}")
     rows = [row[: len(columns)] for _, row in lines[1:]]
     return pd.DataFrame(rows, columns=columns, index=[number for number, _ in lines[1:]], dtype=str)
 
@@ -56,6 +54,12 @@ def shown_lines(numbers: Sequence[int], at_most: int = 5) -> str:
     if len(numbers) > at_most:
         return f"lines {', '.join(some)} and {len(numbers) - at_most} more"
     return f"lines {', '.join(some[:-1])} and {some[-1]}"
+
+
+def _mend(columns: Sequence[str], header: int) -> str:
+    if len(columns) == 1:
+        return f"Line {header} is taken for the header: take out what stands above the columns' names."
+    return "Put text that holds the separator in quotes."
 
 
 def _text(path: Path) -> str:
