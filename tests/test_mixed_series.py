@@ -148,6 +148,19 @@ def test_two_contrasts_that_no_tag_tells_apart_are_seen_in_the_pixels(tmp_path: 
     assert "slices two apart look more alike" in refusal(write_volume(tmp_path, volume))
 
 
+@pytest.mark.parametrize("offset", [0.5, 0.6, 1.3])
+def test_two_sets_off_the_middle_are_seen_in_their_steps(tmp_path: Path, offset: float) -> None:
+    depths = [*(2.0 * n for n in range(3)), *(6.0 + 2 * (n // 2) + offset * (n % 2) for n in range(8))]
+    write_volume(tmp_path, smooth_volume(11), ImagePositionPatient=lambda n: [0, 0, depths[n]])
+    assert "mm in turn" in refusal(tmp_path)
+
+
+def test_slightly_uneven_pairs_of_a_two_row_scanner_are_read(tmp_path: Path) -> None:
+    depths = [5.0 * n + 0.4 * (n // 2) for n in range(10)]
+    write_volume(tmp_path, smooth_volume(10), ImagePositionPatient=lambda n: [0, 0, depths[n]])
+    assert "resampled" in read_series(tmp_path).meta
+
+
 def test_three_sets_are_refused(tmp_path: Path) -> None:
     write_volume(tmp_path, smooth_volume(12), AcquisitionTime=lambda n: f"12{n % 3}0{n // 3:02d}")
     assert "AcquisitionTime" in refusal(tmp_path)

@@ -36,6 +36,7 @@ _MEND = "put each kind into a series of its own"
 _RUN = 12  # slices that must alternate in a longer series before numbers or times are believed to be of two sets
 _LIKER = 0.8  # slices two apart differ by less than this share of what neighbours do: two sets
 _LEVEL_HU = 500.0
+_UNLIKE_STEPS = 0.8  # of a pair of steps the shorter one: scanners with two rows are not that uneven
 
 
 def making(dataset: Dataset, frame: int = 0) -> dict[str, str]:
@@ -111,6 +112,12 @@ def require_one_kind(path: Path, slices: list[Slice], unit: str) -> None:
         if numbers is not None and (interleaved(numbers) or (tag == "InstanceNumber" and doubled(numbers))):
             reason = f"mixed: two or more image sets lie between each other, told apart by {tag}"
             raise UnreadableImage(path, f"{reason} (such as {slices[0].name} and {slices[1].name}): {_MEND}")
+    places = np.array([one.plane.position @ slices[0].plane.normal for one in slices])
+    pair = _alternating_gaps(np.diff(places))
+    if pair is not None:
+        steps = " and ".join(f"{gap:.2f}" for gap in sorted(np.diff(places)[pair : pair + 2]))
+        reason = f"mixed: the steps are {steps} mm in turn, so two image sets lie between each other"
+        raise UnreadableImage(path, f"{reason} (such as {slices[pair].name} and {slices[pair + 1].name}): {_MEND}")
     if _look_interleaved([one.pixels for one in slices]):
         reason = "mixed: slices two apart look more alike than neighbours do, so two image sets lie between each other"
         raise UnreadableImage(path, f"{reason} (such as {slices[0].name} and {slices[1].name}): {_MEND}")
@@ -148,6 +155,18 @@ def doubled(numbers: NDArray[np.float64]) -> bool:
             blocks, seen = blocks + 1, set()
         seen.add(number)
     return blocks > max(counts.values())
+
+
+def _alternating_gaps(gaps: NDArray[np.float64]) -> int | None:
+    """Where a run of six slices or more begins whose steps are short and long in turn; None if there is none."""
+    run = 0
+    for place in range(len(gaps) - 2):
+        first, second, third = gaps[place : place + 3]
+        alike = abs(third - first) <= 0.02 * first
+        run = run + 1 if alike and min(first, second) < _UNLIKE_STEPS * max(first, second) else 0
+        if run >= 3:
+            return place - 2
+    return None
 
 
 def _look_interleaved(images: Sequence[NDArray[np.float32]]) -> bool:
