@@ -61,7 +61,7 @@ def test_the_split_keeps_them_apart_and_a_patient_whole() -> None:
 
 
 def test_a_leak_is_one_of_patients_not_of_names() -> None:
-    facts = SEVENS.assign(pixel_digest=list("wxyz"))
+    facts = SEVENS.assign(pixel_digest=list("wxyz"), path="a.png")
     sides = pd.DataFrame({"fold": "0", "image_id": ["7", "a", "b", "c"], "split": ["test", "train", "train", "val"]})
     assert_no_leakage(sides, facts)
     with pytest.raises(LeakageError, match=r"1 patient\(s\)"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -35,7 +34,7 @@ from pipeline.report.reading import Run
 MakeInputs = Callable[..., dict[str, Path]]
 CLASSES = ("normal", "disease")
 RULES = Rules(
-    grey=255, copy=0.1, neighbours=3, max_images=1000, draws=5, alpha=0.05, seed=0, device="cpu"
+    grey=255, neighbours=3, max_images=1000, draws=5, alpha=0.05, seed=0, device="cpu"
 )  # fmt: skip
 
 
@@ -106,7 +105,6 @@ def test_fresh_images_get_what_real_validation_images_get(
     kid = table[(table["metric"] == "kid") & table["label"].isin(CLASSES)]
     value, low, high = (kid[name].astype(float) for name in ("value", "ci_low", "ci_high"))
     assert (value.abs() < high - low).all(), "within twice the half width"
-    assert found["near_copies"] == 0 and record.notes == ()
     assert record.figures["synthetic_images"] == 100 and record.figures["val_images"] == 40
 
 
@@ -134,17 +132,13 @@ def test_copies_of_training_images_look_perfect_but_for_their_distance(
     noise_inputs: MakeInputs, plan: QualityStageConfig, tmp_path: Path
 ) -> None:
     inputs = noise_inputs(num=160)
-    record, table = measured(inputs, tmp_path, np.array(open_dataset(inputs["prepare"]).images[:80]), plan)
+    _, table = measured(inputs, tmp_path, np.array(open_dataset(inputs["prepare"]).images[:80]), plan)
     found = values(table)
     assert found["fid"] < 1e-3 and found["precision"] == found["coverage"] == 1
     assert found["fid_matched"] < found["fid_floor"]
     assert found["histogram_w1"] == found["histogram_js"] == found["spectrum_distance"] == 0
     assert found["nearest_real_distance"] < 1e-6 < 0.01 < found["nearest_real_distance_floor"]
-    assert (found["near_copies"], found["near_copies_floor"]) == (1, 0)
-    assert record.notes == (
-        "100 % of the synthetic images are near copies of a training image "
-        "(0 % of real validation images are that near to one).",
-    )
+    assert not set(table["metric"]) & {"near_copies", "near_copies_floor"}, "the privacy stage alone judges copies"
 
 
 def test_the_table_is_in_the_long_form_and_says_what_it_is_made_from(
@@ -226,12 +220,8 @@ def test_figures_lie_in_their_intervals_and_empty_sets_have_none() -> None:
     for name, figure in found.items():
         assert figure.low <= figure.value <= figure.high or np.isnan(figure.low), name
     have = {name for name, figure in found.items() if np.isfinite(figure.low)}
-    assert {"fid", "kid", "radiomics_fid", "density", "nearest_real_distance", "near_copies"} <= have
+    assert {"fid", "kid", "radiomics_fid", "density", "nearest_real_distance"} <= have
     assert "histogram_w1" not in have, "all images are alike in it, so no part differs"
-    none = figures(real, other, replace(RULES, copy=0.0))["near_copies"]
-    # Wilson 1927 for 0 of 20: z² / (n + z²)
-    assert (none.value, none.low) == (0, 0) and none.high == pytest.approx(1.96**2 / (20 + 1.96**2), rel=1e-3)
-    assert found["near_copies"].value == np.mean(other.nearest < 0.1)
     assert np.isnan(list(compare(real, described([]), RULES).values())).all()
 
 
@@ -241,10 +231,7 @@ def test_of_many_images_some_are_drawn_for_the_search_of_the_nearest() -> None:
     sought = np.isfinite(part.nearest)
     assert np.isfinite(whole.nearest).all() and sought.sum() == 20
     np.testing.assert_array_equal(part.nearest[sought], whole.nearest[sought])
-    copies = figures(train, part, RULES)["near_copies"]
-    assert copies.value == np.mean(part.nearest[sought] < RULES.copy)
-    none = figures(train, part, replace(RULES, copy=0.0))["near_copies"]
-    assert none.high == pytest.approx(1.96**2 / (20 + 1.96**2), rel=1e-3)
+    assert figures(train, part, RULES)["nearest_real_distance"].value == np.median(part.nearest[sought])
 
 
 def test_a_wrong_extractor_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

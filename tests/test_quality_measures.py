@@ -19,6 +19,7 @@ from pipeline.measures.histograms import intensity_histograms, jensen_shannon, w
 from pipeline.measures.inception_score import inception_score
 from pipeline.measures.kernel_distance import kid
 from pipeline.measures.ms_ssim import ms_ssim, pairwise_ms_ssim, pairwise_ms_ssim_interval
+from pipeline.measures.near_copies import near_copies
 from pipeline.measures.radiomics import (
     NAMES,
     co_occurrence,
@@ -313,3 +314,17 @@ def test_the_users_own_weights_give_features_or_a_clear_error(tmp_path: Path) ->
     (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(DataError, match=r"text\.pt: is not a TorchScript file"):
         ScriptedFeatures(tmp_path / "text.pt", "0")
+
+
+def test_near_copies_by_hand() -> None:
+    """Held-out images lie 2 away, in the median: below 0.5 is a near copy. Wilson 1927 for 2 of 4 and for 0 of 20."""
+    found = near_copies(np.array([0.0, 0.49, 0.51, 2.0]), np.array([0.4, 2.0, 2.0, 2.0, 3.0]))
+    assert (found.threshold, found.share, found.control) == (0.5, 0.5, 0.2)
+    half = 1.96 * np.sqrt(0.25 / 4 + 1.96**2 / (4 * 16)) / (1 + 1.96**2 / 4)
+    assert (found.low, found.high) == (pytest.approx(0.5 - half, abs=1e-4), pytest.approx(0.5 + half, abs=1e-4))
+    assert not found.beyond_chance, "2 of 4 may be 1 of 5"
+    none = near_copies(np.full(20, 0.5), np.full(3, 2.0))  # at the threshold, not below it
+    assert (none.share, none.low) == (0, 0) and none.high == pytest.approx(1.96**2 / (20 + 1.96**2), rel=1e-3)
+    assert near_copies(np.zeros(20), np.full(3, 2.0)).beyond_chance
+    with pytest.raises(ValueError, match="held-out images"):
+        near_copies(np.zeros(3), np.zeros(0))

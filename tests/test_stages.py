@@ -15,6 +15,7 @@ from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.anomaly import score as anomaly
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware
+from pipeline.core.metrics import read_metrics
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import open_dataset
 from pipeline.downstream import train
@@ -215,6 +216,17 @@ def test_copies_of_training_images_are_found(noise_inputs: MakeInputs, tmp_path:
     assert record.figures["nearer_to_training_rate"] > 0.65  # half the training images are drawn at a time
     nearest = pd.read_csv(tmp_path / "privacy" / "memorisation.csv")
     assert (nearest["nearest_train_distance"] == 0).all()
+    assert (record.figures["near_copies"], record.figures["near_copies_control"]) == (1, 0)
+    assert record.figures["near_copies_low"] == pytest.approx(60 / (60 + 1.96**2), abs=1e-3)  # Wilson for 60 of 60
+    assert record.notes == (
+        "100 % of the synthetic images are near copies of a training image "
+        "(0 % of real validation images are that near to one).",
+    )
+    rows = {row.metric: row for row in read_metrics(tmp_path / "privacy")}
+    assert (rows["near_copies"].value, rows["near_copies"].n_images, rows["near_copies"].split) == (
+        "1.0", "60", "synthetic",
+    )  # fmt: skip
+    assert (rows["near_copies_control"].value, rows["near_copies_control"].n_images) == ("0.0", "30")
     assert (tmp_path / "privacy" / "closest_pairs.png").stat().st_size > 500
 
 
@@ -225,3 +237,16 @@ def test_fresh_draws_are_as_near_to_held_out_images(noise_inputs: MakeInputs, tm
     record = memorisation_rates(inputs, tmp_path, fresh.astype(np.uint8))
     assert record.figures["rate_low"] < 0.5 < record.figures["rate_high"]
     assert record.figures["control_rate"] == pytest.approx(0.5, abs=0.15)
+    assert record.figures["near_copies"] == 0 and record.notes == ()
+
+
+def test_noisy_and_darker_copies_are_near_copies_and_means_of_two_are_not(
+    noise_inputs: MakeInputs, tmp_path: Path
+) -> None:
+    """Noise of 3 of 255 grey levels, or a twentieth off each, hides no copy; means of two are none."""
+    inputs = noise_inputs(num=120)
+    train = np.array(open_dataset(inputs["prepare"]).images[:40]).astype(float)
+    grain = train + 3 * np.random.default_rng(0).standard_normal(train.shape)
+    planted = np.concatenate([grain, 0.95 * train, (train + np.roll(train, 2, axis=0)) / 2])
+    record = memorisation_rates(inputs, tmp_path, np.rint(planted.clip(0, 255)).astype(np.uint8))
+    assert record.figures["near_copies"] == pytest.approx(2 / 3, abs=1e-4)

@@ -89,6 +89,12 @@ def bca_interval(value: float, draws: np.ndarray, left_out: Sequence[np.ndarray]
     return float(low), float(high)
 
 
+def wilson_interval(count: int, number: int, alpha: float) -> tuple[float, float]:
+    """Of a share of independent cases, right near 0 and 1 too (Wilson, JASA 22 (1927))."""
+    bounds = stats.binomtest(count, number).proportion_ci(1 - alpha, method="wilson")
+    return float(bounds.low), float(bounds.high)
+
+
 @dataclass(frozen=True)
 class Spread:
     """One source of uncertainty: the variance of a mean, and its degrees of freedom."""

@@ -26,6 +26,7 @@ from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed, numpy_generator
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
 from pipeline.data.cohort.folds import split_ids
+from pipeline.measures.near_copies import NEAR, NearCopies, near_copies
 
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
@@ -59,7 +60,8 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
     A generator that also learned from the unlabelled images may remember those: they count as training images, and
     since they have no class, neither do the others.
 
-    Validation images, which no generator saw, take the synthetic images' place in the control.
+    Validation images, which no generator saw, take the synthetic images' place in the control. They also say how near
+    is too near: this stage alone judges near copies, by `pipeline.measures.near_copies` on pixels.
     """
     real, synthetic = open_dataset(inputs["prepare"]), open_dataset(inputs["synthesise"])
     rows = {split: real.rows(split_ids(inputs["split"], config.fold, split)) for split in ("train", "val", "test")}
@@ -73,11 +75,9 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
     if config.pool:
         labels = {split: np.zeros(len(at)) for split, at in rows.items()}
     rates = nearer_to_training(to_train, to_held_out, labels["train"], labels["test"], random)
-    control = nearer_to_training(
-        _distances(real, rows["val"], real, rows["train"]),
-        _distances(real, rows["val"], real, rows["test"]),
-        labels["train"], labels["test"], random,
-    )  # fmt: skip
+    val_to_train, val_to_held_out = (_distances(real, rows["val"], real, rows[split]) for split in ("train", "test"))
+    control = nearer_to_training(val_to_train, val_to_held_out, labels["train"], labels["test"], random)
+    copies = near_copies(to_train.min(axis=1), val_to_train.min(axis=1))
     nearest = pd.DataFrame(
         {
             "image_id": synthetic.manifest["image_id"].iloc[chosen].to_numpy(),
@@ -96,10 +96,14 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
         "rate_high": np.quantile(rates, 0.975),
         "control_rate": control.mean(),
         "baseline_rate": 0.5,
+        "near_copies": copies.share,
+        "near_copies_low": copies.low,
+        "near_copies_high": copies.high,
+        "near_copies_control": copies.control,
     }
     rounded = {name: round(float(value), 4) for name, value in figures.items()}
-    write_metrics(out_dir, _metrics(config, rounded, len(chosen)))
-    return Record(kind="privacy", figures=rounded | {"synthetic_images": len(chosen)})
+    write_metrics(out_dir, _metrics(config, rounded, len(chosen), len(rows["val"])))
+    return Record(kind="privacy", figures=rounded | {"synthetic_images": len(chosen)}, notes=_notes(copies))
 
 
 def nearer_to_training(
@@ -147,7 +151,7 @@ def _draw_pairs(path: Path, synthetic: DataSet, real: DataSet, pairs: list[tuple
         Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG")
 
 
-def _metrics(config: MemorisationConfig, figures: Mapping[str, float], num: int) -> list[MetricRow]:
+def _metrics(config: MemorisationConfig, figures: Mapping[str, float], num: int, num_val: int) -> list[MetricRow]:
     row = MetricRow(
         stage="privacy", fold=str(config.fold), gan_seed=str(config.gan_seed), split="synthetic",
         metric="nearer_to_training_rate", value=str(figures["nearer_to_training_rate"]),
@@ -155,4 +159,23 @@ def _metrics(config: MemorisationConfig, figures: Mapping[str, float], num: int)
         detail=f"pixels, root mean square distance, {_DRAWS} draws of equally many training and test images",
     )  # fmt: skip
     control = replace(row, metric="control_rate", value=str(figures["control_rate"]), ci_low="", ci_high="")
-    return [row, control]
+    copies = replace(
+        row, metric="near_copies", value=str(figures["near_copies"]), ci_low=str(figures["near_copies_low"]),
+        ci_high=str(figures["near_copies_high"]),
+        detail=f"pixels, within {NEAR} of the median distance of validation images to the nearest training image",
+    )  # fmt: skip
+    of_val = replace(
+        copies, metric="near_copies_control", value=str(figures["near_copies_control"]), ci_low="", ci_high="",
+        split="val", n_images=str(num_val),
+    )  # fmt: skip
+    return [row, control, copies, of_val]
+
+
+def _notes(copies: NearCopies) -> tuple[str, ...]:
+    """A sentence where synthetic images are near copies beyond what real ones are."""
+    if not copies.beyond_chance:
+        return ()
+    return (
+        f"{100 * copies.share:.0f} % of the synthetic images are near copies of a training image "
+        f"({100 * copies.control:.0f} % of real validation images are that near to one).",
+    )

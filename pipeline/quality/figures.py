@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 
 from pipeline.measures.coverage import prdc
 from pipeline.measures.frechet import fid
@@ -14,6 +13,7 @@ from pipeline.measures.histograms import BINS, jensen_shannon, wasserstein_1
 from pipeline.measures.inception_score import inception_score
 from pipeline.measures.kernel_distance import kid
 from pipeline.measures.radiomics import radiomics_distance
+from pipeline.measures.resampling import wilson_interval
 from pipeline.measures.spectra import spectrum_distance
 from pipeline.measures.subsampling import margins
 from pipeline.quality.describe import Described, drawn
@@ -25,7 +25,6 @@ BOUNDS = {
     "density": (0.0, math.inf),
     "coverage": (0.0, 1.0),
     "nearest_real_distance": (0.0, math.inf),
-    "near_copies": (0.0, 1.0),
     "inception_score": (1.0, math.inf),
     "histogram_w1": (0.0, math.inf),
     "histogram_js": (0.0, 1.0),
@@ -33,12 +32,8 @@ BOUNDS = {
     "radiomics_fid": (0.0, math.inf),
 }
 """What `compare` gives, and between which ends each figure lies."""
-OF_NEAREST = ("nearest_real_distance", "near_copies")
-OF_FEATURES = ("fid", "kid", "precision", "recall", "density", "coverage", *OF_NEAREST)
+OF_FEATURES = ("fid", "kid", "precision", "recall", "density", "coverage", "nearest_real_distance")
 """The figures that an extractor's name belongs to."""
-COPY = 0.25
-"""An image is a near copy within this share of the median distance of real validation images to the nearest training
-image."""
 _PART = 2000
 """Images of the larger set in a part that intervals are made from, at most."""
 _SUBSET = 5000
@@ -51,12 +46,10 @@ class Rules:
 
     Attributes:
         grey: width of the window in the images' unit.
-        copy: distance to a training image below which an image is a near copy of it; NaN where it cannot be known.
         neighbours, max_images, draws: as in the configuration.
     """
 
     grey: float
-    copy: float
     neighbours: int
     max_images: int
     draws: int
@@ -87,8 +80,6 @@ def compare(real: Described, other: Described, rules: Rules) -> dict[str, float]
     nearest = other.nearest[np.isfinite(other.nearest)]
     if len(nearest):
         found["nearest_real_distance"] = float(np.median(nearest))
-        if math.isfinite(rules.copy):
-            found["near_copies"] = float(np.mean(nearest < rules.copy))
     if min(len(real), len(other)) >= 2:
         found["fid"] = fid(real.features, other.features)
         found["radiomics_fid"] = radiomics_distance(real.radiomics, other.radiomics)
@@ -102,8 +93,8 @@ def compare(real: Described, other: Described, rules: Rules) -> dict[str, float]
 def figures(real: Described, other: Described, rules: Rules) -> dict[str, Figure]:
     """The figures of `compare` and KID, with intervals from random parts of both sets.
 
-    KID's is by the jackknife. That of `near_copies`, which is often 0 or 1, is Wilson's. Another figure that is the
-    same in every part gets none. All take images to be independent.
+    KID's is by the jackknife. Another figure that is the same in every part gets none. All take images to be
+    independent.
     """
     values = compare(real, other, rules)
     sizes = len(real), len(other)
@@ -119,8 +110,7 @@ def figures(real: Described, other: Described, rules: Rules) -> dict[str, Figure
         else Figure(value)
         for (name, value), width in zip(values.items(), widths, strict=True)
     }
-    sought = int(np.isfinite(other.nearest).sum())
-    return found | {"near_copies": share(values["near_copies"], sought, rules.alpha), "kid": _kid(real, other, rules)}
+    return found | {"kid": _kid(real, other, rules)}
 
 
 def matched(
@@ -144,8 +134,7 @@ def share(value: float, number: int, alpha: float) -> Figure:
     """A share of `number` images, with Wilson's interval."""
     if not math.isfinite(value):
         return Figure(value)
-    bounds = binomtest(round(value * number), number).proportion_ci(1 - alpha, method="wilson")
-    return Figure(value, float(bounds.low), float(bounds.high))
+    return Figure(value, *wilson_interval(round(value * number), number, alpha))
 
 
 def _kid(real: Described, other: Described, rules: Rules) -> Figure:

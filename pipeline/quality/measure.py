@@ -6,8 +6,7 @@ real images of patients that no generator saw would get. Test images are not tou
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from pipeline.data.cohort.folds import split_ids
 from pipeline.nets.extractors import ClassifierFeatures, EffNetLite0, Extractor, ScriptedFeatures
 from pipeline.quality.ceiling import BLANK, SHUFFLED, worthless_features
 from pipeline.quality.describe import Described, describe, with_nearest
-from pipeline.quality.figures import COPY, Rules
+from pipeline.quality.figures import Rules
 from pipeline.quality.settings import QualityStageConfig
 from pipeline.quality.tables import curves, metrics
 from pipeline.supervised.fit import Share, fit_classifier
@@ -54,7 +53,7 @@ def run(config: QualityStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     whole = [row for row in table if row.label == "all" and not row.metric.endswith(_NOT_OWN)]
     values = {row.metric: float(row.value) for row in whole if row.value}
     counts = {f"{name}_images": len(described) for name, described in sets.items()}
-    return Record(kind="quality", figures=values | counts, notes=_notes(table))
+    return Record(kind="quality", figures=values | counts)
 
 
 def _describe(
@@ -106,7 +105,6 @@ def _rules(config: QualityStageConfig, real: DataSet, sets: Sets) -> Rules:
     low, high = real.scaling.window
     return Rules(
         grey=high - low,
-        copy=COPY * float(np.nanmedian(sets["val"].nearest)) if len(sets["val"]) else math.nan,
         neighbours=config.quality.neighbours,
         max_images=config.quality.max_images,
         draws=config.quality.draws,
@@ -121,17 +119,3 @@ def _no_figures(config: QualityStageConfig, out_dir: Path) -> Record:
     key = {"fold": str(config.fold), "gan_seed": str(config.gan_seed)}
     write_metrics(out_dir, [MetricRow(stage="quality", **key, label="all", metric="fid", detail=detail)])
     return Record(kind="quality", figures={"fid": NOT_NOISE}, notes=(f"Image quality: {detail}.",))
-
-
-def _notes(rows: Sequence[MetricRow]) -> tuple[str, ...]:
-    """A sentence where synthetic images are near copies beyond what real ones are."""
-    whole = {row.metric: row for row in rows if row.label == "all"}
-    copies, floor = whole.get("near_copies"), whole.get("near_copies_floor")
-    if copies is None or floor is None or not copies.ci_low or not floor.value:
-        return ()
-    if float(copies.ci_low) <= float(floor.value):
-        return ()
-    return (
-        f"{100 * float(copies.value):.0f} % of the synthetic images are near copies of a training image "
-        f"({100 * float(floor.value):.0f} % of real validation images are that near to one).",
-    )

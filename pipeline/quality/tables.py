@@ -16,7 +16,7 @@ from pipeline.data.batches.scaling import Scaling
 from pipeline.measures.ms_ssim import pairwise_ms_ssim_interval
 from pipeline.quality.ceiling import ceiling_rows, repeat_rows
 from pipeline.quality.describe import Described
-from pipeline.quality.figures import OF_FEATURES, OF_NEAREST, Figure, Rules, figures, matched
+from pipeline.quality.figures import OF_FEATURES, Figure, Rules, figures, matched
 from pipeline.quality.rows import figure_row
 from pipeline.quality.settings import QualityStageConfig
 
@@ -104,7 +104,7 @@ def _limit(name: str, other: Described, rules: Rules) -> str:
     if name in ("precision", "recall", "density", "coverage") and len(other) > rules.max_images:
         return f", of these {rules.max_images} at most drawn"
     sought = int(np.isfinite(other.nearest).sum())
-    return f", of these {sought} drawn" if name in OF_NEAREST and sought < len(other) else ""
+    return f", of these {sought} drawn" if name == "nearest_real_distance" and sought < len(other) else ""
 
 
 def _similarity_rows(

@@ -183,7 +183,7 @@ def _nearest(run: Run) -> Picture | None:
         return None
     caption = (
         "Each dot is a synthetic image: its distance (root mean square, images from -1 to 1) to the nearest held-out "
-        "image and to the nearest training image. Dots far below the dotted line are near-copies to look at; a small "
+        "image and to the nearest training image. Dots far below the dotted line are images to look at; a small "
         "shift is chance, since there are more training than held-out images."
     )
     alt = "Distances of synthetic images to the nearest training image against those to the nearest held-out image."

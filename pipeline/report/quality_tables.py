@@ -22,9 +22,8 @@ FIGURES = {
     "coverage": ("Coverage", "share of real images that have one of these near them; low where images are missing"),
     "nearest_real_distance": (
         "Nearest real distance",
-        "median distance to the nearest training image; far below that of real images: copies",
+        "median distance to the nearest training image; far below that of real images: see the near copies",
     ),
-    "near_copies": ("Near copies", "share of images that nearly equal a training image; 0 is best"),
     "inception_score": (
         "Inception score",
         "how clearly, and how evenly, the run's classifier sees its classes: from 1 to the number of classes",
@@ -43,7 +42,7 @@ FIGURES = {
     "radiomics_fid": ("Radiomics FID", "distance of 16 plain texture and grey-value features; lower is better"),
 }
 """Name and meaning, in the tables' order."""
-_KEY_FIGURES = ("fid", "kid", "precision", "recall", "density", "coverage", "ms_ssim", "near_copies")
+_KEY_FIGURES = ("fid", "kid", "precision", "recall", "density", "coverage", "ms_ssim", "nearest_real_distance")
 _HEADER = (
     "Figure", "All synthetic images (interval)", "As many synthetic as real", "Real validation images (interval)",
     "Images (real : synthetic)", "From",
