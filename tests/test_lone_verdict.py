@@ -4,45 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from judged_run import experiment, judged_run
 from test_verdict_rule import AUGMENTED, REFERENCE, simulate
 
 from flows.cli import launch
 from pipeline.config.experiment import Experiment
-from pipeline.config.loading import dump_experiment, validate_experiment
-from pipeline.core.records import Record
 from pipeline.data.batches.dataset import read_table, write_table
-from pipeline.verdict import stage
 from pipeline.verdict.gate import UNSEEN
 
 
-def experiment(**verdict: Any) -> Experiment:
-    data = {"source": {"kind": "phantom"}, "classes": ["normal", "disease"], "positive": ["disease"]}
-    return validate_experiment({"name": "t", "seed": 11, "data": data, "verdict": {"bootstrap": 200, **verdict}}, "t")
-
-
 def finished(root: Path, config: Experiment) -> Path:
-    """A run directory whose verdict the stage made, from scores with all their digits; it also has an external site."""
+    """A run whose scores have all their digits; it also has an external site."""
     table = simulate({REFERENCE: 0.0, AUGMENTED: 0.5}, patients=30)
     away = simulate({REFERENCE: 0.0, AUGMENTED: 0.4}, patients=24, seed=1).query("split == 'test'")
     away = away.assign(split="external", **{name: "away-" + away[name] for name in ("image_id", "patient_id")})
-    table = pd.concat([table, away], ignore_index=True)
-    for name in ("split", "downstream-fold-0", "verdict"):
-        (root / name).mkdir(parents=True)
-    Record(kind="split").save(root / "split")
-    Record(kind="downstream", fold=0).save(root / "downstream-fold-0")
-    table.to_csv(root / "downstream-fold-0" / "predictions.csv", index=False)
-    facts = table.drop_duplicates("image_id")[["image_id", "patient_id", "label", "split"]]
-    facts.assign(pixel_digest=facts["image_id"]).to_csv(root / "split" / "manifest.csv", index=False)
-    facts[["image_id", "split"]].assign(fold="0").to_csv(root / "split" / "splits.csv", index=False)
-    inputs = {name: root / name for name in ("split", "downstream-fold-0")}
-    stage.run(stage.verdict_config(config), inputs, root / "verdict")
-    (root / "verdict" / "config.yaml").write_text(dump_experiment(config), encoding="utf-8")
-    return root / "verdict"
+    return judged_run(root / "run", pd.concat([table, away], ignore_index=True), config)
 
 
 @pytest.mark.parametrize("unit", ["image", "patient"])

@@ -76,7 +76,7 @@ def write_generator(place: Path, fold: int, gan_seed: int, level: int, classes: 
         "spatial_size": [16, 16], "fold": fold, "gan_seed": gan_seed,
     }  # fmt: skip
     save_nets(place, {"generator": nets["generator"]}, description)
-    Record("fit-gan", seed=3).save(place)
+    Record("fit-gan", seed=3, fold=fold, gan_seed=gan_seed).save(place)
 
 
 @pytest.mark.parametrize("release", list(LEVELS))

@@ -122,10 +122,10 @@ def _auroc(config: AnomalyConfig, table: pd.DataFrame, scores: np.ndarray) -> Me
     patients = len(np.unique(units))
     low, high = None, None
     if patients >= MIN_PATIENTS and np.isfinite(draws).mean() >= 0.95:
-        bounds = interval(value, [Spread(float(np.nanvar(draws, ddof=1)), patients - 1)], config.alpha)
+        bounds = interval(value, [Spread(float(np.nanvar(draws, ddof=1)), patients - 1)], config.alpha).within(0.0, 1.0)
         low, high = bounds.low, bounds.high
     return MetricRow(
         stage="anomaly", fold=str(config.fold), gan_seed=str(config.gan_seed), split="test",
-        label="+".join(config.positive), metric="auroc", value=as_text(value), ci_low=as_text(low, 0, 1),
-        ci_high=as_text(high, 0, 1), n_patients=str(patients), n_images=str(len(scores)), detail=NOTE,
+        label="+".join(config.positive), metric="auroc", value=as_text(value), ci_low=as_text(low),
+        ci_high=as_text(high), n_patients=str(patients), n_images=str(len(scores)), detail=NOTE,
     )  # fmt: skip

@@ -20,6 +20,12 @@ class Interval:
     low: float | None
     high: float | None
 
+    def within(self, lowest: float, highest: float) -> Interval:
+        """Its ends cut to what is possible; none where it leaves out nothing of that, since it then says nothing."""
+        if self.low is None or self.high is None or (self.low <= lowest and self.high >= highest):
+            return Interval(self.value, None, None)
+        return Interval(self.value, max(self.low, lowest), min(self.high, highest))
+
 
 def patient_weights(
     patients: np.ndarray, draws: int, random: np.random.Generator, classes: np.ndarray | None = None

@@ -23,7 +23,7 @@ def difference_plot(evidence: Mapping[str, Any]) -> bytes:
     margin = 100 * float(evidence["margin"])
     with house_style():
         figure, (axes,) = panels(1, columns=1, height=1.5, width=7.2)
-        reach = 1.25 * max(abs(low), abs(high), abs(points), margin)
+        reach = min(1.25 * max(abs(low), abs(high), abs(points), margin), 100.0)
         axes.axvspan(margin, reach, color=BLUE, alpha=0.10, lw=0)
         axes.axvline(0, color=BLACK, lw=1)
         axes.axvline(margin, color=BLUE, lw=1.2, ls="--")

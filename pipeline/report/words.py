@@ -198,6 +198,14 @@ def with_interval(value: float, low: float, high: float, digits: int = 3) -> str
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
+def points_with_interval(difference: float, low: float, high: float) -> str:
+    """`+1.2 points (-0.4 to +2.8)`, or the bare difference where no interval was given; shares become points."""
+    points = f"{100 * difference:+.1f} points"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return points
+    return f"{points} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
 def count(number_of: int | str, noun: str) -> str:
     """`1 patient`, `2 patients`."""
     plural = {"class": "classes"}.get(noun, f"{noun}s")

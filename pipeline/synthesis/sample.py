@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.config.loading import load_experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import dangling_link, safe_name
+from pipeline.core.layout import gan_name
 from pipeline.core.records import RECORD, load_record
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import MANIFEST, read_table
@@ -60,7 +61,7 @@ def released_generator(run_dir: Path) -> tuple[Path, dict[str, Path]]:
         UserError: one of them is missing; the message says which, and whether a link leads to nothing.
     """
     release = load_experiment(_present(run_dir, "config.yaml")).release
-    name = f"checkpoints/fold-{release.fold}-gan-{release.gan_seed}"
+    name = f"checkpoints/{gan_name(release.fold, release.gan_seed)}"
     checkpoint = _present(run_dir, f"{name}/model.json").parent
     inputs = {stage: _present(run_dir, f"stages/{stage}/{RECORD}").parent for stage in ("prepare", "split")}
     return checkpoint, inputs

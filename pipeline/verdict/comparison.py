@@ -20,17 +20,20 @@ from pipeline.measures.resampling import (
 )
 from pipeline.verdict.figures import Fit, TestSet
 
+TOO_WIDE = "The fits scatter so much that the interval would leave out no possible value: more fits are needed."
 Side = tuple[float, Sequence[Fit]]
 """A sign and an arm's fits: +1 x arm and -1 x reference make a difference."""
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A signed sum of arms' means.
+    """A signed sum of arms' means of a figure between 0 and 1.
 
     Attributes:
         estimate: with the standard error over patients and fits; None below 10 test patients, or where a figure cannot
             be computed in the bootstrap draws.
+        reach: the least and the largest value that it can have, such as (-1, 1) of a difference.
+        patients: tested in any fold.
         by_fold: its value in every fold.
         bca: the crossed bootstrap's interval; None where `estimate` is.
         paired: whether its scatter over fits was taken from differences paired on the fold (labelled draws).
@@ -41,9 +44,23 @@ class Mean:
     by_fold: dict[str, float]
     bca: tuple[float, float] | None
     paired: bool
+    reach: tuple[float, float]
+    patients: int
 
     def interval(self, alpha: float) -> Interval:
-        return self.estimate.interval(alpha) if self.estimate else Interval(self.value, None, None)
+        """Cut to what is possible; without ends where there is no estimate, or where they would leave nothing out."""
+        bounds = self.estimate.interval(alpha) if self.estimate else Interval(self.value, None, None)
+        return bounds.within(*self.reach)
+
+    def unbounded_because(self, alpha: float) -> str:
+        """Why `interval` has no ends, in a sentence; empty where it has."""
+        if self.interval(alpha).low is not None:
+            return ""
+        if self.patients < MIN_PATIENTS:
+            return f"There are {self.patients} test patients; below {MIN_PATIENTS} no interval is given."
+        if self.estimate is None:
+            return "The endpoint cannot be computed in many draws of the test patients: too few of a class."
+        return TOO_WIDE
 
 
 def combine(
@@ -68,11 +85,13 @@ def combine(
     drawn = rows[1 : 1 + next(iter(tests.values())).draws]
     usable = drawn[np.isfinite(drawn)]
     paired = len(tests) > 1 and _same_patients(tests)
+    signs = [sign for sign, _ in sides]
+    reach = (sum(min(sign, 0.0) for sign in signs), sum(max(sign, 0.0) for sign in signs))
     if patients < MIN_PATIENTS or len(usable) < 0.95 * len(drawn):
-        return Mean(value, None, by_fold, None, paired)
+        return Mean(value, None, by_fold, None, paired, reach, patients)
     spreads = [Spread(float(np.var(usable, ddof=1)), patients - 1), *_scatter(folds, metric, by_fold, paired)]
     bca = _crossed(folds, metric, value, rows, tests, alpha, paired) if crossed else None
-    return Mean(value, estimate(value, spreads), by_fold, bca, paired)
+    return Mean(value, estimate(value, spreads), by_fold, bca, paired, reach, patients)
 
 
 def units(fits: Sequence[Fit], metric: str) -> np.ndarray:

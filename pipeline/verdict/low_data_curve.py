@@ -20,10 +20,11 @@ POINT_COLUMNS = ("size", "draw", "arm", "value")
 CURVE_COLUMNS = (
     "size", "draws", "train_patients", "without_patient", "n_patients", "arm", "reference", "endpoint",
     "reference_mean", "arm_mean", "difference", "ci_low", "ci_high", "p", "p_holm", "decision", "same_as",
-    "same_as_low", "same_as_high",
+    "same_as_low", "same_as_high", "no_interval",
 )  # fmt: skip
 _FROM_EVIDENCE = (
     "n_patients", "arm", "reference", "endpoint", "reference_mean", "arm_mean", "difference", "ci_low", "ci_high", "p",
+    "no_interval",
 )  # fmt: skip
 
 

@@ -206,7 +206,7 @@ def _row(
     images: int = 0,
 ) -> MetricRow:  # fmt: skip
     value, low, high = ("", "", "") if found is None else (
-        as_text(found.value), as_text(found.low, 0, 1), as_text(found.high, 0, 1),
+        as_text(found.value), as_text(found.low), as_text(found.high),
     )  # fmt: skip
     return MetricRow(
         stage=STAGE, arm=arm, split="test" if metric == FROM_SCORE else "", subgroup=column, metric=metric, value=value,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.config.arms import REFERENCE_ARM, arm_facts
-from pipeline.measures.resampling import MIN_PATIENTS
+from pipeline.measures.resampling import Interval
 from pipeline.verdict.comparison import Mean
 
 _EQUIVALENCE = 0.10
@@ -44,10 +44,28 @@ class Compared:
     repeats: int
 
     @property
+    def single(self) -> bool:
+        """Whether an arm has one fit a fold, whose scatter is unknown, so that no interval can cover it."""
+        return self.repeats < 2 and not self.difference.paired
+
+    @property
+    def bounds(self) -> Interval:
+        """The interval of the difference; without ends where none can be given."""
+        return Interval(self.difference.value, None, None) if self.single else self.difference.interval(self.alpha)
+
+    @property
+    def no_interval(self) -> str:
+        """Why there is none, in a sentence; empty where there is one."""
+        if self.bounds.low is not None:
+            return ""
+        unknown = "One classifier an arm: their scatter is unknown, and no interval is given."
+        return self.difference.unbounded_because(self.alpha) or unknown
+
+    @property
     def decision(self) -> str:
         """By the interval of this pair alone."""
-        bounds = self.difference.interval(self.alpha)
-        if bounds.low is None or bounds.high is None or (self.repeats < 2 and not self.difference.paired):
+        bounds = self.bounds
+        if bounds.low is None or bounds.high is None:
             return "inconclusive"
         significant = self.p_holm is None or self.p_holm < self.alpha
         bca = self.difference.bca
@@ -60,7 +78,7 @@ class Compared:
     @property
     def equivalent(self) -> bool:
         bounds = self.difference.interval(_EQUIVALENCE)
-        return (
+        return not self.single and (
             bounds.low is not None
             and bounds.high is not None
             and -self.margin < bounds.low <= bounds.high < self.margin
@@ -73,18 +91,19 @@ class Compared:
 
     @property
     def span(self) -> str:
-        bounds = self.difference.interval(self.alpha)
+        bounds = self.bounds
         if bounds.low is None or bounds.high is None:
             return "no interval"
         return f"{100 * (1 - self.alpha):.0f} % interval [{100 * bounds.low:+.1f}, {100 * bounds.high:+.1f}]"
 
     def as_json(self) -> dict[str, Any]:
-        bounds = self.difference.interval(self.alpha)
-        bca = self.difference.bca or (None, None)
+        bounds, given = self.bounds, self.difference.estimate is not None and not self.single
+        bca = (self.difference.bca if given else None) or (None, None)
         return {
             "arm": self.arm, "reference": self.reference, "endpoint": self.endpoint,
             "difference": self.difference.value, "ci_low": bounds.low, "ci_high": bounds.high,
-            "bca_low": bca[0], "bca_high": bca[1], "p": self.p if self.difference.estimate else None,
+            "no_interval": self.no_interval,
+            "bca_low": bca[0], "bca_high": bca[1], "p": self.p if given else None,
             "p_holm": self.p_holm, "equivalent": self.equivalent, "margin": self.margin, "alpha": self.alpha,
             "by_fold": self.difference.by_fold, "paired_on_draws": self.difference.paired, "decision": self.decision,
         }  # fmt: skip
@@ -94,7 +113,7 @@ def judge(compared: Sequence[Compared], missing: Sequence[str], evidence: dict[s
     """The verdict of the primary comparison, which is the first, in the light of the same arm's other controls."""
     primary = compared[0]
     reasons = [_seen(primary)]
-    decision, why = primary.decision, _why(primary, evidence["n_patients"])
+    decision, why = primary.decision, _why(primary)
     reasons.append(why)
     reasons += _could_be_shown(primary, evidence["smallest_shown"])
     controls = [one for one in compared[1:] if one.arm == primary.arm]
@@ -115,20 +134,16 @@ def judge(compared: Sequence[Compared], missing: Sequence[str], evidence: dict[s
 
 
 def _seen(one: Compared) -> str:
-    if one.difference.estimate is None:
+    if one.bounds.low is None:
         return f"The difference is {one.points}, without an interval."
     over = "patients and labelled draws" if one.difference.paired else "patients and fits"
     return f"The difference is {one.points}, {one.span}, over {over}."
 
 
-def _why(one: Compared, patients: int) -> str:
-    bounds = one.difference.interval(one.alpha)
+def _why(one: Compared) -> str:
+    bounds = one.bounds
     if bounds.low is None or bounds.high is None:
-        if patients < MIN_PATIENTS:
-            return f"There are {patients} test patients; below {MIN_PATIENTS} no interval is given."
-        return "The endpoint cannot be computed in many draws of the test patients: too few of a class."
-    if one.repeats < 2 and not one.difference.paired:
-        return "One classifier an arm: their scatter is unknown."
+        return one.no_interval
     margin = f"{100 * one.margin:.1f} points"
     if bounds.low > 0 and one.decision != "helps":
         return (

@@ -197,7 +197,7 @@ def _rows(fits: Sequence[Fit], label: str, tests: dict[str, TestSet], plan: Verd
         mine = [fit for fit in fits if fit.arm == arm]
         for metric in METRICS:
             found = arm_interval(mine, metric, tests, plan.alpha)
-            bounds = {"ci_low": as_text(found.low, 0, 1), "ci_high": as_text(found.high, 0, 1)}
+            bounds = {"ci_low": as_text(found.low), "ci_high": as_text(found.high)}
             key = {"arm": arm, "label": label, "detail": f"mean of {len(mine)} fits"}
             value = as_text(found.value)
             rows.append(MetricRow(stage=STAGE, **key, **size, **bounds, split="test", metric=metric, value=value))

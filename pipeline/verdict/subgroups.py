@@ -180,8 +180,7 @@ def _row(
     found = combine(sides, metric, usable, plan.alpha).interval(plan.alpha)
     if not scope.allows_interval(metric):
         found = Interval(found.value, None, None)
-    lowest = -1.0 if name.endswith(DIFFERENCE) else 0.0
-    low, high = (as_text(bound, lowest, 1) for bound in (found.low, found.high))
+    low, high = (as_text(bound) for bound in (found.low, found.high))
     detail = f"minus {REFERENCE_ARM}" if name.endswith(DIFFERENCE) else f"mean of {len(sides[0][1])} fits"
     return MetricRow(
         stage="downstream", arm=arm, split="test", label="+".join(plan.positive), subgroup=scope.name, metric=name,
