@@ -177,19 +177,11 @@ def compare(
     *runs: Path, as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False
 ) -> None:
     """Print the arms of finished RUNS side by side, paired where they tested the same patients."""
-    from pipeline.report.words import with_interval
+    from pipeline.report.comparison_lines import comparison_lines
     from pipeline.verdict.compare import compare_runs
 
     found = compare_runs(runs)
-    if as_json:
-        print(found.to_json(orient="records", indent=2))
-        return
-    table = Table("arm", "run", "value (interval)", "against", "difference (interval)", "")
-    for row in found.to_dict("records"):
-        own, gap = ((row["value"], row["ci_low"], row["ci_high"]), (row["difference"], row["low"], row["high"]))
-        shown = with_interval(*gap) if row["against"] else ""
-        table.add_row(row["arm"], row["run"], with_interval(*own), row["against"], shown, row["pairing"])
-    Console().print(table)
+    print(found.to_json(orient="records", indent=2) if as_json else "\n".join(comparison_lines(found)))
 
 
 @app.command
@@ -229,7 +221,9 @@ def schedule(
 
 
 def print_verdicts(verdict: dict[str, Any]) -> None:
-    """Print each verdict's decision with its first reason."""
+    """Print what earlier looks at the test patients decided, and each verdict's decision with its first reason."""
+    for sentence in verdict.get("looks", {}).get("sentences", ()):
+        print(sentence)
     for name in ("utility", "release"):
         reasons = verdict[name]["reasons"]
         print(f"{name.capitalize()}: {verdict[name]['decision']}. {reasons[0] if reasons else ''}".rstrip())

@@ -12,17 +12,20 @@ from prefect import flow
 
 from flows.faults import faults_kept_in
 from flows.flow import describe_execution, run_stage
-from flows.ledger import record_looks
+from flows.ledger import LOOKING, Look, begin_look, finish_look, read_ledger, settings_of
 from flows.plan import Step, plan_experiment
-from flows.run_directory import FAULT_LOG, cache_of, open_run
+from flows.run_directory import FAULT_LOG, LOOKS, cache_of, open_run
+from flows.standing import Standing, ledger_table, looks_json, standings
 from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import execute
 from pipeline.core.errors import ConfigError, DataError, UserError
+from pipeline.core.files import digest_text, write_json
 from pipeline.core.patients import known_patients, patient_units
 from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.downstream.train import PREDICTIONS
+from pipeline.report.comparison_lines import curve_lines
 from pipeline.report.curve_page import answer, read_curve, write_curve_page
 from pipeline.verdict.decide import VerdictPlan
 from pipeline.verdict.low_data_curve import POINT_COLUMNS, curve_plan, curve_table, size_points, size_row
@@ -41,7 +44,7 @@ def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws
     Sizes that the data cannot give are left out, with their reasons.
 
     Returns:
-        The answer in sentences; curve.html in `out` is the page.
+        The curve size by size and the answer in sentences, as lines; curve.html in `out` is the page.
 
     Raises:
         ConfigError: `arm` is no arm that may help.
@@ -57,9 +60,11 @@ def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws
         rows: list[dict[str, Any]] = []
         points: list[dict[str, Any]] = []
         left_out: dict[int, str] = {}
+        key = settings_of(settings, sorted(sizes), draws, arm)
+        read_ledger(cache_of(place))  # a ledger that cannot be read is told before anything is trained
         for size in sorted(sizes):
             try:
-                row, own = _measure(settings, plan, size, draws, place)
+                row, own, split = _measure(settings, plan, size, draws, place, key)
             except _NotEnough as error:
                 left_out[size] = str(error)
                 logger.warning("%d images a class: left out. %s", size, error)
@@ -71,9 +76,29 @@ def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws
         write_table(place / "points.csv", pd.DataFrame(points, columns=list(POINT_COLUMNS)))
         lost = pd.DataFrame(left_out.items(), columns=["size", "reason"])
         write_table(place / "left_out.csv", lost)
-        write_table(place / "curve.csv", curve_table(rows, plan.alpha))
+        table = curve_table(rows, plan.alpha)
+        write_table(place / "curve.csv", table)
+        looked = _looked(cache_of(place), settings, split, key, table)
+        write_table(place / "ledger.csv", ledger_table(looked))
+        write_json(place / LOOKS, looks_json(looked))
         write_curve_page(place)
-        return answer(read_curve(place))
+        curve = read_curve(place)
+        return [*looks_json(looked)["sentences"], *curve_lines(curve), *answer(curve)]
+
+
+def _looked(cache: Path, settings: Experiment, split: Path, key: str, table: pd.DataFrame) -> list[Standing]:
+    """Put the finished curve into the ledger as one look, and say where it stands."""
+    sizes = [
+        f"{decision} with {', '.join(own['size'].astype(str))}"
+        for decision, own in table.groupby("decision", sort=False)
+    ]
+    result = digest_text(table.to_csv(index=False))
+
+    def look(when: str, sets: dict[str, str]) -> Look:
+        decided = ", ".join(sizes)
+        return Look(when, settings.name, "curve", key, result[:16], result, decided, "", sets)
+
+    return standings(*finish_look(cache, split, settings, look))
 
 
 class _NotEnough(DataError):
@@ -90,9 +115,9 @@ def _check(sizes: Sequence[int], draws: int, arm: str) -> None:
 
 
 def _measure(
-    settings: Experiment, plan: VerdictPlan, size: int, draws: int, place: Path
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Make every stage of one size, and compare its arms on the test patients."""
+    settings: Experiment, plan: VerdictPlan, size: int, draws: int, place: Path, key: str
+) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
+    """Make every stage of one size, and compare its arms on the test patients; also gives the size's split."""
     cache = cache_of(place)
     directories: dict[str, Path] = {}
     fitted: list[Path] = []
@@ -101,11 +126,11 @@ def _measure(
         directories[step.name] = execution.directory
         fitted += [execution.directory] if step.kind == "downstream" else []
         logger.info("%d a class: %s", size, describe_execution(step.name, execution))
+        if step.kind in LOOKING:
+            begin_look(cache, directories["split"], settings, "curve", key)
     predictions = pd.concat([read_table(at / PREDICTIONS) for at in fitted], ignore_index=True)
-    looks = {"test": {f"curve, {size} a class": fitted[-1]}}
-    record_looks(cache, place, directories["split"], looks, settings.name)
     row = size_row(predictions, plan, size) | _patients(directories["split"])
-    return row, size_points(predictions, plan, size)
+    return row, size_points(predictions, plan, size), directories["split"]
 
 
 def _steps(settings: Experiment, arm: str, size: int, draws: int, cache: Path) -> list[Step]:

@@ -12,13 +12,17 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from flows.faults import faults_kept_in
-from flows.ledger import looks_of, record_looks
+from flows.ledger import LOOKING, Look, begin_look, finish_look, read_ledger, settings_of
 from flows.plan import Step, plan_experiment
 from flows.run_directory import FAULT_LOG, VERDICT, cache_of, link_stage, open_run, publish_results
+from flows.standing import Standing, ledger_table, looks_json, standings
+from pipeline.config.experiment import Experiment
 from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import Execution, execute
 from pipeline.core.files import read_json
 from pipeline.core.metrics import read_metrics
+from pipeline.core.records import load_record
+from pipeline.data.batches.dataset import write_table
 from pipeline.report.page import write_report
 
 logger = logging.getLogger(__name__)
@@ -61,17 +65,35 @@ def experiment_flow(experiment: dict[str, Any], out: str) -> dict[str, Any]:
     place = Path(out)
     cache = cache_of(place)
     with open_run(place, settings), faults_kept_in(place / FAULT_LOG, "run"):
+        read_ledger(cache)  # a ledger that cannot be read is told before anything is trained
         directories: dict[str, Path] = {}
+        looking = False
         for step in plan_experiment(settings):
             execution = run_stage(step, directories, cache, place / FAULT_LOG)
             directories[step.name] = execution.directory
             link_stage(place, execution.record, execution.directory)
             logger.info(describe_execution(step.name, execution))
-        publish_results(place, directories)
-        record_looks(cache, place, directories["split"], looks_of(directories.values()), settings.name)
+            if step.kind in LOOKING and not looking:
+                begin_look(cache, directories["split"], settings, "run", settings_of(settings))
+                looking = True
+        looked = _looked(cache, settings, directories)
+        write_table(place / "ledger.csv", ledger_table(looked))
+        publish_results(place, directories, looks_json(looked))
         report = run_report(place)
         publish_artifacts(place, report)
         return dict(read_json(place / VERDICT))
+
+
+def _looked(cache: Path, settings: Experiment, directories: Mapping[str, Path]) -> list[Standing]:
+    """Put the finished run into the ledger, and say where its look stands."""
+    verdict, key = directories["verdict"], settings_of(settings)
+    record, decided = load_record(verdict), read_json(verdict / VERDICT)
+
+    def look(when: str, sets: dict[str, str]) -> Look:
+        utility, release = (str(decided[part]["decision"]) for part in ("utility", "release"))
+        return Look(when, settings.name, "run", key, record.fingerprint, record.digest, utility, release, sets)
+
+    return standings(*finish_look(cache, directories["split"], settings, look))
 
 
 def describe_execution(name: str, execution: Execution) -> str:
@@ -91,8 +113,11 @@ def publish_artifacts(out: Path, report: Path) -> None:
     Tables and sentences hold no patient; the links lead to files that stay on this machine.
     """
     verdict = read_json(out / VERDICT)
-    lines = [f"## {name}: {part['decision']}\n\n" + "\n".join(part["reasons"]) for name, part in verdict.items()]
-    create_markdown_artifact("\n\n".join(lines), key="verdict", description="The run's verdicts.")
+    parts = {name: verdict[name] for name in ("utility", "release")}
+    lines = [f"## {name}: {part['decision']}\n\n" + "\n".join(part["reasons"]) for name, part in parts.items()]
+    create_markdown_artifact(
+        "\n\n".join([*verdict["looks"]["sentences"], *lines]), key="verdict", description="The run's verdicts."
+    )
     create_table_artifact(mean_metrics(out), key="metrics", description="Means over fits.")
     pictures = {f"figure-{path.stem}": path for path in sorted((out / "figures").glob("*.png"))}
     for key, path in {"report": report, **pictures}.items():

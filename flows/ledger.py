@@ -1,66 +1,208 @@
-"""The ledger: how often each set of test patients was looked at, kept beside the cache over all runs."""
+"""The ledger: every look at test patients over all runs of a cache, what it decided, and who was seen before.
+
+A run, or a low-data curve, is one look. `ledger.json` lies beside the cache's stages and moves with them. It holds no
+id: a patient is known again by digests of its images' pixels and, for ids that are not mere numbers, of its id.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
 
-from pipeline.core.files import digest_json
-from pipeline.core.records import load_record, records_of
-from pipeline.data.batches.dataset import read_table, write_table
+from flows.older_ledger import older_looks
+from pipeline.config.experiment import Experiment
+from pipeline.config.data import PhantomSource
+from pipeline.core.errors import UserError
+from pipeline.core.files import clear_disk_errors, digest_json, digest_text, write_json
+from pipeline.core.patients import known_patients, patient_units
+from pipeline.data.batches.dataset import read_table
 
-LEDGER = "ledger.csv"
-COLUMNS = ("test_set", "when", "run", "stage", "fingerprint", "look")
-_LOOKING = {"test": ("verdict", "anomaly", "privacy"), "external": ("verdict",)}
+LEDGER = "ledger.json"
+OLDER = "ledger.csv"
+LOOKING = ("downstream", "anomaly", "privacy", "verdict")
+"""Kinds of stages that open images of test patients."""
+UNFINISHED = "unfinished"
+SIDES = ("test", "external")
+_VERSION = 2
+_SMALL = 10_000
+
+Patients = list[list[str]]
+"""A patient an entry: the digest of its id (empty where there is none to compare), then those of its images."""
 
 
-def looks_of(directories: Iterable[Path]) -> dict[str, dict[str, Path]]:
-    """The stages among `directories` that open images of a side, `test` or `external`, by their names."""
-    found = list(directories)
-    return {side: {record.name: at for record, at in records_of(found, *kinds)} for side, kinds in _LOOKING.items()}
+@dataclass(frozen=True)
+class Look:
+    """One look at test patients.
+
+    Attributes:
+        what: `run` or `curve`.
+        settings: digest of the experiment, by which a run that was killed and goes on is known.
+        fingerprint: of the verdict's stage, or of the curve.
+        result: digest of what was found: the same result again is not another look.
+        utility, release: the decisions, or `unfinished`.
+        sets: the digest of all test images, and of the external site's where there is one.
+    """
+
+    when: str
+    run: str
+    what: str
+    settings: str
+    fingerprint: str
+    result: str
+    utility: str
+    release: str
+    sets: dict[str, str]
 
 
-def record_looks(cache: Path, out: Path, split: Path, looks: Mapping[str, Mapping[str, Path]], run: str) -> None:
-    """Add this run's looks at its test images to the cache's ledger, and write those at the same images into `out`.
+@dataclass
+class Ledger:
+    """Looks in the order in which they were made, and the patients of the sets that they looked at."""
 
-    A stage that opens test images, or the external site's, is one look at that set. The same stage taken from the cache
-    again shows nothing new and is not counted twice. A set is told by its images, so another experiment on the same
-    images counts too.
+    looks: list[Look] = field(default_factory=list)
+    sets: dict[str, Patients] = field(default_factory=dict)
+
+
+def begin_look(cache: Path, split: Path, experiment: Experiment, what: str, settings: str) -> None:
+    """Note that test images have been opened; nothing where this experiment's look is in the ledger already.
+
+    A run that then fails has looked all the same. When it goes on and ends, it is still the one look.
+
+    Raises:
+        UserError: the ledger cannot be read or written.
+    """
+    with _changed(cache) as ledger:
+        seen = _seen_by(split, experiment, ledger)
+        if not any(look.settings == settings and look.sets == seen for look in ledger.looks):
+            ledger.looks.append(Look(_now(), experiment.name, what, settings, "", "", UNFINISHED, UNFINISHED, seen))
+
+
+def finish_look(
+    cache: Path, split: Path, experiment: Experiment, named: Callable[[str, dict[str, str]], Look]
+) -> tuple[Ledger, int]:
+    """Put a finished look into the ledger, unless the same result stands there, and give the ledger and its place.
 
     Args:
-        split: directory of the split.
-        looks: side -> what looked at it -> its stage directory.
+        named: makes the look, given the time and the digests of the sets.
+
+    Raises:
+        UserError: the ledger cannot be read or written.
     """
-    sets = {side: digest_of_images(split, side) for side in looks}
-    with FileLock(cache / f".lock-{LEDGER}"):
-        path = cache / LEDGER
-        ledger = read_table(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS), dtype=str)
-        for side, digest in sets.items():
-            if digest:
-                ledger = pd.concat([ledger, _new_looks(ledger, digest, side, looks[side], run)], ignore_index=True)
-        write_table(path, ledger)
-    write_table(out / LEDGER, ledger[ledger["test_set"].isin(sets.values())].drop(columns="fingerprint"))
+    with _changed(cache) as ledger:
+        made = named(_now(), _seen_by(split, experiment, ledger))
+        ledger.looks = [one for one in ledger.looks if (one.settings, one.utility) != (made.settings, UNFINISHED)]
+        for place, one in enumerate(ledger.looks):
+            same = one.fingerprint == made.fingerprint or (one.result == made.result and one.result != "")
+            if same and one.sets == made.sets:
+                return ledger, place
+        ledger.looks.append(made)
+        return ledger, len(ledger.looks) - 1
 
 
-def _new_looks(ledger: pd.DataFrame, digest: str, side: str, looks: Mapping[str, Path], run: str) -> pd.DataFrame:
-    """Rows for the stages that are not in the ledger yet, counted on."""
-    known = set(ledger.loc[ledger["test_set"] == digest, "fingerprint"])
-    rows: list[tuple[str, ...]] = []
-    for stage, directory in looks.items():
-        key = load_record(directory).fingerprint
-        if key not in known:
-            number = str(len(known) + len(rows) + 1)
-            what = stage if side == "test" else f"{stage} ({side} site)"
-            rows.append((digest, datetime.now(UTC).isoformat(timespec="seconds"), run, what, key, number))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+def settings_of(experiment: Experiment, *more: object) -> str:
+    """Digest of an experiment whatever it is called."""
+    return digest_json([experiment.model_dump(mode="json", exclude={"name"}), *more])[:16]
 
 
-def digest_of_images(split: Path, side: str) -> str:
-    """12 hex digits over the pixels of all images that are on `side` in some fold; empty if there are none."""
+def read_ledger(cache: Path) -> Ledger:
+    """The ledger of a cache, with the looks that an older version of radaug kept; empty where there is none.
+
+    Raises:
+        UserError: it is damaged, or of another version.
+    """
+    path = cache / LEDGER
+    ledger = _parsed(path) if path.is_file() else Ledger()
+    known = {look.fingerprint for look in ledger.looks}
+    older = [Look(**row) for row in older_looks(cache / OLDER) if row["fingerprint"] not in known]
+    return Ledger([*older, *ledger.looks], ledger.sets)
+
+
+def _parsed(path: Path) -> Ledger:
+    mend = "Bring back a copy of it, or move it away: the count of looks then begins anew."
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        version = value["version"]
+        if version != _VERSION:
+            raise UserError(
+                f"{path}: the ledger of looks is of version {version}, and this radaug reads version {_VERSION}. Use "
+                "the radaug that wrote it, or move it away: the count of looks then begins anew."
+            )
+        return Ledger([Look(**look) for look in value["looks"]], dict(value["sets"]))
+    except (ValueError, TypeError, KeyError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: the ledger of looks is damaged or cut short. {mend}") from error
+
+
+@contextmanager
+def _changed(cache: Path) -> Iterator[Ledger]:
+    """The ledger, held for this process and written when the block ends well."""
+    with clear_disk_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / ".lock-ledger"):
+            ledger = read_ledger(cache)
+            yield ledger
+            used = {digest for look in ledger.looks for digest in look.sets.values()}
+            kept = {digest: patients for digest, patients in ledger.sets.items() if digest in used}
+            looks = [asdict(look) for look in ledger.looks]
+            write_json(cache / LEDGER, {"version": _VERSION, "looks": looks, "sets": kept})
+
+
+def _seen_by(split: Path, experiment: Experiment, ledger: Ledger) -> dict[str, str]:
+    """Digests of the sets that are opened, which are put into the ledger."""
+    found = {}
+    comparable = not isinstance(experiment.data.source, PhantomSource)
+    for side in SIDES:
+        rows = tested_images(split, side)
+        if len(rows):
+            found[side] = digest_of_images(rows)
+            ledger.sets[found[side]] = _patients(rows, comparable_ids=comparable)
+    return found
+
+
+def tested_images(split: Path, side: str) -> pd.DataFrame:
+    """Rows of the split's manifest whose images are on `side` in some fold."""
     splits, manifest = read_table(split / "splits.csv"), read_table(split / "manifest.csv")
-    chosen = manifest["image_id"].isin(set(splits.loc[splits["split"] == side, "image_id"]))
-    return digest_json(sorted(manifest.loc[chosen, "pixel_digest"]))[:12] if chosen.any() else ""
+    return manifest[manifest["image_id"].isin(set(splits.loc[splits["split"] == side, "image_id"]))]
+
+
+def digest_of_images(rows: pd.DataFrame) -> str:
+    """12 hex digits over the pixels of all images."""
+    return digest_json(sorted(rows["pixel_digest"]))[:12]
+
+
+def _patients(rows: pd.DataFrame, *, comparable_ids: bool) -> Patients:
+    """The patients of images, as digests; an image without a patient is one. Simulated patients share their names."""
+    ids, found = known_patients(rows), []
+    for _, own in rows.groupby(patient_units(rows), sort=True):
+        name = str(ids[own.index[0]])
+        told = comparable_ids and name and not (name.isascii() and name.isdigit() and int(name) < _SMALL)
+        digest = digest_text(f"patient {name}")[:16] if told else ""
+        found.append([digest, *sorted({pixels[:16] for pixels in own["pixel_digest"]})])
+    return sorted(found)
+
+
+def shared_patients(ledger: Ledger, mine: str, theirs: Iterable[str]) -> tuple[int, int]:
+    """How many patients of the set `mine` the sets `theirs` have too: known by an image, and by the id alone.
+
+    Of a set that an older version noted no patient is kept: it is known again as a whole only.
+    """
+    own, others = ledger.sets.get(mine, []), list(theirs)
+    if mine in others:
+        return len(own), 0
+    known = [patient for digest in others for patient in ledger.sets.get(digest, [])]
+    images = {image for patient in known for image in patient[1:]}
+    ids = {patient[0] for patient in known} - {""}
+    by_image = [bool(images & set(patient[1:])) for patient in own]
+    by_id = [patient[0] in ids and not seen for patient, seen in zip(own, by_image, strict=True)]
+    return sum(by_image), sum(by_id)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -7,13 +7,22 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import dump_experiment
 from pipeline.core.errors import UserError
-from pipeline.core.files import atomic_path, clear_disk_errors, link, make_folder, write_text
+from pipeline.core.files import (
+    atomic_path,
+    clear_disk_errors,
+    link,
+    make_folder,
+    read_json,
+    write_json,
+    write_text,
+)
 from pipeline.core.layout import gan_name
 from pipeline.core.metrics import METRICS_FILE
 from pipeline.core.records import Record
@@ -22,6 +31,7 @@ LOCK = "run.lock"
 FAULT_LOG = "error.log"
 REPORT = "report.html"
 CURVE = "curve.html"
+LOOKS = "looks.json"
 VERDICT = "verdict.json"
 _FINAL = (
     REPORT,
@@ -31,6 +41,7 @@ _FINAL = (
     "predictions.csv",
     "manifest.csv",
     "ledger.csv",
+    LOOKS,
     CURVE,
     "curve.csv",
     "points.csv",
@@ -73,11 +84,12 @@ def link_stage(out: Path, record: Record, directory: Path) -> None:
         link(directory, out / _SHORTCUTS[record.kind] / gan_name(record.fold, record.gan_seed))
 
 
-def publish_results(out: Path, directories: Mapping[str, Path]) -> None:
-    """Copy the final tables into `out`; the verdict comes last."""
+def publish_results(out: Path, directories: Mapping[str, Path], looks: Mapping[str, Any]) -> None:
+    """Copy the final tables into `out`; the verdict comes last, with `looks` at its top."""
     _copy(directories["split"] / "manifest.csv", out / "manifest.csv")
-    for name in ("predictions.csv", METRICS_FILE, VERDICT):
+    for name in ("predictions.csv", METRICS_FILE):
         _copy(directories["verdict"] / name, out / name)
+    write_json(out / VERDICT, {"looks": looks, **read_json(directories["verdict"] / VERDICT)})
 
 
 def _refuse_foreign_folder(out: Path) -> None:

@@ -14,6 +14,7 @@ from tiny_run import TINY
 
 from flows.cli import launch
 from pipeline.adversarial.families import FAMILIES
+from pipeline.core.files import read_json
 from pipeline.core.records import load_record
 
 
@@ -51,10 +52,10 @@ def stage_directories(out: Path) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("server")
-def test_only_what_a_change_can_reach_is_made_again(tmp_path: Path) -> None:
+def test_only_what_a_change_can_reach_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, out = write_study(tmp_path / "study"), tmp_path / "runs" / "study"
     assert run(config, out) == 0
-    first = stage_directories(out)
+    first, decided = stage_directories(out), read_json(out / "verdict.json")["utility"]["decision"].replace("_", " ")
     assert run(config, out, "classifier.steps=3") == 0
     second = stage_directories(out)
     changed = {name for name in first if first[name] != second[name]}
@@ -68,7 +69,13 @@ def test_only_what_a_change_can_reach_is_made_again(tmp_path: Path) -> None:
     third = stage_directories(out)
     assert all(third[name] != second[name] for name in second)
     looks = pd.read_csv(out / "ledger.csv")
-    assert looks["stage"].tolist().count("verdict") == 3 and looks["look"].tolist() == list(range(1, len(looks) + 1))
+    assert looks["look"].tolist() == [1, 2, 3] and looks["shared"].tolist() == ["20 of 20"] * 3
+    shown = capsys.readouterr().out
+    said = f"This is look 3 at these test patients; earlier looks decided: {decided}, release not audited (study, "
+    assert said in shown[shown.rindex("This is look") :] and shown.rindex("This is look") < shown.rindex("Utility:")
+    assert read_json(out / "verdict.json")["looks"]["sentences"][0].startswith(said)
+    page = (out / "report.html").read_text()
+    assert 0 < page.index(said) < page.index("Does it help?")
 
     for name in ("config.yaml", "manifest.csv", "metrics.csv", "predictions.csv", "verdict.json", "report.html"):
         assert (out / name).is_file(), name

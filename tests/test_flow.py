@@ -68,7 +68,7 @@ class FakeStages:
             if name == self.failing and self.failure is not None:
                 raise self.failure
             write_text(out_dir / "made_by.txt", name)
-            write_text(out_dir / "manifest.csv", "image_id,pixel_digest\n007,ab12\n")
+            write_text(out_dir / "manifest.csv", "image_id,patient_id,pixel_digest\n007,,ab12\n")
             write_text(out_dir / "splits.csv", "fold,image_id,split\n0,007,test\n")
             write_text(out_dir / "predictions.csv", "arm,fold\n")
             write_text(out_dir / "metrics.csv", METRICS)
@@ -155,7 +155,9 @@ def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
     prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
 ) -> None:
     out = tmp_path / "runs" / "tiny"
-    assert run_flow(experiment, out) == VERDICT
+    found = run_flow(experiment, out)
+    assert list(found) == ["looks", "utility", "release"] and found["looks"]["look"] == 1
+    assert {name: found[name] for name in VERDICT} == VERDICT
     assert stages.calls == stages.names
     for name in ("config.yaml", "manifest.csv", "metrics.csv", "predictions.csv", "verdict.json", "report.html"):
         assert (out / name).is_file(), name
@@ -168,7 +170,7 @@ def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
         assert link.resolve() == (out / "stages" / f"{name}-fold-0-gan-0").resolve()
         assert link.resolve().parent == cached
 
-    assert run_flow(experiment, out) == VERDICT
+    assert run_flow(experiment, out) == found
     assert stages.calls == stages.names
     assert set(read_artifacts()) >= {"verdict", "metrics", "report", "figure-training-0"}
     assert read_artifacts()["report"].endswith(f"({(out / 'report.html').resolve().as_uri()})")

@@ -123,16 +123,32 @@ def test_one_command_draws_the_curve(study: Path, tmp_path: Path, capsys: pytest
     lost = pd.read_csv(out / "left_out.csv")
     assert lost["size"].tolist() == [5000] and "5000" in lost["reason"][0]
     looks = pd.read_csv(out / "ledger.csv")
-    assert looks["stage"].tolist() == ["curve, 4 a class", "curve, 8 a class"]
+    assert looks["what"].tolist() == ["curve"]
     fits = [load_record(path).figures["train_images"] for path in (tmp_path / "runs" / ".cache").glob("fit-gan-*")]
     assert sorted(fits) == [12, 12, 24, 24]  # a GAN a draw, on its own images alone: three classes
     page = (out / "curve.html").read_text()
     assert "low-data curve" in page and "5000: " in page and 'src="data:image/png' in page
     assert str(tmp_path) not in page
+    shown = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("AUROC on ") for line in shown) and any(
+        line.startswith("  4 a class: ") for line in shown
+    )
+    assert all(len(line) <= 80 for line in shown[-8:] if line.startswith("  "))
     before = (out / "curve.csv").read_bytes(), len(looks)
     assert curve(study, out, "--sizes", "4", "8", "5000", "--draws", "2") == 0
     assert ((out / "curve.csv").read_bytes(), len(pd.read_csv(out / "ledger.csv"))) == before
-    assert "sizes did synthetic images help" in capsys.readouterr().out
+    assert 'role="alert"><strong>This is look' not in (out / "curve.html").read_text()
+    shown = capsys.readouterr().out
+    assert "sizes did synthetic images help" in shown and "This is look" not in shown
+    assert curve(study, out, "--sizes", "4", "8", "--draws", "2", "--set", "classifier.steps=3") == 0
+    decided = [
+        f"{decision.replace('_', ' ')} with {', '.join(map(str, own['size']))}"
+        for decision, own in found.groupby("decision", sort=False)
+    ]
+    said = f"This is look 2 at these test patients; earlier looks decided: {', '.join(decided)} (curve tiny, "
+    shown = capsys.readouterr().out
+    assert said in shown and shown.index(said) < shown.index("AUROC on ")
+    assert f'role="alert"><strong>{said}' in (out / "curve.html").read_text()
 
 
 @pytest.mark.parametrize(

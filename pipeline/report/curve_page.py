@@ -9,7 +9,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from pipeline.config.data import PhantomSource
 from pipeline.config.loading import load_experiment
-from pipeline.core.files import atomic_path, clear_disk_errors, write_text
+from pipeline.core.files import atomic_path, clear_disk_errors, read_json, write_text
 from pipeline.report.figures import Picture
 from pipeline.report.page import templates
 from pipeline.report.reading import read_numbers
@@ -50,6 +50,7 @@ def write_curve_page(place: Path) -> Path:
         picture=picture,
         curve=curve_rows(curve),
         left_out=[(f"{size:.0f}", reason) for size, reason in zip(left_out["size"], left_out["reason"], strict=True)],
+        looks=read_looks(place),
         ledger=look_table(read_numbers(place, "ledger.csv", (), ())),
     )  # fmt: skip
     with clear_disk_errors(place):
@@ -59,13 +60,20 @@ def write_curve_page(place: Path) -> Path:
     return place / PAGE
 
 
+def read_looks(place: Path) -> list[str]:
+    """What a reader must know of earlier looks at the test patients, in sentences."""
+    if not (place / "looks.json").is_file():
+        return []
+    return [str(sentence) for sentence in read_json(place / "looks.json")["sentences"]]
+
+
 def read_curve(place: Path) -> pd.DataFrame:
     """The rows of curve.csv, a size each.
 
     Raises:
         UserError: it is missing, or lacks a column.
     """
-    return read_numbers(place, "curve.csv", _NUMBERS, ("arm", "reference", "endpoint", "decision"))
+    return read_numbers(place, "curve.csv", _NUMBERS, ("arm", "reference", "endpoint", "decision", "no_interval"))
 
 
 def answer(curve: pd.DataFrame) -> list[str]:
@@ -94,8 +102,7 @@ def curve_rows(curve: pd.DataFrame) -> Table:
             f"{row['size']:.0f}", f"{row['train_patients']:.0f}", f"{row['draws']:.0f}", number(row["reference_mean"]),
             number(row["arm_mean"]),
             with_interval(100 * row["difference"], 100 * row["ci_low"], 100 * row["ci_high"], digits=1),
-            p_value(row["p_holm"]), row["decision"],
-            same,
+            p_value(row["p_holm"]), f"{row['decision']}. {row['no_interval']}".removesuffix(". "), same,
         )
         for row, same in zip(curve.to_dict("records"), _same_as(curve, curve), strict=True)
     ]  # fmt: skip

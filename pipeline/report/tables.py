@@ -248,7 +248,11 @@ def audit_table(run: Run) -> Table:
 def look_table(ledger: pd.DataFrame) -> Table:
     """The looks at test patients, whatever columns the ledger has."""
     header = tuple(metric_name(name) for name in ledger.columns)
-    return Table("Every look at test patients.", header, _text_rows(ledger, list(ledger.columns)))
+    return Table(
+        "Every look at any of these patients, over all runs that share the cache.",
+        header,
+        _text_rows(ledger, list(ledger.columns)),
+    )
 
 
 def stages_table(run: Run) -> Table:
