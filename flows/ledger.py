@@ -17,8 +17,8 @@ import pandas as pd
 from filelock import FileLock
 
 from flows.older_ledger import older_looks
-from pipeline.config.experiment import Experiment
 from pipeline.config.data import PhantomSource
+from pipeline.config.experiment import Experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import clear_disk_errors, digest_json, digest_text, write_json
 from pipeline.core.patients import known_patients, patient_units

@@ -23,8 +23,7 @@ from pipeline.core.files import (
     write_json,
     write_text,
 )
-from pipeline.core.layout import gan_name
-from pipeline.core.metrics import METRICS_FILE
+from pipeline.core.layout import METRICS_FILE, gan_name
 from pipeline.core.records import Record
 
 LOCK = "run.lock"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+METRICS_FILE = "metrics.csv"
+
 TIMED_LOG = "stats.jsonl"
 """A log with wall-clock times: the one file that may differ between two makings of the same directory."""
 

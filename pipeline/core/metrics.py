@@ -11,8 +11,8 @@ import pandas as pd
 
 from pipeline.core.errors import DataError
 from pipeline.core.files import atomic_path
+from pipeline.core.layout import METRICS_FILE
 
-METRICS_FILE = "metrics.csv"
 _MEND = "Do `radaug run` again: finished stages are kept."
 
 
