@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -389,3 +390,51 @@ def test_arms_of_a_pool_need_one(noise_inputs: MakeInputs, tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"data\.surplus: unlabelled"):
         train.run(config, noise_inputs(), tmp_path)
     assert not list((tmp_path / "parts").iterdir())
+
+
+def test_a_killed_stage_keeps_its_whole_classifiers_and_makes_cut_ones_again(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = stage(("real", REFERENCE_ARM), settings(seeds=3)).model_copy(update={"gan_seed": None})
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    train.run(config, inputs, whole)
+    fitted: list[tuple[str, int]] = []
+    original = train.fit_arm
+
+    def counts(arm: str, config: train.DownstreamConfig, material: Material, seed: int) -> Any:
+        fitted.append((arm, seed))
+        if len(fitted) == 6:
+            raise KeyboardInterrupt
+        return original(arm, config, material, seed)
+
+    monkeypatch.setattr(train, "fit_arm", counts)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config, inputs, killed)
+    parts = killed / "parts"
+    cut, lost, broken = parts / "real-0.csv", parts / "real-1.csv.json", parts / "real-2.csv.json"
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    lost.unlink()
+    broken.write_text('{"facts": {')
+    done = list(fitted)
+    train.run(config, inputs, killed)
+    assert fitted[6:] == [done[0], done[1], done[2], done[5]]
+    assert (killed / train.PREDICTIONS).read_bytes() == (whole / train.PREDICTIONS).read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY half", "other shape"])
+def test_an_ensembles_array_that_is_not_whole_is_made_again(
+    inputs: dict[str, Path], tmp_path: Path, content: bytes | str
+) -> None:
+    material = material_of(inputs, tmp_path, planted=False)
+    rows = material.rows("val")
+    right = material.judged("val", material.dataset, rows)
+    path = tmp_path / "ensemble-val.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, right[:-1])
+    np.testing.assert_array_equal(
+        material_of(inputs, tmp_path, planted=False).judged("val", material.dataset, rows), right
+    )

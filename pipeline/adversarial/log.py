@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from pipeline.adversarial.checkpoints import CheckpointError, read_checkpoint, save_checkpoint, take_up
 from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.loop import GanTraining, sample
 from pipeline.adversarial.pictures import save_grid
-from pipeline.adversarial.rollback import Watch
+from pipeline.adversarial.rollback import Watch, memory_of
 from pipeline.config.gan import GanConfig
-from pipeline.core.files import atomic_path
 from pipeline.core.layout import TIMED_LOG
 from pipeline.core.progress import Progress
 from pipeline.core.seeds import derive_seed
@@ -98,24 +96,24 @@ def fixed_sample(generator: nn.Module, sampler: ConditionSampler, num_classes: i
 
 
 def load_resume(path: Path, training: GanTraining, watch: Watch | None = None) -> None:
-    """Continue from the resume file, if a whole one is there."""
+    """Continue from the resume file if a whole one of this training is there; else leave all as it is."""
     if not path.is_file():
         return
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        training.load_state_dict(state)
-        if watch is not None:
-            watch.load_state_dict(state["watch"])
-        logger.info("training goes on at %d images", training.num_images)
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
-        logger.warning("%s cannot be read; training begins anew", RESUME)
-        training.num_images = 0
+        state = read_checkpoint(path)
+        memory = None if watch is None else memory_of(state)
+        take_up(training, state)
+    except CheckpointError as error:
+        logger.warning("%s: %s; training begins anew", RESUME, error)
+        return
+    if watch is not None and memory is not None:
+        watch.memory = memory
+    logger.info("training goes on at %d images", training.num_images)
 
 
 def save_resume(path: Path, training: GanTraining, watch: Watch | None = None) -> None:
     remembered = {} if watch is None else {"watch": watch.state_dict()}
-    with atomic_path(path) as temporary:
-        torch.save(training.state_dict() | remembered, temporary)
+    save_checkpoint(path, training.state_dict() | remembered)
 
 
 def _crossed(num_images: int, batch: int, every: int) -> bool:

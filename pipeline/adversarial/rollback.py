@@ -9,16 +9,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 
+from pipeline.adversarial.checkpoints import CheckpointError, read_checkpoint, save_checkpoint, take_up
 from pipeline.adversarial.loop import GanTraining
 from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup
 from pipeline.adversarial.watch import Probe, Reading
 from pipeline.config.gan import WatchConfig
-from pipeline.core.errors import NonFiniteLoss, RadaugError
-from pipeline.core.files import atomic_path, write_text
+from pipeline.core.errors import DataError, NonFiniteLoss, RadaugError
+from pipeline.core.files import write_text
 from pipeline.core.seeds import derive_seed
 
 logger = logging.getLogger(__name__)
@@ -109,8 +111,7 @@ class Watch:
         else:
             self.memory.streak, self.memory.good_at = 0, training.num_images
             if self.group.leads:
-                with atomic_path(self.out_dir / GOOD) as temporary:
-                    torch.save(training.state_dict(), temporary)
+                save_checkpoint(self.out_dir / GOOD, training.state_dict())
         self._write()
 
     def go_back(self, training: GanTraining, why: Exception) -> bool:
@@ -121,12 +122,19 @@ class Watch:
 
         Raises:
             NonFiniteLoss: `why`, where there has been no good check.
+            DataError: the last good state cannot be taken up.
         """
         memory = self.memory
         if memory.good_at is None:
             raise why
         reached, reason = training.num_images, str(why) if isinstance(why, Collapsed) else "a loss was not finite"
-        training.load_state_dict(torch.load(self.out_dir / GOOD, map_location="cpu", weights_only=True))
+        try:
+            take_up(training, read_checkpoint(self.out_dir / GOOD))
+        except CheckpointError as error:
+            raise DataError(
+                f"{self.name}: after {reached:,} images it collapsed ({reason}), and its last good state cannot be "
+                f"taken up: {error}. Delete {self.out_dir.name} in the cache and run again: this GAN begins anew."
+            ) from error
         memory.streak = 0
         back = f"after {reached:,} images it went back to its last good state, at {memory.good_at:,} images"
         if memory.rollbacks == self.config.rollbacks:
@@ -157,9 +165,6 @@ class Watch:
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self.memory)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.memory = Memory(**state)
 
     def _due(self, training: GanTraining) -> bool:
         every, step = max(1, self.total // self.config.checks), training.images_per_step
@@ -209,6 +214,26 @@ class Watch:
             writer.writeheader()
             writer.writerows(self.memory.rows)
             write_text(self.out_dir / CHECKS, text.getvalue())
+
+
+def memory_of(state: Mapping[str, Any]) -> Memory:
+    """What a checkpoint holds of the watch.
+
+    Raises:
+        CheckpointError: nothing, or not what a watch remembers.
+    """
+    values = state.get("watch")
+    kinds: dict[str, Any] = {
+        "good_at": (int, NoneType), "streak": int, "rollbacks": int, "ended": bool, "rows": list, "events": list,
+    }  # fmt: skip
+    if not isinstance(values, dict) or values.keys() != kinds.keys():
+        raise CheckpointError("the checkpoint holds no memory of the watch")
+    rows_fit = isinstance(values["rows"], list) and all(
+        isinstance(row, dict) and row.keys() == set(_COLUMNS) for row in values["rows"]
+    )
+    if not rows_fit or not all(isinstance(values[name], kind) for name, kind in kinds.items()):
+        raise CheckpointError("the checkpoint's memory of the watch has another form")
+    return Memory(**values)
 
 
 def numbers_of(reading: Reading) -> dict[str, float | None]:

@@ -31,6 +31,8 @@ class ImageBuffer(nn.Module):
     images: Tensor
     label: Tensor
     filled: Tensor
+    filled_late = ("images",)
+    """Buffers without a shape until the first batch; `label` [size] says how many images they will hold."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

@@ -54,8 +54,16 @@ def save_nets(out_dir: Path, nets: dict[str, nn.Module], description: dict[str, 
 
 
 def read_description(directory: Path) -> dict[str, Any]:
-    """What `save_nets` was told of the nets in `directory`."""
-    description: dict[str, Any] = read_json(directory / MODEL)
+    """What `save_nets` was told of the nets in `directory`.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    try:
+        description: dict[str, Any] = read_json(directory / MODEL)
+        _ = description["weights"], description["gan"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{MODEL}: is missing or damaged; train this generator again.") from error
     return description
 
 
@@ -68,11 +76,11 @@ def load_net(directory: Path, name: str) -> tuple[nn.Module, dict[str, Any]]:
     """Build net `name` from a fit-gan directory, in evaluation mode on the CPU, with its description.
 
     Raises:
-        DataError: the weights are not the ones that the description was written with.
+        DataError: the description cannot be read, or the weights are not the ones that it was written with.
     """
     description = read_description(directory)
     path = directory / f"{name}.safetensors"
-    if digest_file(path) != description["weights"][name]:
+    if not path.is_file() or digest_file(path) != description["weights"][name]:
         raise DataError(f"{path.name}: does not match {MODEL} beside it; train this generator again.")
     gan = validate_gan(description["gan"])
     shape = ImageShape(

@@ -165,12 +165,20 @@ class Material:
     def judged(self, name: str, dataset: DataSet, rows: np.ndarray) -> np.ndarray:
         """Mean probabilities [len(rows), num_classes] of the ensemble; kept under `name` for a resumed stage."""
         path = self.parts / f"ensemble-{name}.npy"
-        if not path.is_file():
+        if not _is_kept(path, (len(rows), len(self.classes))):
             scores = np.mean([predict(dataset, rows) for predict in self._ensemble], axis=0)
             with atomic_path(path) as temporary, temporary.open("wb") as handle:
                 np.save(handle, scores)
         found: np.ndarray = np.load(path, allow_pickle=False)
         return found
+
+
+def _is_kept(path: Path, shape: tuple[int, int]) -> bool:
+    """Whether a killed run left this array whole."""
+    try:
+        return bool(np.load(path, allow_pickle=False).shape == shape)
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 def filling(asked: np.ndarray, lacking: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from pipeline.config.experiment import ClassifierConfig, Experiment
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, resolve_hardware
 from pipeline.core.errors import ConfigError
-from pipeline.core.files import read_json, write_json
+from pipeline.core.files import digest_file, read_json, write_json
 from pipeline.core.progress import Progress
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
@@ -117,23 +117,36 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
         for seed in range(1 if _is_reverse_check(config, arm) else config.classifier.seeds)
     ]
     what = f"classifiers of fold {config.fold}" + ("" if config.gan_seed is None else f", GAN seed {config.gan_seed}")
-    waiting = [(arm, seed) for arm, seed in fits if not (parts / f"{arm}-{seed}.csv").is_file()]
+    waiting = [(arm, seed) for arm, seed in fits if not _is_kept(parts / f"{arm}-{seed}.csv")]
     finished = len(fits) - len(waiting)
     progress = Progress(what, len(fits), "fits", done=finished)
     for done, (arm, seed) in enumerate(waiting, start=finished + 1):
         predict, facts = fit_arm(arm, config, material, _classifier_seed(config, arm, seed))
-        write_json(parts / f"{arm}-{seed}.json", facts)
-        write_table(parts / f"{arm}-{seed}.csv", _applied(config, arm, seed, material, predict))
+        kept = parts / f"{arm}-{seed}.csv"
+        write_table(kept, _applied(config, arm, seed, material, predict))
+        write_json(_facts_beside(kept), {"facts": facts, "digest": digest_file(kept)})
         progress.update(done)
     table = pd.concat([read_table(parts / f"{arm}-{seed}.csv") for arm, seed in fits], ignore_index=True)
     write_table(out_dir / PREDICTIONS, table)
-    facts = {f"{arm} seed {seed}": read_json(parts / f"{arm}-{seed}.json") for arm, seed in fits}
+    facts = {f"{arm} seed {seed}": read_json(_facts_beside(parts / f"{arm}-{seed}.csv"))["facts"] for arm, seed in fits}
     shutil.rmtree(parts)
     figures = {"classifiers": len(fits), "train_images": len(material.real.rows)}
     told = {name: fact for name, fact in facts.items() if fact}
     by_arm = {arm: [facts[f"{arm} seed {seed}"] for own, seed in fits if own == arm] for arm in config.arms}
     notes = [shortcut_notes(arm, own) for arm, own in by_arm.items()]
     return Record(kind="downstream", figures=figures | {"fits": told}, notes=tuple(itertools.chain(*notes)))
+
+
+def _is_kept(predictions: Path) -> bool:
+    """Whether a killed run left this classifier's predictions whole, with the facts that are written after them."""
+    try:
+        return bool(read_json(_facts_beside(predictions))["digest"] == digest_file(predictions))
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _facts_beside(predictions: Path) -> Path:
+    return predictions.with_name(f"{predictions.name}.json")
 
 
 def _is_reverse_check(config: DownstreamConfig, arm: str) -> bool:
