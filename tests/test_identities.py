@@ -11,6 +11,7 @@ from pipeline.data.cohort.identities import (
     placeholders,
     refuse_one_patient,
     spelling,
+    void_headers,
     with_patients,
 )
 
@@ -70,6 +71,20 @@ def test_a_placeholder_in_the_headers_gives_way_to_the_table() -> None:
         filled = with_patients(manifest(ids, ["ANONYMOUS"] * 12), "dcm", from_headers=from_headers)
         assert list(filled["patient_id"]) == ids
         assert "header_patient" not in filled
+
+
+def test_one_id_in_all_headers_gives_way_to_a_table_that_tells_many_patients_apart() -> None:
+    ids = [f"p{number}" for number in range(12)]
+    table = manifest(ids, ["S3CRET"] * 12)
+    assert list(with_patients(table, "dcm", from_headers=True)["patient_id"]) == ids
+    (row,) = void_headers(table)
+    assert row[:3] == ("placeholders in headers", "warning", 12)
+    assert "img/000.png" in row[3] and "S3CRET" not in row[3]
+    assert void_headers(manifest(ids, ids)) == []
+    with pytest.raises(DataError, match=r"All headers carry one id\. If an anonymiser wrote it, empty it"):
+        with_patients(manifest(ids[:4], ["S3CRET"] * 4), "dcm", from_headers=True)
+    with pytest.raises(DataError, match="more than one patient_id"):
+        with_patients(manifest([*ids, "q"], ["S3CRET"] * 12 + ["other"]), "t.csv", from_headers=False)
 
 
 def test_one_id_for_all_images_is_refused() -> None:

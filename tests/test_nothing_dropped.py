@@ -209,6 +209,14 @@ def test_file_names_in_other_unicode_forms_are_found_and_other_letter_case_is_na
     ]
 
 
+def test_file_names_of_a_label_table_in_other_letter_case_are_named(root: Path) -> None:
+    for number in range(2):
+        dicom(root / f"dcm/f{number}.dcm", f"P{number}", number)
+    (root / "dcm/t.csv").write_text("path,label\nf0.DCM,a\nf1.DCM,b\n")
+    with pytest.raises(DataError, match=r"The first row names f0\.DCM, and there is f0\.dcm\."):
+        ingested(root, {"kind": "dicom", "path": "dcm", "labels": "dcm/t.csv"})
+
+
 def test_repeated_rows_of_a_label_table_are_named_by_their_lines(root: Path) -> None:
     for number in range(2):
         dicom(root / f"dcm/f{number}.dcm", f"P{number}", number)

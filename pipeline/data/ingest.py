@@ -24,7 +24,7 @@ from pipeline.data.batches.dataset import write_table
 from pipeline.data.cohort.audit import audit_manifest
 from pipeline.data.cohort.audit_rows import Row, audit_table
 from pipeline.data.cohort.duplicates import near_groups, pixel_digest, thumbnail
-from pipeline.data.cohort.identities import largest_patient, refuse_one_patient, with_patients
+from pipeline.data.cohort.identities import largest_patient, refuse_one_patient, void_headers, with_patients
 from pipeline.data.cohort.manifest import EXTERNAL, FACTS, REJECTED_COLUMNS, row_dicts, shown, validate_manifest
 from pipeline.data.cohort.sources import ImageReader, SourceRows, read_source, source_files, source_root
 from pipeline.data.cohort.units import SIDES_KNOWN, UNIT_FROM, require_one_unit, unit_of, unit_rows
@@ -149,9 +149,10 @@ def _read(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.DataFr
         rows, ImageReader(root, config.spatial_dims), getattr(config.source, "unit_of_values", None) or ""
     )
     _check_rejected(config, len(manifest), rejected)
+    voided = void_headers(manifest)
     manifest = with_patients(manifest, config.where, from_headers=isinstance(config.source, DicomSource))
     require_one_unit(manifest, config.where)
-    notes = [*rows.notes, *largest_patient(manifest), *unit_rows(manifest)]
+    notes = [*rows.notes, *voided, *largest_patient(manifest), *unit_rows(manifest)]
     manifest = manifest.drop(columns=[UNIT_FROM, SIDES_KNOWN])
     validate_manifest(manifest, config.classes, config.where)
     return manifest, rejected, notes

@@ -77,11 +77,19 @@ def dicom_rows(source: DicomSource, root: Path, labels: Path) -> tuple[pd.DataFr
     if not used:
         raise DataError(
             f"{source.labels}: none of its {len(table)} rows fits one of the {len(images)} images in {source.path} "
-            f"({root}). Check data.source.key ({source.key}) and data.source.columns."
+            f"({root}). {_first_name(table, root) if source.key == 'file' else ''}Check data.source.key ({source.key}) "
+            "and data.source.columns."
         )
     given = row_dicts(table)
     rows += [_idle_row(source, given[number], table.index[number], key, labels) for number in idle]
     return pd.DataFrame(rows, dtype=str).fillna(""), [*spare_columns(table), *_without_row(source, images, nameless)]
+
+
+def _first_name(table: pd.DataFrame, root: Path) -> str:
+    """What the first row names, and the file that differs from it only in letter case."""
+    name = str(table["path"].iloc[0])
+    other = found_name(root, name, ignore_case=True)
+    return f"The first row names {name or 'no file'}{f', and there is {other}' if other != name else ''}. "
 
 
 def _idle_row(source: DicomSource, row: dict[str, str], line: int, key: str, labels: Path) -> dict[str, str]:

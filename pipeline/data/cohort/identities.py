@@ -74,8 +74,8 @@ def with_patients(manifest: pd.DataFrame, where: str, *, from_headers: bool) -> 
     Raises:
         DataError: table and headers contradict each other, ids are placeholders, or one patient has two spellings.
     """
-    headers = manifest["header_patient"].mask(manifest["header_patient"].isin(placeholders(manifest["header_patient"])))
-    both = manifest.assign(header_patient=headers.fillna(""))
+    void = placeholders(manifest["header_patient"]) | _one_for_all(manifest)
+    both = manifest.assign(header_patient=manifest["header_patient"].mask(manifest["header_patient"].isin(void), ""))
     both = both[(both["patient_id"] != "") & (both["header_patient"] != "")]
     if from_headers:
         _refuse_contradictions(both, where)
@@ -85,6 +85,30 @@ def with_patients(manifest: pd.DataFrame, where: str, *, from_headers: bool) -> 
     _refuse_placeholders(filled, where)
     _refuse_two_spellings(filled, where)
     return filled
+
+
+def _one_for_all(manifest: pd.DataFrame) -> set[str]:
+    """The headers' id, if it is one and the same in every image and the table tells many patients apart."""
+    headers = set(manifest["header_patient"])
+    named = manifest["patient_id"][manifest["patient_id"] != ""]
+    return headers if len(headers) == 1 and len(named) == len(manifest) and named.nunique() >= _MANY else set()
+
+
+def void_headers(manifest: pd.DataFrame) -> list[Row]:
+    """An audit row where the headers' patient ids are placeholders and the table's are used in their stead.
+
+    Args:
+        manifest: patient_id of the table, header_patient of the headers.
+    """
+    void = placeholders(manifest["header_patient"]) | _one_for_all(manifest)
+    used = manifest["header_patient"].isin(void - {""}) & (manifest["patient_id"] != "")
+    if not used.any():
+        return []
+    detail = (
+        f"The headers of {int(used.sum())} images share patient ids that are taken for placeholders of an anonymiser; "
+        f"the table's ids are used. The first file: {manifest['path'][used].iloc[0]}."
+    )
+    return [("placeholders in headers", WARNING, int(used.sum()), detail)]
 
 
 def _refuse_contradictions(both: pd.DataFrame, where: str) -> None:
@@ -97,6 +121,8 @@ def _refuse_contradictions(both: pd.DataFrame, where: str) -> None:
             "They differ only in leading zeros, a trailing .0, letter case or spaces, as when a spreadsheet makes 7 of "
             "007: import the column as text, or leave it out to use the headers' ids."
         )
+    elif both["header_patient"].nunique() == 1:
+        mend = "All headers carry one id. If an anonymiser wrote it, empty it in the files (tag 0010,0020). " + mend
     raise DataError(
         f"{where}: {len(wrong)} file(s) carry another patient id than the label table, the first: "
         f"{wrong['path'].iloc[0]}. {mend}"
