@@ -11,6 +11,7 @@ import pytest
 from pipeline.core.errors import DataError
 from pipeline.core.text import decode, foreign_kind
 from pipeline.data.cohort.tables import read_user_table, shown_lines
+from pipeline.verdict.decide import read_predictions
 
 PLAIN = "path,label,patient_id\nä.png,a,007\nb.png,b,008\n"
 ROWS = [["ä.png", "a", "007"], ["b.png", "b", "008"]]
@@ -122,6 +123,18 @@ def test_a_table_that_is_not_there_names_the_folder(tmp_path: Path) -> None:
     assert str(tmp_path) in str(error.value)
     with pytest.raises(DataError, match="is a folder"):
         read_user_table(tmp_path)
+
+
+def test_anyones_predictions_may_be_saved_in_any_form(tmp_path: Path) -> None:
+    header = "arm,fold,seed,gan_seed,split,image_id,patient_id,label,score_a,score_BI-RADS 4/5"
+    text = f"{header}\nreal,0,0,,test,i,p,a,0.25,0.75\n"
+    (tmp_path / "plain.csv").write_text(text)
+    (tmp_path / "excel.csv").write_bytes(("sep=;\r\n" + text.replace(",", ";")).encode("utf-16"))
+    plain, excel = read_predictions(tmp_path / "plain.csv"), read_predictions(tmp_path / "excel.csv")
+    assert plain.equals(excel)
+    assert plain.to_dict("records")[0]["score_BI-RADS 4/5"] == "0.75"
+    with pytest.raises(DataError, match="there is no such table"):
+        read_predictions(tmp_path / "absent.csv")
 
 
 def test_text_and_its_encoding() -> None:

@@ -72,6 +72,8 @@ def parse_yaml(text: str, where: str) -> Any:
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         raise ConfigError(_explained(error, text, where)) from error
+    except ConfigError:
+        raise
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{where}: is not valid YAML: {' '.join(str(error).split())}") from error
 

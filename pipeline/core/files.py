@@ -94,6 +94,8 @@ def make_folder(path: Path, mend: str = "Choose another --out.") -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         reason = "a file is in its place" if os.path.isfile(path) else (error.strerror or "no reason given").lower()
+        if isinstance(error, NotADirectoryError):
+            reason = "a part of this path is a file"
         raise UserError(f"{_short(path)}: cannot be made or written ({reason}). {mend}") from error
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate
-from pipeline.core.errors import DataError, LeakageError, UserError
+from pipeline.core.errors import DataError, LeakageError
 from pipeline.core.patients import known_patients
-from pipeline.data.batches.dataset import read_table
 from pipeline.data.cohort.leakage import SIDES, straddling
+from pipeline.data.cohort.tables import read_user_table
 from pipeline.measures.classification import weighted_auroc
 from pipeline.measures.paired import holm
 from pipeline.verdict.comparison import Mean, combine, units
@@ -106,17 +106,12 @@ def decide(predictions: pd.DataFrame, plan: VerdictPlan | None = None) -> Verdic
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """A table of predictions as text.
+    """A table of predictions as text, in whatever encoding and with whatever separator it was saved.
 
     Raises:
-        UserError: the file is not there, or is not a CSV table in UTF-8.
+        DataError: the file is not there, or is no table; the message says what it is.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file.")
-    try:
-        return read_table(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not a CSV table in UTF-8 with a header line.") from error
+    return read_user_table(path).reset_index(drop=True)
 
 
 def _check_plan(table: pd.DataFrame, plan: VerdictPlan) -> None:
