@@ -12,8 +12,8 @@ from test_arms import CLASSES, material_of, settings, stage, with_generator, wit
 
 from flows.plan import plan_experiment
 from pipeline.config import arms as table
-from pipeline.config import load_experiment
 from pipeline.config.arms import ARMS
+from pipeline.config.loading import load_experiment
 from pipeline.core.errors import ConfigError
 from pipeline.downstream import train
 from pipeline.downstream.regimens import regimen_of
