@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
-from pipeline.adversarial.family import Family, Nets, conv_generator, player_pair
+from pipeline.adversarial.family import Family, Nets, net_pair, player_pair
 from pipeline.adversarial.objectives import NON_SATURATING
 from pipeline.adversarial.recipe import Recipe, Weighted
 from pipeline.adversarial.terms import class_of_fake, class_of_real
@@ -21,11 +22,8 @@ class CganConfig(GanConfig):
 
 
 def nets(config: CganConfig, shape: ImageShape) -> Nets:
-    width, way = config.discriminator_width, config.conditioning
-    return {
-        "generator": conv_generator(config, shape),
-        "discriminator": StridedDiscriminator(shape, width, norm="layer", conditioning=way),
-    }
+    judge = partial(StridedDiscriminator, norm="layer", conditioning=config.conditioning)
+    return net_pair(discriminator=judge)(config, shape)
 
 
 def recipe(config: CganConfig) -> Recipe:
