@@ -91,8 +91,9 @@ def build(root: Path, case: Case) -> Path:
 
 
 def write_data_stages(root: Path, case: Case, images: list[list[str]]) -> None:
-    rejected = [["IMG9999", "ward/IMG9999.dcm", "pixel data are cut short"]]
-    table(stage(root, "ingest") / "rejected.csv", "image_id,path,reason", rejected)
+    rejected = [["IMG9999", "ward/IMG9999.dcm", "pixel data are cut short", ""]]
+    rejected.append(["IMG9998", "ward/series", "slice DOE_JANE.dcm: pixel data are cut short", "DOE_JANE.dcm"])
+    table(stage(root, "ingest") / "rejected.csv", "image_id,path,reason,files", rejected)
     split = stage(root, "split", notes=("Only 24 test patients: intervals are wide.",))
     parts = ["train", "train", "train", "val", "test", "test"]
     numbers = product(range(case.folds), range(len(images)))

@@ -71,7 +71,9 @@ def test_repeats_ignore_empty_keys() -> None:
 
 def test_counts_of_a_worked_example() -> None:
     table = manifest(["a", "b", "a", "", "b"], ["p", "p", "q", "q", ""], pixel_digest=["1", "1", "1", "2", "3"])
-    rows = audit_manifest(table, pd.DataFrame({"image_id": ["x"]}), CLASSES).set_index("check")
+    rows = audit_manifest(
+        table, pd.DataFrame({"image_id": ["x"], "path": ["x.png"], "reason": ["it is cut"]}), CLASSES
+    ).set_index("check")
     counts = rows["count"].astype(int)
     assert counts["class a"] == 2
     assert counts["class b"] == 2
@@ -80,6 +82,7 @@ def test_counts_of_a_worked_example() -> None:
     assert counts["patients with several images"] == 2
     assert counts["patients in several classes"] == 1
     assert counts["rejected"] == 1
+    assert rows["detail"]["rejected"].endswith("The first is x.png: it is cut.")
     assert counts["exact duplicates"] == 3  # three identical images are three pairs
     assert counts["identical images with different labels"] == 1
     assert rows["severity"]["exact duplicates"] == "warning"

@@ -129,7 +129,8 @@ def test_warnings_come_with_confounders_first_and_rejected_images_are_counted(pl
     assert warnings < text.index(CONFOUNDER) < text.index("IMG0003 looks like IMG0004") < text.index("What became of")
     assert "Only 24 test patients: intervals are wide." in text
     assert "pixel data are cut short 1" in text
-    assert "rejected at reading 1" in text
+    assert "rejected at reading 2" in text
+    assert "slice DOE_JANE.dcm: pixel data are cut short 1" in text
 
 
 def test_data_table_counts_images_and_patients(plain: Path) -> None:
@@ -169,7 +170,7 @@ def test_shareable_has_no_id_no_path_no_image_and_leaves_no_picture(shareable: P
     page = Page(shareable / "report-shareable.html")
     assert_self_contained(page)
     assert page.text.split("fake-study", 1)[1].strip().startswith("This report has no image of a patient")
-    assert not re.search(r"IMG\d|PAT\d|SYN\d|ward", page.without_pictures)
+    assert not re.search(r"IMG\d|PAT\d|SYN\d|ward|DOE", page.without_pictures)
     assert WITHHELD in page.text, "the audit row with image ids"
     assert CONFOUNDER in page.text, "the audit row without"
     assert not {"report.html", "figures"} & {path.name for path in shareable.iterdir()}

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from dicom_making import write_slice
+from dicom_making import smooth_volume, write_slice, write_volume
 from PIL import Image
 
 from pipeline.config.loading import validate_experiment
@@ -27,9 +27,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def ingested(root: Path, source: dict[str, Any], dims: int) -> tuple[pd.DataFrame, pd.DataFrame, Record]:
+def ingested(root: Path, source: dict[str, Any], dims: int, **more: Any) -> tuple[pd.DataFrame, pd.DataFrame, Record]:
     """Manifest, audit and record of a source with classes a and b."""
-    data = {"classes": ["a", "b"], "positive": ["b"], "spatial_dims": dims, "source": source}
+    data = {"classes": ["a", "b"], "positive": ["b"], "spatial_dims": dims, "source": source} | more
     out = root / "ingested"
     out.mkdir(exist_ok=True)
     config = ingest.ingest_config(validate_experiment({"name": "t", "data": data}, "t"))
@@ -92,6 +92,18 @@ def test_reasons_that_differ_in_figures_and_names_alone_are_counted_as_one(root:
         names.append(f"c{number}.dcm")
     with pytest.raises(DataError, match=r"Reasons: 6 x the pixel data is cut short \(2 of 32 bytes\)"):
         ingested(root, table(root, names), 2)
+
+
+def test_slices_that_a_reason_names_are_listed_for_the_shareable_report(root: Path) -> None:
+    for number in range(4):
+        write_volume(root / f"case{number}", smooth_volume(4, number), PatientID=str(number))
+    (root / "case3" / "s002.dcm").rename(root / "case3" / "DOE_JANE.dcm")
+    (root / "case3" / "DOE_JANE.dcm").write_bytes((root / "case3" / "DOE_JANE.dcm").read_bytes()[:-20])
+    _, audit, _ = ingested(root, table(root, [f"case{number}" for number in range(4)]), 3, max_rejected=0.5)
+    rejected = read_table(root / "ingested" / "rejected.csv")
+    assert "slice DOE_JANE.dcm: the pixel data is cut short" in rejected["reason"].iloc[0]
+    assert list(rejected["files"]) == ["DOE_JANE.dcm"]
+    assert "The first is case3: slice DOE_JANE.dcm" in audit.loc["rejected", "detail"]
 
 
 def test_dicom_ct_among_grey_pictures_is_named(root: Path) -> None:

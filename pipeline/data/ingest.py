@@ -28,6 +28,7 @@ from pipeline.data.cohort.identities import largest_patient, refuse_one_patient,
 from pipeline.data.cohort.manifest import EXTERNAL, FACTS, REJECTED_COLUMNS, row_dicts, shown, validate_manifest
 from pipeline.data.cohort.sources import ImageReader, SourceRows, read_source, source_files, source_root
 from pipeline.data.cohort.units import SIDES_KNOWN, UNIT_FROM, require_one_unit, unit_of, unit_rows
+from pipeline.data.readers.folders import files_below
 from pipeline.data.readers.image import Image
 
 if TYPE_CHECKING:
@@ -199,7 +200,8 @@ def _look(rows: SourceRows, reader: ImageReader, told: str) -> tuple[pd.DataFram
             _require_usable(row["path"], image)
             kept.append(_described(row, image, told))
         except UnreadableImage as error:
-            rejected.append({"image_id": row["image_id"], "path": row["path"], "reason": error.reason})
+            named = _named_files(reader.root / row["path"], error.reason)
+            rejected.append({"image_id": row["image_id"], "path": row["path"], "reason": error.reason, "files": named})
             continue
         thumbnails.append(thumbnail(image.array))
         if number % _PROGRESS_EVERY == 0:
@@ -208,7 +210,13 @@ def _look(rows: SourceRows, reader: ImageReader, told: str) -> tuple[pd.DataFram
     if kept:
         groups = near_groups(np.stack(thumbnails))
         manifest["near_group"] = ["" if group < 0 else f"near-{group:04d}" for group in groups]
-    return manifest, pd.DataFrame(rejected, columns=list(REJECTED_COLUMNS), dtype=str)
+    return manifest, pd.DataFrame(rejected, columns=[*REJECTED_COLUMNS, "files"], dtype=str).fillna("")
+
+
+def _named_files(place: Path, reason: str) -> str:
+    """The files of a series' folder that a reason names, with a slash between: a shareable report must not."""
+    names = {path.name for path in files_below(place)} if place.is_dir() else set()
+    return "/".join(sorted(name for name in names if name in reason))
 
 
 def _require_usable(path: str, image: Image) -> None:

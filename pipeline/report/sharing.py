@@ -35,6 +35,8 @@ def redaction(run: Run, *, shareable: bool) -> Redaction:
         for column in _ID_COLUMNS:
             if column in table.columns:
                 found.update(table[column])
+        if "files" in table.columns:  # slices that a reason names
+            found.update(name for names in table["files"] for name in names.split("/"))
     files = {part for name in found for part in (PurePosixPath(name).name, PurePosixPath(name).stem)}
     return Redaction((found | files) - {*_SPLITS, *run.experiment.data.classes})
 

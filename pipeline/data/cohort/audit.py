@@ -58,10 +58,11 @@ def _patients(manifest: pd.DataFrame) -> list[Row]:
 
 
 def _rejected(rejected: pd.DataFrame) -> Row:
-    detail = (
-        f"{len(rejected)} images cannot be used; rejected.csv says why." if len(rejected) else "All images can be used."
-    )
-    return ("rejected", WARNING if len(rejected) else INFO, len(rejected), detail)
+    if rejected.empty:
+        return ("rejected", INFO, 0, "All images can be used.")
+    first = f"{rejected['path'].iloc[0]}: {rejected['reason'].iloc[0]}"
+    detail = f"{len(rejected)} images cannot be used; rejected.csv lists them all. The first is {first}."
+    return ("rejected", WARNING, len(rejected), detail)
 
 
 def _duplicates(manifest: pd.DataFrame) -> list[Row]:

@@ -257,7 +257,7 @@ class ImageReader:
     """Reads the images and masks of manifest rows below `root`; an npz file is opened once."""
 
     def __init__(self, root: Path, spatial_dims: int) -> None:
-        self._root = root
+        self.root = root
         self._spatial_dims = spatial_dims
         self._npz: dict[str, NpzFile] = {}
 
@@ -271,15 +271,15 @@ class ImageReader:
         if place:
             name, number = place
             if name not in self._npz:
-                self._npz[name] = NpzFile(self._root / name)
+                self._npz[name] = NpzFile(self.root / name)
             return self._npz[name].image(number)
         return read_image(
-            self._root / row["path"], spatial_dims=self._spatial_dims, series_id=row.get("series_id") or None
+            self.root / row["path"], spatial_dims=self._spatial_dims, series_id=row.get("series_id") or None
         )
 
     def mask(self, row: dict[str, str]) -> Image:
         """The lesion mask of a manifest row, above 0 inside."""
-        return read_image(self._root / row["mask"], spatial_dims=self._spatial_dims)
+        return read_image(self.root / row["mask"], spatial_dims=self._spatial_dims)
 
 
 def source_files(source: Source, root: Path, labels: Path | None) -> list[Path]:
