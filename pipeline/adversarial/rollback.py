@@ -17,6 +17,7 @@ import torch
 from pipeline.adversarial.checkpoints import CheckpointError, read_checkpoint, save_checkpoint, take_up
 from pipeline.adversarial.loop import GanTraining
 from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup
+from pipeline.adversarial.stepping import FLOAT32_FIRST
 from pipeline.adversarial.watch import Probe, Reading
 from pipeline.config.gan import WatchConfig
 from pipeline.core.errors import DataError, NonFiniteLoss, RadaugError
@@ -175,8 +176,7 @@ class Watch:
         memory, said = self.memory, "; ".join(wrong.values())
         if memory.good_at is None and "finite" in wrong:
             raise NonFiniteLoss(
-                f"{self.name}: after {training.num_images:,} images weights or samples are not finite. "
-                "Lower gan.generator_lr and gan.discriminator_lr, or set compute.precision: float32."
+                f"{self.name}: after {training.num_images:,} images weights or samples are not finite. {FLOAT32_FIRST}"
             )
         early = memory.good_at is None or training.num_images < _EARLY * self.total
         if early and "finite" not in wrong:

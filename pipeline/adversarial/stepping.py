@@ -15,6 +15,10 @@ from pipeline.adversarial.recipe import OptimizerSettings, Player, Recipe
 from pipeline.adversarial.turns import Turn
 from pipeline.core.errors import NonFiniteLoss
 
+FLOAT32_FIRST = (
+    "Set compute.precision: float32; where it is that already, lower gan.generator_lr and gan.discriminator_lr."
+)
+
 
 class Stepper:
     """Moves one player: freezes the others, adds up its terms, checks them, steps its optimiser.
@@ -94,8 +98,7 @@ class Stepper:
         if not torch.isfinite(checked).all():
             name, value = next(pair for pair in zip(values, checked.tolist(), strict=True) if not isfinite(pair[1]))
             raise NonFiniteLoss(
-                f"the {player.name}'s term '{name}' became {value}; no weight was changed by it. "
-                "Lower gan.generator_lr and gan.discriminator_lr, or set compute.precision: float32."
+                f"the {player.name}'s term '{name}' became {value}; no weight was changed by it. {FLOAT32_FIRST}"
             )
         return {f"{player.name}.{name}": value for name, value in values.items()}
 

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.small_convolutions import guard_small_convolutions
 
 Net = TypeVar("Net", bound=nn.Module)
+guard_small_convolutions()  # of every autocast in this process, also of one that is entered past `autocast`
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -71,5 +73,8 @@ class _Autocast(AbstractContextManager[None]):
 
 
 def autocast(hardware: Hardware) -> AbstractContextManager[None]:
-    """bf16 autocast, to be entered as often as wished, or nothing. Weights and losses stay float32."""
+    """bf16 autocast, to be entered as often as wished, or nothing. Weights and losses stay float32.
+
+    On a CPU, convolutions whose kernel barely fits their image stay float32 too (`pipeline.core.small_convolutions`).
+    """
     return nullcontext() if hardware.precision == "float32" else _Autocast(hardware.device)

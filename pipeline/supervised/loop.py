@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +30,24 @@ def minimise(
     Raises:
         NonFiniteLoss: the loss became NaN or infinite; the weights of the step before are untouched.
     """
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    weights = list(parameters)
+    optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps + 1, cycle_momentum=False)
     for step in range(steps):
         loss = loss_at(step)
         if not torch.isfinite(loss):
             raise NonFiniteLoss(
-                f"the loss of {what} became {loss.item()} at step {step}. Lower its learning rate, or set "
-                "compute.precision: float32."
+                f"the loss of {what} became {loss.item()} at step {step}. {_suspect(weights)} Set "
+                "compute.precision: float32; where it is that already, lower the learning rate."
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         schedule.step()
+
+
+def _suspect(weights: Sequence[Tensor]) -> str:
+    """What the weights can tell about a loss that is not finite."""
+    if all(bool(torch.isfinite(weight).all()) for weight in weights):
+        return "The weights are finite, so an image of this step is not, or a sum went past what the precision holds."
+    return "Weights were no longer finite, so the gradient of an earlier step was not."
