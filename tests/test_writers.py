@@ -86,14 +86,14 @@ def test_png_maps_the_window_to_8_bits(tmp_path: Path) -> None:
 
 
 def test_a_ct_slice_holds_its_hu_its_size_and_no_vendor_trap(tmp_path: Path) -> None:
-    dataset = write_slice(tmp_path / "a.dcm", np.array([[-2000.0, -1024.0, 0.4], [39.6, 3071.0, 64511.0]]))
+    dataset = write_slice(tmp_path / "a.dcm", np.array([[-2000.0, -1024.0, 0.4], [39.6, 3071.0, 32767.0]]))
     assert dataset.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
     assert dataset.SOPClassUID == pydicom.uid.CTImageStorage
     assert dataset.SOPInstanceUID == dataset.file_meta.MediaStorageSOPInstanceUID
     stored = dataset.pixel_array
     assert stored.dtype == np.uint16
     hu = stored * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
-    np.testing.assert_array_equal(hu, [[-1024, -1024, 0], [40, 3071, 64511]])
+    np.testing.assert_array_equal(hu, [[-1024, -1024, 0], [40, 3071, 32767]])
     assert (dataset.Rows, dataset.Columns) == (2, 3)
     assert list(dataset.PixelSpacing) == [0.8, 0.7]
     assert dataset.SliceThickness == 5
@@ -200,7 +200,7 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="low < high"):
         write_png(tmp_path / "a.png", flat, (5, 5))
     with pytest.raises(DataError, match="are the values HU"):
-        write_slice(tmp_path / "a.dcm", flat + 64512)
+        write_slice(tmp_path / "a.dcm", flat + 32768)
     with pytest.raises(DataError, match="spacing"):
         write_slice(tmp_path / "a.dcm", flat, spacing=(0.0, 1.0))
     sheared = np.array([[1, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])

@@ -22,6 +22,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, SecondaryCa
 
 from pipeline.core.errors import DataError
 from pipeline.core.files import atomic_path
+from pipeline.data.readers.plausible import HIGHEST_HU
 
 Array = NDArray[np.generic]
 Floats = NDArray[np.floating]
@@ -136,7 +137,7 @@ def write_dicom(
         attributes: further elements by DICOM keyword, such as {"Manufacturer": "…", "PatientSex": "F"}.
 
     Raises:
-        DataError: the array is empty, not 2D, not finite or above 64511 HU, or a spacing is not positive.
+        DataError: the array is empty, not 2D, not finite or above 32767 HU, or a spacing is not positive.
     """
     values = _finite(path, array, dims=(2,))
     if len(spacing) not in (2, 3) or not all(np.isfinite(mm) and mm > 0 for mm in spacing):
@@ -243,8 +244,8 @@ def _add_pixels(dataset: Dataset, path: Path, numbers: Floats, unit: str) -> Non
     """Rescale `numbers` [rows, cols] to 16 bits unsigned and add them with the elements that describe them."""
     if unit == "HU":
         slope, intercept, numbers = 1.0, float(HU_OFFSET), np.maximum(numbers, HU_OFFSET)
-        if numbers.max() > STORED_MAX + HU_OFFSET:
-            raise DataError(f"{path.name}: {numbers.max():g} HU does not fit into 16 bits; are the values HU?")
+        if numbers.max() > HIGHEST_HU:
+            raise DataError(f"{path.name}: {numbers.max():g} HU is more than any CT holds; are the values HU?")
     elif _all_integers(numbers) and numbers.min() >= 0 and numbers.max() <= STORED_MAX:
         slope, intercept = 1.0, 0.0
     else:
