@@ -196,6 +196,38 @@ def test_what_is_called_dicom_and_is_none_is_listed(root: Path) -> None:
     assert "HTML page" in rejected["page.DCM"]
 
 
+def test_a_patient_in_an_archive_a_shortcut_or_a_pointer_is_not_passed_over(root: Path) -> None:
+    for number in range(4):
+        series(root / f"dcm/s{number}", f"P{number}", number)
+    for name, content in {
+        "s4.zip": b"PK\x03\x04" + b"x" * 400,
+        "s5.lnk": b"L\0\0\0" + b"x" * 400,
+        "s6/slice.dcm": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n",
+        "s7/notes.txt": b"n",
+    }.items():
+        (root / "dcm" / name).parent.mkdir(exist_ok=True)
+        (root / "dcm" / name).write_bytes(content)
+    (root / "t.csv").write_text("patient_id,label\nP0,a\nP1,b\nP2,a\nP3,b\n")
+    source = {"kind": "dicom", "path": "dcm", "labels": "t.csv", "unit": "series", "key": "patient"}
+    out = ingested(root, source, spatial_dims=3, max_rejected=0.5)
+    assert len(read_table(out / "manifest.csv")) == 4
+    rejected = read_table(out / "rejected.csv").set_index("path")["reason"]
+    assert sorted(rejected.index) == ["s4.zip", "s5.lnk", "s6/slice.dcm"]
+    assert "zip archive" in rejected["s4.zip"]
+    assert "shortcut" in rejected["s5.lnk"]
+    assert "Git LFS pointer" in rejected["s6/slice.dcm"]
+
+
+def test_class_names_in_other_unicode_forms_are_the_same(root: Path) -> None:
+    for number in range(4):
+        png(root / ("set/ja\u0308" if number % 2 else "set/nein") / f"p{number}.png", number)
+    for name in ("j\u00e4", "ja\u0308"):
+        (root / "ingested").mkdir(exist_ok=True)
+        data = config({"kind": "folders", "path": "set"}, classes=["nein", name], positive=[name])
+        ingest.run(data, {}, root / "ingested")
+        assert set(read_table(root / "ingested/manifest.csv")["label"]) == {"nein", "j\u00e4"}
+
+
 def test_file_names_in_other_unicode_forms_are_found_and_other_letter_case_is_named(root: Path) -> None:
     png(root / "set/a\u0308.png", 1)  # as a Mac's disk has it
     png(root / "set/IMG.PNG", 2)

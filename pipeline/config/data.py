@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
@@ -164,6 +165,12 @@ class DataConfig(Section):
     spacing: Positive | tuple[Positive, ...] | None = None
     crop: CropConfig | None = None
     fit: Literal["pad", "stretch"] = "pad"
+
+    @field_validator("classes", "positive")
+    @classmethod
+    def _names_are_composed(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """In Unicode's composed form, as the labels of tables and folders are."""
+        return tuple(unicodedata.normalize("NFC", name) for name in names)
 
     @field_validator("window")
     @classmethod

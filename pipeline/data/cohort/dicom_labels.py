@@ -21,7 +21,8 @@ from pipeline.data.readers.folders import files_below
 from pipeline.data.readers.kinds import sniff, stands_in
 from pipeline.data.readers.series import index_series
 
-_ENDINGS = (".dcm", ".dicom", ".ima")
+_ENDINGS = (".dcm", ".dicom", ".ima", ".lnk", ".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".dcm.gz")
+"""What is expected to be DICOM, or to hold it (shortcuts, archives), and must not be passed over."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def dicom_rows(source: DicomSource, root: Path, labels: Path) -> tuple[pd.DataFr
     """
     if not root.is_dir():
         raise DataError(f"{source.path}: there is no such folder: {root}. {PATHS_START}")
-    images = _files(root) if source.unit == "file" else _series(root)
+    images = _files(root) if source.unit == "file" else _with_strays(root, _series(root))
     if not any(not image.reason for image in images):
         raise DataError(f"{source.path}: there is no DICOM image in this folder: {root}.")
     table, key = _label_table(source, root, labels)
@@ -171,13 +172,33 @@ def _files(root: Path) -> list[_Found]:
             if sniff(path) != "dicom":
                 if not path.name.lower().endswith(_ENDINGS):
                     continue
-                raise UnreadableImage(path, stands_in(path) or "this is another kind of image: take it out of the tree")
+                raise UnreadableImage(path, _stray(path))
             header = read_header(path)
         except UnreadableImage as error:
             reason = error.reason
         ids = header.get("series_id", ""), header.get("patient_id", "")
         found.append(_Found(name, *ids, (name,), reason))
     return found
+
+
+def _stray(path: Path) -> str:
+    """Why a file of one of `_ENDINGS` is no DICOM image."""
+    if path.name.lower().endswith(".lnk"):
+        return "this is a shortcut, which cannot be followed: copy what it leads to"
+    return stands_in(path) or "this is another kind of image: take it out of the tree"
+
+
+def _with_strays(root: Path, series: list[_Found]) -> list[_Found]:
+    """The series, and what should be or hold one and is none; among the slices of a series, reading it names that."""
+    folders = {(root / name).parent for one in series for name in one.files}
+    strays = [
+        path
+        for path in files_below(root)
+        if path.name.lower().endswith(_ENDINGS) and path.parent not in folders and sniff(path) != "dicom"
+    ]
+    named = [path.relative_to(root).as_posix() for path in strays]
+    found = [_Found(name, "", "", (name,), _stray(path)) for name, path in zip(named, strays, strict=True)]
+    return [*series, *found]
 
 
 def _series(root: Path) -> list[_Found]:

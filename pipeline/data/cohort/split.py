@@ -221,10 +221,17 @@ def _require_classes(config: SplitStage, kept: pd.DataFrame, folds: list[Assignm
             absent = [name for name in config.classes if name not in set(kept["label"][sides == split])]
             if absent:
                 raise DataError(
-                    f"{split} of fold {number} has no image of {', '.join(absent)}: too few patients. Raise data.split."
+                    f"{split} of fold {number} has no image of {', '.join(absent)}: too few patients "
+                    f"({_patients_of(kept, absent)}). Raise data.split."
                     f"{'folds or lower val' if config.split.kind == 'kfold' else 'val or test'}, try another seed, or "
                     "add patients of that class."
                 )
+
+
+def _patients_of(kept: pd.DataFrame, classes: list[str]) -> str:
+    """`normal 3, pneumonia 1`: how many patients have images of each class."""
+    units = patient_units(kept)
+    return ", ".join(f"{name} {units[kept['label'] == name].nunique()}" for name in classes)
 
 
 def _decided(
