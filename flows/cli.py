@@ -17,12 +17,13 @@ from rich.table import Table
 
 from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
-from flows.run_directory import CURVE, LOCK, REPORT, cache_of
+from flows.run_directory import cache_of
 from flows.server import start_server, wait_for_server
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment, require_data
 from pipeline.core.errors import RadaugError, UserError
 from pipeline.core.files import make_folder
+from pipeline.core.layout import CONFIG, CURVE, FAULT_LOG, LOCK, REPORT
 
 INTERRUPTED = 130
 app = App(
@@ -50,7 +51,7 @@ def launch(tokens: list[str]) -> int:
         tokens = [token for token in tokens if token != "--debug"]
         os.environ[DEBUG] = "1"
     try:
-        with faults_kept_in(user_cache() / "error.log", "radaug"):
+        with faults_kept_in(user_cache() / FAULT_LOG, "radaug"):
             app(tokens)
     except RadaugError as error:
         if os.environ.get(DEBUG):
@@ -133,7 +134,7 @@ def sample(
     make_folder(out)
     from pipeline.synthesis.sample import sample_run
 
-    release = load_experiment(run_dir / "config.yaml").release
+    release = load_experiment(run_dir / CONFIG).release
     sample_run(run_dir, label, num, out, truncation_psi, format)
     print(f"{num} images of the generator named for release (fold {release.fold}, GAN seed {release.gan_seed}): {out}")
 
@@ -249,11 +250,11 @@ def _config_of(plan: Path) -> Path:
     """The configuration that `plan` is, or that a run left in the directory `plan`."""
     if not plan.is_dir():
         return plan
-    if not (plan / "config.yaml").is_file():
+    if not (plan / CONFIG).is_file():
         raise UserError(
             f"--plan {plan}: holds no config.yaml. Give a run directory, such as runs/demo, or a YAML file."
         )
-    return plan / "config.yaml"
+    return plan / CONFIG
 
 
 def _show_progress() -> None:

@@ -14,7 +14,7 @@ from flows.faults import faults_kept_in
 from flows.flow import describe_execution, run_stage
 from flows.ledger import LOOKING, Look, begin_look, finish_look, read_ledger, settings_of
 from flows.plan import Step, plan_experiment
-from flows.run_directory import FAULT_LOG, LOOKS, cache_of, open_run
+from flows.run_directory import cache_of, open_run
 from flows.standing import Standing, ledger_table, looks_json, standings
 from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate
 from pipeline.config.experiment import Experiment
@@ -22,9 +22,19 @@ from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import execute
 from pipeline.core.errors import ConfigError, DataError, UserError
 from pipeline.core.files import digest_text, write_json
+from pipeline.core.layout import (
+    CURVE_LEFT_OUT,
+    CURVE_POINTS,
+    CURVE_TABLE,
+    FAULT_LOG,
+    LEDGER,
+    LOOKS,
+    MANIFEST,
+    PREDICTIONS,
+    SPLITS_FILE,
+)
 from pipeline.core.patients import known_patients, patient_units
 from pipeline.data.batches.dataset import read_table, write_table
-from pipeline.downstream.train import PREDICTIONS
 from pipeline.report.comparison_lines import curve_lines
 from pipeline.report.curve_page import answer, read_curve, write_curve_page
 from pipeline.verdict.decide import VerdictPlan
@@ -73,13 +83,13 @@ def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws
             points += own
         if len(rows) < _LEAST_SIZES:
             raise DataError(f"A curve needs two sizes at least. {' '.join(left_out.values())}")
-        write_table(place / "points.csv", pd.DataFrame(points, columns=list(POINT_COLUMNS)))
+        write_table(place / CURVE_POINTS, pd.DataFrame(points, columns=list(POINT_COLUMNS)))
         lost = pd.DataFrame(left_out.items(), columns=["size", "reason"])
-        write_table(place / "left_out.csv", lost)
+        write_table(place / CURVE_LEFT_OUT, lost)
         table = curve_table(rows, plan.alpha)
-        write_table(place / "curve.csv", table)
+        write_table(place / CURVE_TABLE, table)
         looked = _looked(cache_of(place), settings, split, key, table)
-        write_table(place / "ledger.csv", ledger_table(looked))
+        write_table(place / LEDGER, ledger_table(looked))
         write_json(place / LOOKS, looks_json(looked))
         write_curve_page(place)
         curve = read_curve(place)
@@ -163,7 +173,7 @@ def _at_size(settings: Experiment, size: int, draws: int, arm: str) -> Experimen
 
 def _patients(split: Path) -> dict[str, float]:
     """Mean number of training patients of a draw; images without an id count as patients, and are counted too."""
-    train = read_table(split / "splits.csv").query("split == 'train'")
-    known = train.merge(read_table(split / "manifest.csv")[["image_id", "patient_id"]], on="image_id")
+    train = read_table(split / SPLITS_FILE).query("split == 'train'")
+    known = train.merge(read_table(split / MANIFEST)[["image_id", "patient_id"]], on="image_id")
     drawn = known.assign(unit=patient_units(known)).groupby("fold")["unit"].nunique()
     return {"train_patients": float(drawn.mean()), "without_patient": int((known_patients(known) == "").sum())}

@@ -14,12 +14,13 @@ from prefect.cache_policies import NO_CACHE
 from flows.faults import faults_kept_in
 from flows.ledger import LOOKING, Look, begin_look, finish_look, read_ledger, settings_of
 from flows.plan import Step, plan_experiment
-from flows.run_directory import FAULT_LOG, VERDICT, cache_of, link_stage, open_run, publish_results
+from flows.run_directory import cache_of, link_stage, open_run, publish_results
 from flows.standing import Standing, ledger_table, looks_json, standings
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import Execution, execute
 from pipeline.core.files import read_json
+from pipeline.core.layout import FAULT_LOG, FIGURES, LEDGER, VERDICT
 from pipeline.core.metrics import read_metrics
 from pipeline.core.records import load_record
 from pipeline.data.batches.dataset import write_table
@@ -77,7 +78,7 @@ def experiment_flow(experiment: dict[str, Any], out: str) -> dict[str, Any]:
                 begin_look(cache, directories["split"], settings, "run", settings_of(settings))
                 looking = True
         looked = _looked(cache, settings, directories)
-        write_table(place / "ledger.csv", ledger_table(looked))
+        write_table(place / LEDGER, ledger_table(looked))
         publish_results(place, directories, looks_json(looked))
         report = run_report(place)
         publish_artifacts(place, report)
@@ -119,7 +120,7 @@ def publish_artifacts(out: Path, report: Path) -> None:
         "\n\n".join([*verdict["looks"]["sentences"], *lines]), key="verdict", description="The run's verdicts."
     )
     create_table_artifact(mean_metrics(out), key="metrics", description="Means over fits.")
-    pictures = {f"figure-{path.stem}": path for path in sorted((out / "figures").glob("*.png"))}
+    pictures = {f"figure-{path.stem}": path for path in sorted((out / FIGURES).glob("*.png"))}
     for key, path in {"report": report, **pictures}.items():
         create_link_artifact(path.resolve().as_uri(), key=key.lower().replace("_", "-"), link_text=path.name)
 

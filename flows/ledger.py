@@ -21,11 +21,12 @@ from pipeline.config.data import PhantomSource
 from pipeline.config.experiment import Experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import clear_disk_errors, digest_json, digest_text, write_json
+from pipeline.core.layout import LEDGER as OLDER
+from pipeline.core.layout import MANIFEST, SPLITS_FILE
 from pipeline.core.patients import known_patients, patient_units
 from pipeline.data.batches.dataset import read_table
 
 LEDGER = "ledger.json"
-OLDER = "ledger.csv"
 LOOKING = ("downstream", "anomaly", "privacy", "verdict")
 """Kinds of stages that open images of test patients."""
 UNFINISHED = "unfinished"
@@ -168,7 +169,7 @@ def _seen_by(split: Path, experiment: Experiment, ledger: Ledger) -> dict[str, s
 
 def tested_images(split: Path, side: str) -> pd.DataFrame:
     """Rows of the split's manifest whose images are on `side` in some fold."""
-    splits, manifest = read_table(split / "splits.csv"), read_table(split / "manifest.csv")
+    splits, manifest = read_table(split / SPLITS_FILE), read_table(split / MANIFEST)
     return manifest[manifest["image_id"].isin(set(splits.loc[splits["split"] == side, "image_id"]))]
 
 

@@ -23,32 +23,46 @@ from pipeline.core.files import (
     write_json,
     write_text,
 )
-from pipeline.core.layout import METRICS_FILE, gan_name
+from pipeline.core.layout import (
+    CHECKPOINTS,
+    CONFIG,
+    CURVE,
+    CURVE_LEFT_OUT,
+    CURVE_POINTS,
+    CURVE_TABLE,
+    FAULT_LOG,
+    FIGURES,
+    LEDGER,
+    LOCK,
+    LOOKS,
+    MANIFEST,
+    METRICS_FILE,
+    PREDICTIONS,
+    REPORT,
+    SHAREABLE_REPORT,
+    STAGES,
+    SYNTHETIC,
+    VERDICT,
+    gan_name,
+)
 from pipeline.core.records import Record
 
-LOCK = "run.lock"
-FAULT_LOG = "error.log"
-REPORT = "report.html"
-CURVE = "curve.html"
-LOOKS = "looks.json"
-VERDICT = "verdict.json"
 _FINAL = (
     REPORT,
-    "report-shareable.html",
+    SHAREABLE_REPORT,
     VERDICT,
     METRICS_FILE,
-    "predictions.csv",
-    "manifest.csv",
-    "ledger.csv",
+    PREDICTIONS,
+    MANIFEST,
+    LEDGER,
     LOOKS,
     CURVE,
-    "curve.csv",
-    "points.csv",
-    "left_out.csv",
+    CURVE_TABLE,
+    CURVE_POINTS,
+    CURVE_LEFT_OUT,
     FAULT_LOG,
 )
-_LINKED = ("stages", "synthetic", "checkpoints")
-_SHORTCUTS = {"synthesise": "synthetic", "fit-gan": "checkpoints"}
+_SHORTCUTS = {"synthesise": SYNTHETIC, "fit-gan": CHECKPOINTS}
 
 
 def cache_of(out: Path) -> Path:
@@ -72,21 +86,21 @@ def open_run(out: Path, experiment: Experiment) -> Iterator[None]:
             raise UserError(f"{out}: another process runs into it. Wait for it, or choose another --out.") from None
         with held:
             _clear(out)
-            write_text(out / "config.yaml", dump_experiment(experiment))
+            write_text(out / CONFIG, dump_experiment(experiment))
             yield
 
 
 def link_stage(out: Path, record: Record, directory: Path) -> None:
     """Link a finished stage into the run, and a generator or synthetic set where users look for it."""
-    link(directory, out / "stages" / record.name)
+    link(directory, out / STAGES / record.name)
     if record.kind in _SHORTCUTS:
         link(directory, out / _SHORTCUTS[record.kind] / gan_name(record.fold, record.gan_seed))
 
 
 def publish_results(out: Path, directories: Mapping[str, Path], looks: Mapping[str, Any]) -> None:
     """Copy the final tables into `out`; the verdict comes last, with `looks` at its top."""
-    _copy(directories["split"] / "manifest.csv", out / "manifest.csv")
-    for name in ("predictions.csv", METRICS_FILE):
+    _copy(directories["split"] / MANIFEST, out / MANIFEST)
+    for name in (PREDICTIONS, METRICS_FILE):
         _copy(directories["verdict"] / name, out / name)
     write_json(out / VERDICT, {"looks": looks, **read_json(directories["verdict"] / VERDICT)})
 
@@ -99,11 +113,11 @@ def _refuse_foreign_folder(out: Path) -> None:
 def _clear(out: Path) -> None:
     for name in _FINAL:
         (out / name).unlink(missing_ok=True)
-    for folder in _LINKED:
+    for folder in (STAGES, *_SHORTCUTS.values()):
         for path in (out / folder).glob("*"):
             if path.is_symlink():
                 path.unlink()
-    shutil.rmtree(out / "figures", ignore_errors=True)
+    shutil.rmtree(out / FIGURES, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path) -> None:

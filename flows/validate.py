@@ -13,6 +13,7 @@ from pipeline.adversarial import cost as gan_cost
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import execute
 from pipeline.core.errors import RefusedError
+from pipeline.core.layout import AUDIT, MANIFEST, SPLITS_FILE
 from pipeline.core.patients import known_patients, num_known
 from pipeline.supervised import cost as classifier_cost
 from pipeline.verdict.power import patients_tested, smallest_differences
@@ -27,9 +28,9 @@ def validate(experiment: Experiment, cache: Path, console: Console) -> None:
     """
     steps = plan_experiment(experiment)
     directories = _read_manifests(steps, cache, console)
-    _print_table(console, "Audit", read_text_table(directories["split"] / "audit.csv"))
-    manifest = read_text_table(directories["split"] / "manifest.csv")
-    members = read_text_table(directories["split"] / "splits.csv").merge(
+    _print_table(console, "Audit", read_text_table(directories["split"] / AUDIT))
+    manifest = read_text_table(directories["split"] / MANIFEST)
+    members = read_text_table(directories["split"] / SPLITS_FILE).merge(
         manifest[["image_id", "label", "patient_id"]], on="image_id", validate="many_to_one"
     )
     _print_table(console, "Split: images (patients)", split_table(members, experiment.data.classes))
@@ -82,7 +83,7 @@ def _read_manifests(steps: tuple[Step, ...], cache: Path, console: Console) -> d
         try:
             directories[step.name] = execute(step.stage(directories), cache).directory
         except RefusedError:
-            _print_table(console, "Audit", read_text_table(directories["ingest"] / "audit.csv"))
+            _print_table(console, "Audit", read_text_table(directories["ingest"] / AUDIT))
             raise
     return directories
 

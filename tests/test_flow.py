@@ -14,14 +14,14 @@ from filelock import FileLock
 import flows.flow
 from flows.flow import describe_execution, experiment_flow, mean_metrics, run_stage
 from flows.plan import Step, plan_experiment
-from flows.run_directory import LOCK, cache_of
+from flows.run_directory import cache_of
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.config.section import Section
 from pipeline.core.cache import Execution
 from pipeline.core.errors import LeakageError, RadaugError, UserError
 from pipeline.core.files import read_json, write_json, write_text
-from pipeline.core.layout import stage_name
+from pipeline.core.layout import LOCK, stage_name
 from pipeline.core.records import Record
 
 METRICS = """\

@@ -26,6 +26,7 @@ from pipeline.config.gan import GanConfig
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, autocast, place, resolve_hardware
 from pipeline.core.errors import DataError, NonFiniteLoss
+from pipeline.core.layout import FILM_STRIP, GRIDS
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet
@@ -249,8 +250,8 @@ def _finish(
 ) -> None:
     averaged = training.ema.nets
     refresh_batch_norm(averaged["generator"], sampler, len(config.classes), derive_seed(config.seed, "norms"))
-    frames = sorted((out_dir / "grids").glob("*.png"))
-    save_film_strip(out_dir / "film_strip.png", frames, [int(frame.stem) for frame in frames])
+    frames = sorted((out_dir / GRIDS).glob("*.png"))
+    save_film_strip(out_dir / FILM_STRIP, frames, [int(frame.stem) for frame in frames])
     description = {
         "gan": config.gan.model_dump(mode="json"),
         "classes": list(config.classes),

@@ -16,7 +16,7 @@ from pipeline.adversarial.loop import GanTraining, sample
 from pipeline.adversarial.pictures import save_grid
 from pipeline.adversarial.rollback import Watch, memory_of
 from pipeline.config.gan import GanConfig
-from pipeline.core.layout import TIMED_LOG
+from pipeline.core.layout import GRIDS, TIMED_LOG
 from pipeline.core.progress import Progress
 from pipeline.core.seeds import derive_seed
 from pipeline.nets.conditions import as_generator
@@ -42,7 +42,7 @@ class Log:
         self.out_dir, self.sampler, self.watch = out_dir, sampler, watch
         self.num_classes, self.seed = num_classes, seed
         self.stats = out_dir / TIMED_LOG
-        self.grids = out_dir / "grids"
+        self.grids = out_dir / GRIDS
         total = gan.num_images
         self.progress = Progress(name, total, "images")
         self._log_every = max(gan.batch_size, total // 200)

@@ -16,10 +16,10 @@ from pipeline.adversarial.families import FAMILIES
 from pipeline.config.families import validate_gan
 from pipeline.core.errors import DataError
 from pipeline.core.files import atomic_path, digest_file, read_json, write_json
+from pipeline.core.layout import MODEL
 from pipeline.nets.conditions import as_generator
 from pipeline.nets.sizes import ImageShape
 
-MODEL = "model.json"
 Net = TypeVar("Net", bound=nn.Module)
 
 

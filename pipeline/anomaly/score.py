@@ -15,6 +15,7 @@ from torch import nn
 from pipeline.adversarial.weights import has_net, load_net, read_description
 from pipeline.config.section import Section
 from pipeline.core.compute import resolve_hardware
+from pipeline.core.layout import ANOMALY_SCORES
 from pipeline.core.metrics import MetricRow, as_text, write_metrics
 from pipeline.core.patients import patient_units
 from pipeline.core.records import Record
@@ -74,7 +75,7 @@ def run(config: AnomalyConfig, inputs: Mapping[str, Path], out_dir: Path) -> Rec
     table.insert(0, "gan_seed", str(config.gan_seed))
     table.insert(0, "fold", str(config.fold))
     table["anomaly_score"] = [f"{score:.6g}" for score in scores]
-    write_table(out_dir / "anomaly.csv", table)
+    write_table(out_dir / ANOMALY_SCORES, table)
     row = _auroc(config, table, scores)
     write_metrics(out_dir, [row])
     return Record(kind="anomaly", figures={"auroc": float(row.value)}, notes=(NOTE,))
@@ -106,7 +107,7 @@ def anomaly_scores(
 
 def _skipped(fitted: Path, out_dir: Path) -> Record:
     columns = ["fold", "gan_seed", "split", "image_id", "patient_id", "label", "anomaly_score"]
-    write_table(out_dir / "anomaly.csv", pd.DataFrame(columns=columns))
+    write_table(out_dir / ANOMALY_SCORES, pd.DataFrame(columns=columns))
     write_metrics(out_dir, [])
     family = read_description(fitted)["gan"]["family"]
     note = f"Skipped: the family {family} has no discriminator, so there is nothing to score anomalies by."

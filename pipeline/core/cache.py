@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 
 from pipeline.core.errors import DataError, UserError
 from pipeline.core.files import clear_disk_errors, digest_json, digest_tree, make_folder
-from pipeline.core.layout import TIMED_LOG, stage_name
-from pipeline.core.records import RECORD, Record, load_record
+from pipeline.core.layout import RECORD, TIMED_LOG, stage_name
+from pipeline.core.records import Record, load_record
 from pipeline.core.sources import Reach, reach_of
 
 logger = logging.getLogger(__name__)

@@ -1,11 +1,50 @@
-"""The names of what a run leaves: its stages, its files and its folders."""
+"""The names of what a run leaves: its files, its folders and its stages. Nothing else spells them out.
+
+A run directory holds CONFIG, the final tables, VERDICT, the pages and FIGURES as files, and links: STAGES to the
+directory of every stage, CHECKPOINTS and SYNTHETIC to generators and their images once more, where users look for them.
+"""
 
 from __future__ import annotations
 
+# a run's own files
+CONFIG = "config.yaml"
+VERDICT = "verdict.json"
 METRICS_FILE = "metrics.csv"
+PREDICTIONS = "predictions.csv"
+LEDGER = "ledger.csv"
+LOOKS = "looks.json"
+REPORT = "report.html"
+SHAREABLE_REPORT = "report-shareable.html"
+CURVE = "curve.html"
+CURVE_TABLE = "curve.csv"
+CURVE_POINTS = "points.csv"
+CURVE_LEFT_OUT = "left_out.csv"
+FAULT_LOG = "error.log"
+LOCK = "run.lock"
 
+# its folders
+STAGES = "stages"
+CHECKPOINTS = "checkpoints"
+SYNTHETIC = "synthetic"
+FIGURES = "figures"
+
+# files of stages
+RECORD = "record.json"
 TIMED_LOG = "stats.jsonl"
 """A log with wall-clock times: the one file that may differ between two makings of the same directory."""
+MANIFEST = "manifest.csv"
+IMAGES = "images.npy"
+MASKS = "masks.npy"
+SPLITS_FILE = "splits.csv"
+AUDIT = "audit.csv"
+REJECTED = "rejected.csv"
+MODEL = "model.json"
+GRIDS = "grids"
+FILM_STRIP = "film_strip.png"
+QUALITY_CURVES = "curves.csv"
+ANOMALY_SCORES = "anomaly.csv"
+MEMORISATION = "memorisation.csv"
+CLOSEST_PAIRS = "closest_pairs.png"
 
 
 def stage_name(kind: str, fold: int | None = None, gan_seed: int | None = None) -> str:

@@ -9,9 +9,7 @@ from typing import Any
 
 from pipeline.core.errors import DataError
 from pipeline.core.files import read_json, write_json
-from pipeline.core.layout import stage_name
-
-RECORD = "record.json"
+from pipeline.core.layout import RECORD, stage_name
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pipeline.config.loading import data_root
 from pipeline.config.section import Section
 from pipeline.core.errors import ConfigError, DataError, UnreadableImage
 from pipeline.core.files import digest_file, digest_json
+from pipeline.core.layout import AUDIT, MANIFEST, REJECTED
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import write_table
 from pipeline.data.cohort.audit import audit_manifest
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REJECTED, AUDIT = "rejected.csv", "audit.csv"
 EXTERNAL_PREFIX, EXTERNAL_ROOT = "external-", "external"
 MODALITIES = frozenset({"", "CT", "CR", "DX", "DR", "RG", "RF", "XA", "MG", "PX", "IO", "OT", "SC"})
 """X-ray images of all kinds, and exports that do not say; anything else (MR, US, PT, …) is rejected."""
@@ -125,7 +125,7 @@ def run(config: IngestConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
     manifest, rejected, notes = _read(config, out_dir)
     refuse_one_patient(manifest, config.where)
     audit = pd.concat([audit_table(notes), audit_manifest(manifest, rejected, config.classes)], ignore_index=True)
-    write_table(out_dir / "manifest.csv", manifest)
+    write_table(out_dir / MANIFEST, manifest)
     if config.external is not None:
         site, unusable = _read_site(config.external, out_dir / EXTERNAL_ROOT)
         if {*site["image_id"], *unusable["image_id"]} & {*manifest["image_id"], *rejected["image_id"]}:

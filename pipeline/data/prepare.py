@@ -17,8 +17,9 @@ from monai.data import MetaTensor
 from pipeline.config.data import CropConfig
 from pipeline.config.section import Section
 from pipeline.core.errors import DataError
+from pipeline.core.layout import IMAGES, MANIFEST, MASKS
 from pipeline.core.records import Record
-from pipeline.data.batches.dataset import IMAGES, MANIFEST, MASKS, read_table, write_table
+from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.cohort.duplicates import pixel_digest
 from pipeline.data.cohort.manifest import row_dicts

@@ -20,6 +20,7 @@ from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, resolve_hardware
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import digest_file, read_json, write_json
+from pipeline.core.layout import PREDICTIONS
 from pipeline.core.progress import Progress
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
@@ -30,8 +31,6 @@ from pipeline.downstream.material import Material
 from pipeline.downstream.regimens import regimen_of
 from pipeline.downstream.shortcut import called_rare, shortcut_notes
 from pipeline.supervised.fit import apply_classifier, fit
-
-PREDICTIONS = "predictions.csv"
 
 
 class DownstreamConfig(Section):

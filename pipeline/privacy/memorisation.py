@@ -21,6 +21,7 @@ from pipeline.adversarial.families import learns_from_pool
 from pipeline.adversarial.pictures import tile
 from pipeline.config.section import Section
 from pipeline.core.files import atomic_path
+from pipeline.core.layout import CLOSEST_PAIRS, MEMORISATION
 from pipeline.core.metrics import MetricRow, write_metrics
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed, numpy_generator
@@ -86,10 +87,10 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
             "nearest_heldout_distance": [f"{value:.6g}" for value in to_held_out.min(axis=1)],
         }
     )
-    write_table(out_dir / "memorisation.csv", nearest)
+    write_table(out_dir / MEMORISATION, nearest)
     closest = np.argsort(to_train.min(axis=1))[:_PAIRS]
     pairs = [(chosen[at], rows["train"][to_train[at].argmin()]) for at in closest]
-    _draw_pairs(out_dir / "closest_pairs.png", synthetic, real, pairs)
+    _draw_pairs(out_dir / CLOSEST_PAIRS, synthetic, real, pairs)
     figures = {
         "nearer_to_training_rate": rates.mean(),
         "rate_low": np.quantile(rates, 0.025),

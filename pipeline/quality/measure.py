@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.adversarial.families import FAMILIES
 from pipeline.core.compute import Hardware, autocast
+from pipeline.core.layout import QUALITY_CURVES
 from pipeline.core.metrics import MetricRow, write_metrics
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
@@ -49,7 +50,7 @@ def run(config: QualityStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     worthless = worthless_features(train, extractor, config.seed)
     table = metrics(config, rules, sets, extractor.name(real.images.ndim - 2), train, synthetic, worthless)
     write_metrics(out_dir, table)
-    write_table(out_dir / "curves.csv", curves(sets, real.scaling))
+    write_table(out_dir / QUALITY_CURVES, curves(sets, real.scaling))
     whole = [row for row in table if row.label == "all" and not row.metric.endswith(_NOT_OWN)]
     values = {row.metric: float(row.value) for row in whole if row.value}
     counts = {f"{name}_images": len(described) for name, described in sets.items()}

@@ -10,6 +10,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from pipeline.config.data import PhantomSource
 from pipeline.config.loading import load_experiment
 from pipeline.core.files import atomic_path, clear_disk_errors, read_json, write_text
+from pipeline.core.layout import CONFIG, CURVE, CURVE_LEFT_OUT, CURVE_POINTS, CURVE_TABLE, FIGURES, LEDGER, LOOKS
 from pipeline.report.figures import Picture
 from pipeline.report.page import templates
 from pipeline.report.reading import read_numbers
@@ -17,7 +18,6 @@ from pipeline.report.style import BLUE, VERMILLION, house_style, panels, png
 from pipeline.report.tables import Table, look_table
 from pipeline.report.words import arm_words, count, metric_name, number, p_value, with_interval
 
-PAGE = "curve.html"
 _NUMBERS = (
     "size", "draws", "train_patients", "without_patient", "n_patients", "reference_mean", "arm_mean", "difference",
     "ci_low", "ci_high", "p_holm", "same_as", "same_as_low", "same_as_high",
@@ -32,10 +32,10 @@ def write_curve_page(place: Path) -> Path:
     Raises:
         UserError: one of the files is missing, or lacks a column; the message names it.
     """
-    experiment = load_experiment(place / "config.yaml")
+    experiment = load_experiment(place / CONFIG)
     curve = read_curve(place)
-    points = read_numbers(place, "points.csv", ("size", "value"), ("draw", "arm"))
-    left_out = read_numbers(place, "left_out.csv", ("size",), ("reason",))
+    points = read_numbers(place, CURVE_POINTS, ("size", "value"), ("draw", "arm"))
+    left_out = read_numbers(place, CURVE_LEFT_OUT, ("size",), ("reason",))
     picture = Picture(
         "curve", "Endpoint over the number of real training images, with and without synthetic ones", _caption(curve),
         curve_plot(curve, points),
@@ -51,20 +51,20 @@ def write_curve_page(place: Path) -> Path:
         curve=curve_rows(curve),
         left_out=[(f"{size:.0f}", reason) for size, reason in zip(left_out["size"], left_out["reason"], strict=True)],
         looks=read_looks(place),
-        ledger=look_table(read_numbers(place, "ledger.csv", (), ())),
+        ledger=look_table(read_numbers(place, LEDGER, (), ())),
     )  # fmt: skip
     with clear_disk_errors(place):
-        with atomic_path(place / "figures" / "curve.png") as temporary:
+        with atomic_path(place / FIGURES / "curve.png") as temporary:
             temporary.write_bytes(picture.png)
-        write_text(place / PAGE, html)
-    return place / PAGE
+        write_text(place / CURVE, html)
+    return place / CURVE
 
 
 def read_looks(place: Path) -> list[str]:
     """What a reader must know of earlier looks at the test patients, in sentences."""
-    if not (place / "looks.json").is_file():
+    if not (place / LOOKS).is_file():
         return []
-    return [str(sentence) for sentence in read_json(place / "looks.json")["sentences"]]
+    return [str(sentence) for sentence in read_json(place / LOOKS)["sentences"]]
 
 
 def read_curve(place: Path) -> pd.DataFrame:
@@ -73,7 +73,7 @@ def read_curve(place: Path) -> pd.DataFrame:
     Raises:
         UserError: it is missing, or lacks a column.
     """
-    return read_numbers(place, "curve.csv", _NUMBERS, ("arm", "reference", "endpoint", "decision", "no_interval"))
+    return read_numbers(place, CURVE_TABLE, _NUMBERS, ("arm", "reference", "endpoint", "decision", "no_interval"))
 
 
 def answer(curve: pd.DataFrame) -> list[str]:

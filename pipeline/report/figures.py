@@ -10,7 +10,16 @@ import pandas as pd
 
 from pipeline.config.arms import REFERENCE_ARM
 from pipeline.core.errors import UserError
-from pipeline.core.layout import stage_name
+from pipeline.core.layout import (
+    ANOMALY_SCORES,
+    CLOSEST_PAIRS,
+    FILM_STRIP,
+    MEMORISATION,
+    QUALITY_CURVES,
+    STAGES,
+    TIMED_LOG,
+    stage_name,
+)
 from pipeline.report.plots import (
     FOREST_METRICS,
     anomaly_plot,
@@ -134,19 +143,19 @@ def _training(run: Run) -> Picture | None:
 
 
 def _history(stage: StageEntry) -> pd.DataFrame:
-    lines = stage.file("stats.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = stage.file(TIMED_LOG).read_text(encoding="utf-8").splitlines()
     table = pd.DataFrame([json.loads(line) for line in lines if line.strip()])
     if "num_images" not in table.columns:
-        raise UserError(f"stages/{stage.name}/stats.jsonl: has no num_images. Delete that stage and run again.")
+        raise UserError(f"{STAGES}/{stage.name}/stats.jsonl: has no num_images. Delete that stage and run again.")
     numbers = table.apply(pd.to_numeric, errors="coerce")
     return numbers.dropna(axis="columns", how="all")
 
 
 def _quality(run: Run) -> Picture | None:
     stage = run.released("quality") or next(iter(run.of_kind("quality")), None)
-    if stage is None or not (stage.directory / "curves.csv").is_file():
+    if stage is None or not (stage.directory / QUALITY_CURVES).is_file():
         return None
-    table = stage.table("curves.csv", ("set", "curve", "x", "y")).astype({"x": float, "y": float})
+    table = stage.table(QUALITY_CURVES, ("set", "curve", "x", "y")).astype({"x": float, "y": float})
     unit = str(run.only("prepare").record.extra["scaling"]["unit"])
     caption = (
         f"Mean histogram of grey values, and mean power at each spatial frequency, {stage.title}. The synthetic curve "
@@ -162,7 +171,7 @@ def _anomaly(run: Run) -> Picture | None:
     if not stages:
         return None
     stage = run.released("anomaly") or stages[0]
-    table = stage.table("anomaly.csv", ("split", "label", "anomaly_score"))
+    table = stage.table(ANOMALY_SCORES, ("split", "label", "anomaly_score"))
     table = table[table["split"] == "test"].assign(anomaly_score=lambda rows: pd.to_numeric(rows["anomaly_score"]))
     if table.empty:
         return None
@@ -175,7 +184,7 @@ def _anomaly(run: Run) -> Picture | None:
 def _nearest(run: Run) -> Picture | None:
     columns = ["nearest_train_distance", "nearest_heldout_distance"]
     tables = {
-        stage.title: stage.table("memorisation.csv", columns)[columns].apply(pd.to_numeric, errors="coerce").dropna()
+        stage.title: stage.table(MEMORISATION, columns)[columns].apply(pd.to_numeric, errors="coerce").dropna()
         for stage in _released_first(run, "privacy")
     }
     tables = {title: table for title, table in tables.items() if not table.empty}
@@ -216,7 +225,7 @@ def _closest(run: Run) -> Picture | None:
         f"Above, the synthetic images closest to a training image; below, that image ({stage.title}). Judge by eye."
     )
     alt = "Pairs of a synthetic image and the training image nearest to it, the closest pairs first."
-    return Picture("closest-pairs", alt, caption, stored_png(stage.file("closest_pairs.png"), 1440, 900_000))
+    return Picture("closest-pairs", alt, caption, stored_png(stage.file(CLOSEST_PAIRS), 1440, 900_000))
 
 
 def _strips(run: Run) -> list[Picture]:
@@ -227,7 +236,7 @@ def _strips(run: Run) -> list[Picture]:
         caption = f"{stage.title}: samples from the same random numbers as training goes on."
         name = stage_name("film-strip", stage.fold, stage.gan_seed)
         alt = f"Film strip of generated samples over the training, {stage.title}."
-        strips.append(Picture(name, alt, caption, stored_png(stage.file("film_strip.png"), width, most_bytes)))
+        strips.append(Picture(name, alt, caption, stored_png(stage.file(FILM_STRIP), width, most_bytes)))
     return strips
 
 

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.config.data import PhantomSource
 from pipeline.core.files import atomic_path, clear_disk_errors, write_text
+from pipeline.core.layout import FIGURES, REPORT, SHAREABLE_REPORT
 from pipeline.core.patients import num_known
 from pipeline.report import quality_tables, subgroup_tables, tables, verdict_tables
 from pipeline.report.figures import Picture, all_pictures
@@ -16,8 +17,6 @@ from pipeline.report.reading import Run, read_run
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths, redaction
 from pipeline.report.words import GLOSSARY, count, memorisation_sentence, release_statement, utility_statement
 
-REPORT = "report.html"
-SHAREABLE_REPORT = "report-shareable.html"
 Tables = dict[str, tables.Table | None]
 
 
@@ -39,7 +38,7 @@ def write_report(run_dir: Path, *, shareable: bool = False) -> Path:
     place = run_dir / (SHAREABLE_REPORT if shareable else REPORT)
     with clear_disk_errors(run_dir):
         if not shareable:
-            _write_pictures(run_dir / "figures", pictures)
+            _write_pictures(run_dir / FIGURES, pictures)
         write_text(place, html)
     return place
 

@@ -13,9 +13,10 @@ from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import dangling_link, read_json
+from pipeline.core.layout import CONFIG, LEDGER, MANIFEST, PREDICTIONS, RECORD, SPLITS_FILE, STAGES, VERDICT
 from pipeline.core.metrics import read_metrics, table_of
 from pipeline.core.patients import known_patients
-from pipeline.core.records import RECORD, Record, load_record
+from pipeline.core.records import Record, load_record
 
 STAGE_ORDER = (
     "ingest", "split", "prepare", "fit-gan", "synthesise", "quality", "downstream", "anomaly", "privacy", "verdict",
@@ -52,11 +53,11 @@ class StageEntry:
         Raises:
             UserError: it is not there.
         """
-        return _present(self.directory / name, f"stages/{self.name}/{name}")
+        return _present(self.directory / name, f"{STAGES}/{self.name}/{name}")
 
     def table(self, name: str, columns: Iterable[str] = ()) -> pd.DataFrame:
         """One of the stage's CSV files, as text."""
-        return _read_table(self.file(name), f"stages/{self.name}/{name}", columns)
+        return _read_table(self.file(name), f"{STAGES}/{self.name}/{name}", columns)
 
     @property
     def title(self) -> str:
@@ -94,7 +95,7 @@ class Run:
         """
         found = self.of_kind(kind)
         if not found:
-            raise UserError(f"stages/{kind}: is missing from the run {self.root.name}. {_MEND}")
+            raise UserError(f"{STAGES}/{kind}: is missing from the run {self.root.name}. {_MEND}")
         return found[0]
 
     def released(self, kind: str) -> StageEntry | None:
@@ -104,7 +105,7 @@ class Run:
 
     @property
     def splits(self) -> pd.DataFrame:
-        return self.only("split").table("splits.csv", ("fold", "image_id", "split"))
+        return self.only("split").table(SPLITS_FILE, ("fold", "image_id", "split"))
 
     @property
     def missing_patients(self) -> int:
@@ -123,8 +124,8 @@ def read_run(root: Path) -> Run:
     """
     if not root.is_dir():
         raise UserError(f"{root}: there is no such run directory.")
-    config = _present(root / "config.yaml", "config.yaml")
-    verdict_path = _present(root / "verdict.json", "verdict.json")
+    config = _present(root / CONFIG, CONFIG)
+    verdict_path = _present(root / VERDICT, VERDICT)
     experiment = load_experiment(config)
     scores = [f"score_{name}" for name in experiment.data.classes]
     return Run(
@@ -134,11 +135,11 @@ def read_run(root: Path) -> Run:
         verdict=_read_verdict(verdict_path),
         metrics=_with_numbers(table_of(read_metrics(root)), _NUMBERS),
         predictions=_with_numbers(
-            _read(root, "predictions.csv", ("arm", "fold", "seed", "gan_seed", "split", "label", *scores)), scores
+            _read(root, PREDICTIONS, ("arm", "fold", "seed", "gan_seed", "split", "label", *scores)), scores
         ),
-        manifest=_read(root, "manifest.csv", ("image_id", "label", "patient_id", "fate")),
+        manifest=_read(root, MANIFEST, ("image_id", "label", "patient_id", "fate")),
         stages=_read_stages(root),
-        ledger=_read(root, "ledger.csv", ()) if (root / "ledger.csv").is_file() else None,
+        ledger=_read(root, LEDGER, ()) if (root / LEDGER).is_file() else None,
     )
 
 
@@ -181,7 +182,7 @@ def _read_verdict(path: Path) -> dict[str, Any]:
 
 
 def _read_stages(root: Path) -> tuple[StageEntry, ...]:
-    folder = root / "stages"
+    folder = root / STAGES
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     entries = [_read_stage(folder / name) for name in names if not name.startswith(".")]
     return tuple(
@@ -190,7 +191,7 @@ def _read_stages(root: Path) -> tuple[StageEntry, ...]:
 
 
 def _read_stage(directory: Path) -> StageEntry:
-    _present(directory / RECORD, f"stages/{directory.name}/{RECORD}")
+    _present(directory / RECORD, f"{STAGES}/{directory.name}/{RECORD}")
     return StageEntry(load_record(directory), directory)
 
 

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import dump_experiment
+from pipeline.core.layout import REJECTED
 from pipeline.report.reading import Run
 
 WITHHELD = "(withheld: it may name a patient, an image or a file)"
@@ -31,7 +32,7 @@ def redaction(run: Run, *, shareable: bool) -> Redaction:
     if not shareable:
         return Redaction(())
     found: set[str] = set()
-    for table in (run.manifest, run.only("ingest").table("rejected.csv")):
+    for table in (run.manifest, run.only("ingest").table(REJECTED)):
         for column in _ID_COLUMNS:
             if column in table.columns:
                 found.update(table[column])

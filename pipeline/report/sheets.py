@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from pipeline.core.layout import IMAGES, MANIFEST
 from pipeline.core.patients import patient_units
 from pipeline.core.seeds import numpy_generator
 from pipeline.report.reading import Run, StageEntry
@@ -32,8 +33,8 @@ class Pool:
 
 def open_images(stage: StageEntry) -> tuple[pd.DataFrame, np.ndarray]:
     """Manifest and memory-mapped stored images [N, C, *spatial] of a data set directory; row i is image i."""
-    manifest = stage.table("manifest.csv", ("image_id", "label", "patient_id"))
-    return manifest, np.load(stage.file("images.npy"), mmap_mode="r", allow_pickle=False)
+    manifest = stage.table(MANIFEST, ("image_id", "label", "patient_id"))
+    return manifest, np.load(stage.file(IMAGES), mmap_mode="r", allow_pickle=False)
 
 
 def to_grey(stored: np.ndarray, scaling: dict[str, float], window: Sequence[float]) -> np.ndarray:

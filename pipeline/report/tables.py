@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from pipeline.core.layout import AUDIT, REJECTED
 from pipeline.core.patients import num_known
 from pipeline.report.reading import Run, disease_label, fit_rows, mean_rows, ordered_arms
 from pipeline.report.sharing import Redaction
@@ -67,13 +68,13 @@ def fate_table(run: Run) -> Table:
     counts = run.manifest["fate"].value_counts().sort_index()
     rows = [(str(fate), str(count)) for fate, count in zip(counts.index, counts, strict=True)]
     if not any(fate.startswith("rejected") for fate, _ in rows):
-        rows.append(("rejected at reading", str(len(run.only("ingest").table("rejected.csv")))))
+        rows.append(("rejected at reading", str(len(run.only("ingest").table(REJECTED)))))
     return Table("What became of the source's images.", ("Fate", "Images"), tuple(rows))
 
 
 def rejected_table(run: Run) -> Table:
     """Reasons for rejecting images, with counts."""
-    reasons = run.only("ingest").table("rejected.csv", ("reason",))["reason"].value_counts()
+    reasons = run.only("ingest").table(REJECTED, ("reason",))["reason"].value_counts()
     rows = tuple((str(reason), str(count)) for reason, count in zip(reasons.index, reasons, strict=True))
     return Table("Images that could not be used, by reason.", ("Reason", "Images"), rows)
 
@@ -230,7 +231,7 @@ def _figure(value: object) -> str:
 
 def audit_rows(run: Run) -> pd.DataFrame:
     """Rows of the audit, the gravest first."""
-    audit = run.only("split").table("audit.csv", ("check", "severity", "count", "detail")).drop_duplicates()
+    audit = run.only("split").table(AUDIT, ("check", "severity", "count", "detail")).drop_duplicates()
     rank = audit["severity"].map({name: index for index, name in enumerate(_SEVERITIES)}).fillna(len(_SEVERITIES))
     return audit.assign(rank=rank).sort_values("rank", kind="stable").drop(columns="rank")
 

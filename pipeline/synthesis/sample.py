@@ -10,10 +10,10 @@ import numpy as np
 from pipeline.config.loading import load_experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import dangling_link, safe_name
-from pipeline.core.layout import gan_name
-from pipeline.core.records import RECORD, load_record
+from pipeline.core.layout import CHECKPOINTS, CONFIG, MANIFEST, MODEL, RECORD, STAGES, gan_name
+from pipeline.core.records import load_record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.batches.dataset import MANIFEST, read_table
+from pipeline.data.batches.dataset import read_table
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.writers import DicomIds, write_dicom, write_dicom_series, write_nifti, write_png
 from pipeline.synthesis.generate import TrainedGenerator
@@ -60,10 +60,10 @@ def released_generator(run_dir: Path) -> tuple[Path, dict[str, Path]]:
     Raises:
         UserError: one of them is missing; the message says which, and whether a link leads to nothing.
     """
-    release = load_experiment(_present(run_dir, "config.yaml")).release
-    name = f"checkpoints/{gan_name(release.fold, release.gan_seed)}"
-    checkpoint = _present(run_dir, f"{name}/model.json").parent
-    inputs = {stage: _present(run_dir, f"stages/{stage}/{RECORD}").parent for stage in ("prepare", "split")}
+    release = load_experiment(_present(run_dir, CONFIG)).release
+    name = f"{CHECKPOINTS}/{gan_name(release.fold, release.gan_seed)}"
+    checkpoint = _present(run_dir, f"{name}/{MODEL}").parent
+    inputs = {stage: _present(run_dir, f"{STAGES}/{stage}/{RECORD}").parent for stage in ("prepare", "split")}
     return checkpoint, inputs
 
 
@@ -120,6 +120,6 @@ def _affine(spacing: tuple[float, ...]) -> np.ndarray:
 
 def _spacing(run_dir: Path, dims: int) -> tuple[float, ...]:
     """mm a voxel of the prepared images: the median over them, 1 where the source does not say."""
-    manifest = read_table(run_dir / "stages" / "prepare" / MANIFEST)
+    manifest = read_table(run_dir / STAGES / "prepare" / MANIFEST)
     known = manifest["spacing"].str.split("x", expand=True).astype(float).median()
     return tuple(float(value) for value in known[:dims])

@@ -12,9 +12,10 @@ import pandas as pd
 from pipeline.config.section import Section
 from pipeline.core.compute import resolve_hardware
 from pipeline.core.errors import DataError
+from pipeline.core.layout import IMAGES, MANIFEST
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.batches.dataset import IMAGES, MANIFEST, write_table
+from pipeline.data.batches.dataset import write_table
 from pipeline.data.batches.scaling import Scaling
 from pipeline.synthesis.generate import TrainedGenerator
 

@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline.config.loading import load_experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import digest_file
+from pipeline.core.layout import CONFIG, MANIFEST, PREDICTIONS, VERDICT
 from pipeline.core.patients import patient_units
 from pipeline.data.batches.dataset import read_table
 from pipeline.measures.resampling import Interval, Spread, estimate
@@ -23,7 +24,7 @@ from pipeline.verdict.stage import plan_of_run
 COLUMNS = (
     "arm", "run", "endpoint", "value", "ci_low", "ci_high", "against", "difference", "low", "high", "pairing", "note",
 )  # fmt: skip
-_FILES = ("config.yaml", "predictions.csv", "manifest.csv", "verdict.json")
+_FILES = (CONFIG, PREDICTIONS, MANIFEST, VERDICT)
 _ONE_FIT = "One fit an arm: its scatter is unknown."
 
 
@@ -87,7 +88,7 @@ def _refuse_unfinished(runs: Sequence[Path]) -> None:
         lacking = [name for name in _FILES if not (run / name).is_file()]
         if not run.is_dir():
             wrong.append(f"{run}: there is no such run.")
-        elif "config.yaml" in lacking:
+        elif CONFIG in lacking:
             wrong.append(f"{run}: is not a run directory: it has no config.yaml.")
         elif lacking:
             wrong.append(f"{run}: is not a finished run: it has no {', '.join(lacking)}.")
@@ -100,7 +101,7 @@ def _refuse_repeated(runs: Sequence[Path]) -> None:
     places: dict[Path, Path] = {}
     digests: dict[str, Path] = {}
     for run in runs:
-        place, digest = run.resolve(), digest_file(run / "predictions.csv")
+        place, digest = run.resolve(), digest_file(run / PREDICTIONS)
         if place in places:
             raise UserError(f"{places[place]} and {run} are the same run. Give each run once.")
         if digest in digests:
@@ -117,15 +118,15 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 
 def _judged(run: Path, name: str) -> _Judged:
-    plan = plan_of_run(load_experiment(run / "config.yaml"))
-    table = checked(read_table(run / "predictions.csv"))
+    plan = plan_of_run(load_experiment(run / CONFIG))
+    table = checked(read_table(run / PREDICTIONS))
     tests, fits = _figures(table, plan)
     return _Judged(name, plan, fits, tests, table.assign(image_id=table["image_id"].map(_shared_ids(run))))
 
 
 def _shared_ids(run: Path) -> pd.Series:
     """The digest of every image's pixels, and a number behind it for equal images after the first."""
-    digests = read_table(run / "manifest.csv").set_index("image_id")["pixel_digest"].sort_index()
+    digests = read_table(run / MANIFEST).set_index("image_id")["pixel_digest"].sort_index()
     again = digests.groupby(digests).cumcount()
     return digests.where(again == 0, digests + "-" + again.astype(str))
 

@@ -14,12 +14,12 @@ import pandas as pd
 from pipeline.config.experiment import Experiment, VerdictConfig
 from pipeline.config.section import Section
 from pipeline.core.files import write_json
+from pipeline.core.layout import MANIFEST, PREDICTIONS, SPLITS_FILE, VERDICT
 from pipeline.core.metrics import MetricRow, as_text, read_metrics, write_metrics
 from pipeline.core.records import Record, records_of
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import open_dataset, read_table, write_table
 from pipeline.data.cohort.leakage import assert_no_leakage
-from pipeline.downstream.train import PREDICTIONS
 from pipeline.measures.classification import weighted_auroc
 from pipeline.verdict.comparison import arm_interval
 from pipeline.verdict.decide import VerdictPlan, decide
@@ -61,7 +61,7 @@ def verdict_config(experiment: Experiment) -> VerdictStageConfig:
 
 def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Join the folds' predictions; write predictions.csv, metrics.csv and verdict.json."""
-    assert_no_leakage(read_table(inputs["split"] / "splits.csv"), read_table(inputs["split"] / "manifest.csv"))
+    assert_no_leakage(read_table(inputs["split"] / SPLITS_FILE), read_table(inputs["split"] / MANIFEST))
     fits = records_of(inputs.values(), "downstream")
     table = pd.concat([read_table(directory / PREDICTIONS) for _, directory in fits], ignore_index=True)
     write_table(out_dir / PREDICTIONS, table)
@@ -72,7 +72,7 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     write_metrics(out_dir, chain(*made))
     utility = utility_of(table, plan)
     utility = gated(utility, looks_of(utility, table, others))
-    write_json(out_dir / "verdict.json", {"utility": utility.as_json(), "release": release_verdict(inputs)})
+    write_json(out_dir / VERDICT, {"utility": utility.as_json(), "release": release_verdict(inputs)})
     notes = (*subgroup_warnings(further), *probe_warnings(further))
     return Record(kind="verdict", figures={"decision": utility.decision, "predictions": len(table)}, notes=notes)
 
@@ -81,7 +81,7 @@ def _further_rows(
     config: VerdictStageConfig, inputs: Mapping[str, Path], table: pd.DataFrame, plan: VerdictPlan
 ) -> list[MetricRow]:
     """Subgroups, the confounder probe and the external site, where the configuration asks for them."""
-    manifest = read_table(inputs["split"] / "manifest.csv")
+    manifest = read_table(inputs["split"] / MANIFEST)
     rows = subgroup_rows(table, manifest, config.verdict.subgroups, plan)
     if config.verdict.probe:
         dataset = open_dataset(inputs["prepare"])

@@ -12,12 +12,9 @@ import torch
 
 from pipeline.core.errors import DataError
 from pipeline.core.files import atomic_path
+from pipeline.core.layout import IMAGES, MANIFEST, MASKS
 from pipeline.core.records import load_record
 from pipeline.data.batches.scaling import Scaling
-
-MANIFEST = "manifest.csv"
-IMAGES = "images.npy"
-MASKS = "masks.npy"
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.core.errors import DataError
+from pipeline.core.layout import MANIFEST, SPLITS_FILE
 from pipeline.data.batches.dataset import DataSet, open_dataset, read_table
 from pipeline.data.cohort.leakage import assert_no_leakage
-
-SPLITS_FILE = "splits.csv"
 
 
 def split_ids(split_dir: Path, fold: int, split: str) -> list[str]:
@@ -40,6 +39,6 @@ def open_fold(prepare: Path, split_dir: Path, fold: int) -> DataSet:
         LeakageError: a patient, or an image pixel for pixel, is on more than one side of the fold.
     """
     dataset, part = open_dataset(prepare), _rows_of_fold(split_dir, fold)
-    assert_no_leakage(part, read_table(split_dir / "manifest.csv"))
+    assert_no_leakage(part, read_table(split_dir / MANIFEST))
     hidden = dataset.manifest["image_id"].isin(part["image_id"][part["split"] == "unlabelled"])
     return replace(dataset, manifest=dataset.manifest.assign(label=dataset.manifest["label"].mask(hidden, "")))

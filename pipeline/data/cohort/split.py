@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from pipeline.core.errors import ConfigError, DataError, LeakageError
+from pipeline.core.layout import AUDIT, MANIFEST, REJECTED, SPLITS_FILE
 from pipeline.core.patients import known_patients, patient_units
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.data.cohort.assignment import assign_patients
 from pipeline.data.cohort.audit_rows import INFO, WARNING, Row, audit_table
 from pipeline.data.cohort.duplicates import repeats
-from pipeline.data.cohort.folds import SPLITS_FILE
 from pipeline.data.cohort.leakage import (
     PRIORITY,
     SIDES,
@@ -76,7 +76,7 @@ def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record
         DataError: a class is missing from a split, has fewer images than `train_per_class`, or not for all draws.
     """
     source = inputs["ingest"]
-    manifest = read_table(source / "manifest.csv")
+    manifest = read_table(source / MANIFEST)
     site = read_table(source / EXTERNAL) if (source / EXTERNAL).is_file() else manifest.iloc[:0]
     refuse_shared(manifest, site)
     kept, dropped = _without_copies(config, manifest)
@@ -95,12 +95,10 @@ def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record
     )
     assert_no_leakage(splits, manifest)
     write_table(out_dir / SPLITS_FILE, splits)
-    write_table(
-        out_dir / "manifest.csv", _decided(config, manifest, folds, dropped, read_table(source / "rejected.csv"))
-    )
+    write_table(out_dir / MANIFEST, _decided(config, manifest, folds, dropped, read_table(source / REJECTED)))
     rows = [*_unused_split(config, manifest), *_audit(kept, folds, dropped)]
     audit = audit_table(rows)
-    write_table(out_dir / "audit.csv", pd.concat([read_table(source / "audit.csv"), audit], ignore_index=True))
+    write_table(out_dir / AUDIT, pd.concat([read_table(source / AUDIT), audit], ignore_index=True))
     counts = {name: sum(split == name for split in folds[0].values()) for name in (*PRIORITY, "unused")}
     if len(outside):
         counts["external"] = len(outside)
