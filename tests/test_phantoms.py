@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from pipeline.core.errors import DataError
-from pipeline.data.phantoms.cohort import CLASSES, PHANTOM_NOTE, PhantomSettings, lesion_image, write_cohort
+from pipeline.data.phantoms.cohort import CLASSES, PhantomSettings, lesion_image, write_cohort
 from pipeline.data.phantoms.lesions import Patient
 from pipeline.data.phantoms.texture import Grid, reconstruct, smooth_field
 from pipeline.data.readers.door import read_image
@@ -245,4 +245,3 @@ def test_senseless_settings_are_refused_with_the_mend() -> None:
         PhantomSettings(format="png")
     with pytest.raises(DataError, match="cyst, metastasis, haemangioma"):
         lesion_image(np.random.default_rng(0), "hemangioma")
-    assert "nothing learned from them holds for patients" in PHANTOM_NOTE

@@ -20,12 +20,8 @@ from pipeline.data.phantoms.lesions import CLASSES, SPACING_MM, Lesion, Patient,
 from pipeline.data.phantoms.texture import SLAB_MM
 from pipeline.data.writers import DicomIds, Floats, SlicePlace, write_dicom, write_dicom_series, write_nifti
 
-__all__ = ["CLASSES", "PHANTOM_NOTE", "Lesion", "PhantomSettings", "lesion_image", "write_cohort"]
+__all__ = ["CLASSES", "Lesion", "PhantomSettings", "lesion_image", "write_cohort"]
 
-PHANTOM_NOTE = (
-    "These images are simulated: no patient is behind them. They show that the program works and how it behaves on "
-    "small data; nothing learned from them holds for patients."
-)
 MANUFACTURERS = {"Alder": 0.9, "Birch": 1.0, "Cedar": 1.12}
 """Invented makers, each with its factor on the kernels' blur. They are balanced over the classes."""
 GROUP_SIZES = {"cyst": (0.6, 0.25, 0.15), "metastasis": (0.45, 0.3, 0.15, 0.1), "haemangioma": (0.85, 0.15)}
