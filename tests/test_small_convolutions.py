@@ -22,6 +22,7 @@ from pipeline.core import small_convolutions
 from pipeline.core.compute import Hardware, autocast, place
 from pipeline.core.small_convolutions import barely_fits
 from pipeline.nets.classifiers import CLASSIFIERS, make_classifier
+from pipeline.nets.conditions import recompute
 from pipeline.nets.sizes import ImageShape
 from tests.test_families import CLASSES, stored, tiny
 
@@ -140,6 +141,21 @@ def test_small_convolutions_are_float32_inside_and_autocasts_type_outside() -> N
         found = conv3d(images, weight, bias, padding=1)
         assert conv3d(images.double(), weight.double(), padding=1).dtype == torch.float64
     assert torch.equal(found, conv3d(images, weight, bias, padding=1).bfloat16())
+
+
+def test_recomputed_activations_give_the_same_gradients() -> None:
+    """They are computed on the way back, when no autocast of ours is entered any more."""
+    images, weight = bf16_numbers(2, 16, 2, 2, 2), bf16_numbers(32, 16, 3, 3, 3)
+    found = []
+    for wanted in (False, True):
+        leaf = weight.clone().requires_grad_()
+        with poisoned_memory():
+            with autocast(BF16):
+                made = recompute(wanted, lambda leaf=leaf: conv3d(images, leaf, padding=1).square())
+            made.float().sum().backward()
+        assert leaf.grad is not None
+        found.append(leaf.grad)
+    assert torch.isfinite(found[0]).all() and torch.equal(*found)
 
 
 def test_without_the_rule_the_weight_gradient_is_not_right(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,9 +252,16 @@ def test_a_loss_that_is_not_finite_moves_nothing_and_names_what_was_trained() ->
         seen.append(weight.detach().clone())
         return (weight * (torch.nan if step == 2 else 1.0)).sum()
 
-    with pytest.raises(NonFiniteLoss, match=r"the loss of the encoder became nan at step 2\."):
+    with pytest.raises(NonFiniteLoss, match=r"the loss of the encoder became nan at step 2\. The weights are finite"):
         minimise(loss_at, [weight], steps=5, lr=0.1, weight_decay=0.0, what="the encoder")
     assert not torch.equal(seen[0], seen[1]) and torch.equal(weight.detach(), seen[2])
+
+
+def test_a_gradient_that_is_not_finite_is_named_as_the_culprit_and_precision_before_the_rate() -> None:
+    """The square root's slope at 0 is infinite, though the loss is not."""
+    weight = nn.Parameter(torch.zeros(3))
+    with pytest.raises(NonFiniteLoss, match=r"gradient of an earlier step was not\. Set compute\.precision: float32"):
+        minimise(lambda step: weight.sqrt().sum(), [weight], steps=5, lr=0.1, weight_decay=0.0, what="the encoder")
 
 
 @pytest.mark.parametrize("size", [(6, 5), (4, 6, 5)])
