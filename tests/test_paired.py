@@ -128,6 +128,15 @@ def test_draws_keep_the_strata() -> None:
     assert (weights[:, ::2] == weights[:, 1::2]).all()
 
 
+def test_a_patient_of_two_classes_is_drawn_with_the_class_of_most_of_its_images() -> None:
+    """By hand: a, b, c and the tied f are of class x, d and e of y; each class keeps its number of patients."""
+    patients, classes = np.array(list("aaabcdeff")), np.array(list("xyxxxyyyx"))
+    weights = patient_weights(patients, 300, np.random.default_rng(0), classes)
+    a, b, c, d, e, f = (weights[:, list("aaabcdeff").index(one)] for one in "abcdef")
+    assert np.allclose(a + b + c + f, 4) and np.allclose(d + e, 2)
+    assert len(np.unique(np.stack([a, b, c, f]))) > 2
+
+
 def test_the_jackknife_leaves_each_patient_out_once() -> None:
     patients = np.repeat(np.arange(30), 2)
     weights = jackknife_weights(patients, np.random.default_rng(0))
