@@ -8,19 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.adversarial.recipe import Recipe
+from pipeline.adversarial.recipe import Recipe, ScheduledTraining
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.gan import AdaConfig, GanConfig
 from pipeline.core.errors import ConfigError
 from pipeline.data.batches.augmentation import Augmenter
-
-if TYPE_CHECKING:
-    from pipeline.adversarial.loop import GanTraining
 
 ADA = "ada"
 _RARELY, _OFTEN = 10.0, 100.0
@@ -58,7 +54,7 @@ class AdaSchedule:
         self.ada = ada
 
     @torch.no_grad()
-    def __call__(self, training: GanTraining) -> None:
+    def __call__(self, training: ScheduledTraining) -> None:
         state = training.context.states[ADA]
         assert isinstance(state, AdaState)
         if training.step:

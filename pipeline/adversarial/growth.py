@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipeline.adversarial.loop import GanTraining
+from pipeline.adversarial.recipe import ScheduledTraining
 from pipeline.adversarial.turns import NoiseTurn
 from pipeline.nets.growing import Growing
 
@@ -21,7 +21,7 @@ class Growth:
 
     growing: float
 
-    def __call__(self, training: GanTraining) -> None:
+    def __call__(self, training: ScheduledTraining) -> None:
         progress = training.num_images / training.total_images
         for net in training.context.nets.values():
             for module in net.modules():

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
-from pipeline.adversarial.turns import NoiseTurn, Turn
-
-if TYPE_CHECKING:
-    from pipeline.adversarial.loop import GanTraining
+from pipeline.adversarial.turns import Context, NoiseTurn, Turn
 
 
 class Term(Protocol):
@@ -60,7 +57,20 @@ class Player:
     repeats: int = 1
 
 
-Schedule = Callable[["GanTraining"], None]
+class ScheduledTraining(Protocol):
+    """What a schedule sees of a training; `figures` are those of the last step, and it may add its own."""
+
+    context: Context
+    figures: dict[str, Tensor]
+    total_images: int
+    num_images: int
+    step: int
+
+    @property
+    def images_per_step(self) -> int: ...
+
+
+Schedule = Callable[[ScheduledTraining], None]
 """Acts before every step: growth, the strength of augmentation. What it remembers is in `Recipe.states`."""
 
 
