@@ -7,12 +7,14 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
+from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import UserError
 from pipeline.report.plots import ROC_GRID, mean_roc, roc_curve
-from pipeline.report.sharing import WITHHELD, Redaction
+from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths
 from pipeline.report.sheets import planes, small_png, to_grey
 from pipeline.report.words import memorisation_sentence, release_statement, utility_statement
 
@@ -103,3 +105,16 @@ def test_memorisation_is_claimed_only_where_the_range_lies_above_chance() -> Non
     assert memorisation_sentence(figures | {"rate_low": 0.02}).endswith("nor can it rule memory out.")
     assert memorisation_sentence(figures | {"rate_low": 0.51}).endswith("remembers its patients.")
     assert memorisation_sentence({"something_else": 1.0}) == ""
+
+
+def test_a_shareable_configuration_names_no_folder_of_any_site_and_no_patient() -> None:
+    source = {"kind": "npz", "path": "/home/smith/m.npz", "patients": {"test": "MRN77"}}
+    site = {"kind": "dicom", "path": "/mnt/site-b", "labels": "/mnt/doe.csv"}
+    data = {"source": source, "classes": ["a", "b"], "positive": ["b"], "external": {"source": site}}
+    named = {"name": "t", "data": data, "quality": {"extractor": "/home/smith/net.pt"}}
+    text = config_without_paths(validate_experiment(named, "t"))
+    for word in ("smith", "site-b", "doe", "MRN77"):
+        assert word not in text
+    shown = yaml.safe_load(text)["data"]
+    assert shown["source"]["patients"] == {"test": "(withheld)"}
+    assert shown["external"]["source"]["labels"] == "(withheld)"

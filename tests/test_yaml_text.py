@@ -67,6 +67,7 @@ def test_values(text: str, expected: Any) -> None:
         ("a: !!python/object:os.system x", "could not determine a constructor"),
         ("a: \x07", "special characters are not allowed"),
         ("a: 1\n---\nb: 2", "line 2"),
+        ("a: " + "[" * 3000, "nested too deeply"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(text: str, said: str) -> None:
@@ -213,3 +214,19 @@ def test_data_that_are_nowhere_are_named_with_both_places(
     with pytest.raises(ConfigError, match=r"data\.source\.path: /nope/m\.npz is not there"):
         require_data(load_experiment(absolute), absolute)
     require_data(load_experiment(write(tmp_path, STUDY)), path)
+
+
+def test_paths_of_an_external_site_and_of_an_extractor_are_found_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RADAUG_DATA", str(tmp_path / "data"))
+    for name in ("site/x.png", "net.pt"):
+        write((tmp_path / name).parent, "x", Path(name).name)
+    text = STUDY + "  external: {source: {kind: folders, path: site}}\nquality: {extractor: net.pt}\n"
+    experiment = load_experiment(write(tmp_path, text))
+    assert experiment.data.external is not None
+    assert getattr(experiment.data.external.source, "path", "") == str(tmp_path / "site")
+    assert experiment.quality.extractor == str(tmp_path / "net.pt")
+    missing = write(tmp_path, text.replace("path: site", "path: nowhere"))
+    with pytest.raises(ConfigError, match=r"data\.external\.source\.path: nowhere is neither in"):
+        require_data(load_experiment(missing), missing)

@@ -74,6 +74,8 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(_explained(error, text, where)) from error
     except ConfigError:
         raise
+    except RecursionError as error:
+        raise ConfigError(f"{where}: is not valid YAML: its brackets are nested too deeply.") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{where}: is not valid YAML: {' '.join(str(error).split())}") from error
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from pipeline.config.data import NpzSource, Source
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import dump_experiment
 from pipeline.core.layout import REJECTED
@@ -38,19 +39,30 @@ def redaction(run: Run, *, shareable: bool) -> Redaction:
                 found.update(table[column])
         if "files" in table.columns:  # slices that a reason names
             found.update(name for names in table["files"] for name in names.split("/"))
+    external = run.experiment.data.external
+    for source in (run.experiment.data.source, *([external.source] if external else [])):
+        found.update(str(getattr(source, key, "")) for key in ("path", "labels"))
     files = {part for name in found for part in (PurePosixPath(name).name, PurePosixPath(name).stem)}
     return Redaction((found | files) - {*_SPLITS, *run.experiment.data.classes})
 
 
 def config_without_paths(experiment: Experiment) -> str:
-    """The resolved configuration as YAML, without the names of folders and files."""
-    source = experiment.data.source
-    hidden = {key: "(withheld)" for key in _SOURCE_KEYS if getattr(source, key, "")}
-    data = experiment.data.model_copy(update={"source": source.model_copy(update=hidden)})
+    """The resolved configuration as YAML, without the names of folders and files and without patient ids."""
+    data = experiment.data.model_copy(update={"source": _withheld(experiment.data.source)})
+    if data.external is not None:
+        site = data.external.model_copy(update={"source": _withheld(data.external.source)})
+        data = data.model_copy(update={"external": site})
     quality = experiment.quality
     if quality.extractor.endswith(".pt"):
         quality = quality.model_copy(update={"extractor": "(withheld)"})
     return dump_experiment(experiment.model_copy(update={"data": data, "quality": quality}))
+
+
+def _withheld(source: Source) -> Source:
+    hidden: dict[str, object] = {key: "(withheld)" for key in _SOURCE_KEYS if getattr(source, key, "")}
+    if isinstance(source, NpzSource):
+        hidden["patients"] = dict.fromkeys(source.patients, "(withheld)")
+    return source.model_copy(update=hidden)
 
 
 def _is_small_number(name: str) -> bool:
