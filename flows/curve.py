@@ -33,6 +33,7 @@ from pipeline.core.layout import (
     PREDICTIONS,
     SPLITS_FILE,
 )
+from pipeline.core.metrics import MetricRow, read_metrics
 from pipeline.core.patients import known_patients, patient_units
 from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.report.comparison_lines import curve_lines
@@ -42,7 +43,7 @@ from pipeline.verdict.low_data_curve import POINT_COLUMNS, curve_plan, curve_tab
 from pipeline.verdict.stage import plan_of
 
 logger = logging.getLogger(__name__)
-_KINDS = ("ingest", "split", "prepare", "fit-gan", "synthesise", "downstream")
+_KINDS = ("ingest", "split", "prepare", "fit-gan", "synthesise", "quality", "downstream")
 _LEAST_SIZES = 2
 
 
@@ -131,15 +132,17 @@ def _measure(
     cache = cache_of(place)
     directories: dict[str, Path] = {}
     fitted: list[Path] = []
+    metrics: list[MetricRow] = []
     for step in _steps(settings, plan.arm, size, draws, cache):
         execution = run_stage(step, directories, cache, place / FAULT_LOG)
         directories[step.name] = execution.directory
         fitted += [execution.directory] if step.kind == "downstream" else []
+        metrics += read_metrics(execution.directory) if step.kind == "quality" else []
         logger.info("%d a class: %s", size, describe_execution(step.name, execution))
         if step.kind in LOOKING:
             begin_look(cache, directories["split"], settings, "curve", key)
     predictions = pd.concat([read_table(at / PREDICTIONS) for at in fitted], ignore_index=True)
-    row = size_row(predictions, plan, size) | _patients(directories["split"])
+    row = size_row(predictions, plan, size, metrics) | _patients(directories["split"])
     return row, size_points(predictions, plan, size), directories["split"]
 
 

@@ -10,7 +10,9 @@ import pytest
 from tiny_run import TINY
 
 from flows.cli import launch
+from pipeline.core.metrics import MetricRow
 from pipeline.core.records import load_record
+from pipeline.report.curve_page import answer
 from pipeline.verdict.decide import VerdictPlan
 from pipeline.verdict.low_data_curve import curve_table, number_reaching, size_points, size_row
 
@@ -98,6 +100,34 @@ def test_a_planted_worth_is_found() -> None:
     assert means[160, "real+classical"] == pytest.approx(found["reference_mean"][160])
 
 
+def quality(kid: float) -> list[MetricRow]:
+    """Of one generator a draw, with 40 validation images; blank images lie at 0.6."""
+    figures = {"kid": kid, "kid_floor": 0.0, "kid_blank": 0.6, "kid_shuffled": 0.9}
+    return [
+        MetricRow(
+            stage="quality", fold=str(draw), gan_seed="0", label="all", metric=name, value=str(value),
+            ci_low=str(value - 0.01), ci_high=str(value + 0.01), n_images="40",
+        )
+        for draw in range(6)
+        for name, value in figures.items()
+    ]  # fmt: skip
+
+
+def test_a_size_whose_generators_failed_says_nothing_of_gan_augmentation() -> None:
+    table = predictions({"real+classical": 2.5, ARM: 1.0})
+    rows = [size_row(table, PLAN, 10 * number, quality(kid)) for number, kid in ((1, 0.1), (2, 0.5))]
+    rows.append(size_row(table, PLAN, 30))
+    found = curve_table(rows, 0.05)
+    assert found["decision"].tolist() == ["harms", "inconclusive", "harms"]
+    assert found["generators"].tolist() == ["passed", "failed", "not judged"]
+    said = answer(found)
+    assert (
+        said[1] == "With 20 real images a class, generators failed, so that size says nothing about GAN augmentation."
+    )
+    assert said[2].startswith("With 30 real images a class, the generators could not be judged")
+    assert "They did harm with 10, 30 real images a class." in said
+
+
 @pytest.fixture
 def study(server: None, tmp_path: Path) -> Path:
     config = tmp_path / "tiny.yaml"
@@ -118,6 +148,7 @@ def test_one_command_draws_the_curve(study: Path, tmp_path: Path, capsys: pytest
     found = pd.read_csv(out / "curve.csv")
     assert found["size"].tolist() == [4, 8] and found["arm"].unique().tolist() == [ARM]
     assert (found["draws"] == 2).all()
+    assert set(found["generators"]) <= {"failed", "not judged"}  # 4 or 8 images a class, 40 images shown
     points = pd.read_csv(out / "points.csv")
     assert len(points) == 2 * 2 * 2
     lost = pd.read_csv(out / "left_out.csv")

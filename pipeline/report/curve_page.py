@@ -24,6 +24,14 @@ _NUMBERS = (
 )  # fmt: skip
 
 
+_GENERATORS = {
+    "failed": "generators failed, so that size says nothing about GAN augmentation",
+    "not judged": "the generators could not be judged: look at their samples before believing that synthetic "
+    "images are worth nothing",
+}
+"""Sentences on what the gate saw; see pipeline/verdict/gate.py."""
+
+
 def write_curve_page(place: Path) -> Path:
     """Make the page from curve.csv, points.csv, left_out.csv, ledger.csv and config.yaml in `place`; give its path.
 
@@ -73,7 +81,8 @@ def read_curve(place: Path) -> pd.DataFrame:
     Raises:
         UserError: it is missing, or lacks a column.
     """
-    return read_numbers(place, CURVE_TABLE, _NUMBERS, ("arm", "reference", "endpoint", "decision", "no_interval"))
+    texts = ("arm", "reference", "endpoint", "decision", "no_interval", "generators")
+    return read_numbers(place, CURVE_TABLE, _NUMBERS, texts)
 
 
 def answer(curve: pd.DataFrame) -> list[str]:
@@ -88,6 +97,10 @@ def answer(curve: pd.DataFrame) -> list[str]:
             f"At none of {count(len(curve), 'size')} did synthetic images help by the rule: they could not be shown to "
             "be worth any real image."
         )
+    for state, words in _GENERATORS.items():
+        at = curve.loc[curve["generators"] == state, "size"]
+        if len(at):
+            said.append(f"With {', '.join(f'{size:.0f}' for size in at)} real images a class, {words}.")
     harmed = curve.loc[curve["decision"] == "harms", "size"]
     if len(harmed):
         said.append(f"They did harm with {', '.join(f'{size:.0f}' for size in harmed)} real images a class.")
@@ -102,14 +115,15 @@ def curve_rows(curve: pd.DataFrame) -> Table:
             f"{row['size']:.0f}", f"{row['train_patients']:.0f}", f"{row['draws']:.0f}", number(row["reference_mean"]),
             number(row["arm_mean"]),
             with_interval(100 * row["difference"], 100 * row["ci_low"], 100 * row["ci_high"], digits=1),
-            p_value(row["p_holm"]), f"{row['decision']}. {row['no_interval']}".removesuffix(". "), same,
+            p_value(row["p_holm"]), f"{row['decision']}. {row['no_interval']}".removesuffix(". "), row["generators"],
+            same,
         )
         for row, same in zip(curve.to_dict("records"), _same_as(curve, curve), strict=True)
     ]  # fmt: skip
     header = (
         "Real images a class", "Patients in training", "Draws", f"{endpoint}, {curve['reference'].iloc[0]}",
         f"{endpoint}, {curve['arm'].iloc[0]}", "Difference, points (interval)", "p, all sizes counted (Holm)",
-        "Decision", "Does what so many real images do",
+        "Decision", "Generators", "Does what so many real images do",
     )  # fmt: skip
     return Table(f"Tested on the same {curve['n_patients'].iloc[0]:.0f} patients at every size.", header, tuple(rows))
 

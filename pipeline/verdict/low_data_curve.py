@@ -11,16 +11,18 @@ import pandas as pd
 from sklearn.isotonic import IsotonicRegression
 
 from pipeline.config.arms import REFERENCE_ARM
+from pipeline.core.metrics import MetricRow
 from pipeline.measures.paired import holm
 from pipeline.verdict.comparison import units
 from pipeline.verdict.decide import VerdictPlan, checked, decide
 from pipeline.verdict.figures import by_patient, draw_test_sets, figures_of_fits
+from pipeline.verdict.gate import gated, looks_of
 
 POINT_COLUMNS = ("size", "draw", "arm", "value")
 CURVE_COLUMNS = (
     "size", "draws", "train_patients", "without_patient", "n_patients", "arm", "reference", "endpoint",
-    "reference_mean", "arm_mean", "difference", "ci_low", "ci_high", "p", "p_holm", "decision", "same_as",
-    "same_as_low", "same_as_high", "no_interval",
+    "reference_mean", "arm_mean", "difference", "ci_low", "ci_high", "p", "p_holm", "decision", "generators",
+    "same_as", "same_as_low", "same_as_high", "no_interval",
 )  # fmt: skip
 _FROM_EVIDENCE = (
     "n_patients", "arm", "reference", "endpoint", "reference_mean", "arm_mean", "difference", "ci_low", "ci_high", "p",
@@ -28,19 +30,32 @@ _FROM_EVIDENCE = (
 )  # fmt: skip
 
 
-def size_row(predictions: pd.DataFrame, plan: VerdictPlan, size: int) -> dict[str, Any]:
-    """What `decide` says of `plan.arm` against `real+classical` at one number of real images a class.
+def size_row(
+    predictions: pd.DataFrame, plan: VerdictPlan, size: int, metrics: Sequence[MetricRow] = ()
+) -> dict[str, Any]:
+    """What `decide` and the gate say of `plan.arm` against `real+classical` at one number of real images a class.
 
     Args:
         predictions: of the classifiers at this size; folds are the labelled draws.
+        metrics: rows of the stage `quality` of the draws' generators.
+
+    Returns:
+        A row of the curve; `generators` is passed, failed or not judged.
 
     Raises:
         DataError, LeakageError: as `decide`.
     """
-    verdict = decide(predictions, plan)
+    ruled = decide(predictions, plan)
+    verdict = gated(ruled, looks_of(ruled, predictions, metrics))
     facts = verdict.evidence
     kept = {name: facts[name] for name in _FROM_EVIDENCE}
-    return {"size": size, "draws": facts["n_folds"], "decision": verdict.decision, **kept}
+    return {
+        "size": size,
+        "draws": facts["n_folds"],
+        "decision": verdict.decision,
+        "generators": facts["generators"]["state"],
+        **kept,
+    }
 
 
 def size_points(predictions: pd.DataFrame, plan: VerdictPlan, size: int) -> list[dict[str, Any]]:

@@ -179,7 +179,7 @@ def _could_be_shown(one: Compared, smallest: dict[str, float | None]) -> list[st
     if one.decision == "no_benefit":
         said += (
             f" The interval decides, not these: were the true gain {100 * one.margin:.1f} points, it would exclude "
-            f"them in at most {100 * one.alpha:g} % of runs."
+            f"them in about {100 * one.alpha:g} % of runs at most."
         )
     return [said]
 
