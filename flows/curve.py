@@ -13,7 +13,7 @@ from prefect import flow
 from flows.faults import faults_kept_in
 from flows.flow import describe_execution, run_stage
 from flows.ledger import LOOKING, Look, begin_look, finish_look, read_ledger, settings_of
-from flows.plan import Step, plan_experiment
+from flows.plan import AnyStep, plan_experiment
 from flows.run_directory import cache_of, open_run
 from flows.standing import Standing, ledger_table, looks_json, standings
 from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate
@@ -146,7 +146,7 @@ def _measure(
     return row, size_points(predictions, plan, size), directories["split"]
 
 
-def _steps(settings: Experiment, arm: str, size: int, draws: int, cache: Path) -> list[Step]:
+def _steps(settings: Experiment, arm: str, size: int, draws: int, cache: Path) -> list[AnyStep]:
     """The steps of the size, with as many draws as the data can give."""
     reason = ""
     for number in range(draws, 0, -1):

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.faults import faults_kept_in
 from flows.ledger import LOOKING, Look, begin_look, finish_look, read_ledger, settings_of
-from flows.plan import Step, plan_experiment
+from flows.plan import AnyStep, plan_experiment
 from flows.run_directory import cache_of, link_stage, open_run, publish_results
 from flows.standing import Standing, ledger_table, looks_json, standings
 from pipeline.config.experiment import Experiment
@@ -31,7 +31,7 @@ _SHOWN_FIGURES = 4
 
 
 @task(task_run_name="{step.name}", cache_policy=NO_CACHE, persist_result=False)
-def run_stage(step: Step, directories: Mapping[str, Path], cache: Path, fault_log: Path) -> Execution:
+def run_stage(step: AnyStep, directories: Mapping[str, Path], cache: Path, fault_log: Path) -> Execution:
     """Execute one step, or find it in the cache.
 
     Raises:

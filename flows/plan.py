@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Generic, TypeAlias
 
 from pipeline.adversarial.fit import fit_config
 from pipeline.adversarial.fit import run as run_fit
@@ -13,8 +14,7 @@ from pipeline.anomaly.score import run as run_anomaly
 from pipeline.config.arms import uses_synthetic
 from pipeline.config.experiment import Experiment
 from pipeline.config.families import family_module
-from pipeline.config.section import Section
-from pipeline.core.cache import Stage, StageFunction
+from pipeline.core.cache import Config, Stage, StageFunction
 from pipeline.core.compute import resolve_hardware
 from pipeline.core.layout import stage_name
 from pipeline.data.cohort.split import run as run_split
@@ -42,7 +42,7 @@ RESUMABLE = ("fit-gan", "downstream")
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Generic[Config]):
     """A stage before its inputs exist.
 
     Attributes:
@@ -52,8 +52,8 @@ class Step:
     """
 
     kind: str
-    run: StageFunction
-    config: Section
+    run: StageFunction[Config]
+    config: Config
     needs: Mapping[str, str] = field(default_factory=dict)
     sources: Callable[[], Mapping[str, str]] = dict
     fold: int | None = None
@@ -68,7 +68,7 @@ class Step:
     def name(self) -> str:
         return stage_name(self.kind, self.fold, self.gan_seed)
 
-    def stage(self, directories: Mapping[str, Path]) -> Stage:
+    def stage(self, directories: Mapping[str, Path]) -> Stage[Config]:
         """The stage, given the directory of every step that it needs."""
         return Stage(
             kind=self.kind,
@@ -86,80 +86,90 @@ class Step:
         )
 
 
-def plan_experiment(experiment: Experiment) -> tuple[Step, ...]:
+AnyStep: TypeAlias = Step[Any]
+"""A step among steps of other kinds."""
+
+
+def plan_experiment(experiment: Experiment) -> tuple[AnyStep, ...]:
     """All steps of `experiment`.
 
     Raises:
         ConfigError: it asks for a device that this machine does not have.
     """
-    steps = _data_steps(experiment)
+    plan = _Plan(experiment)
+    _add_data_steps(plan)
     for fold in range(experiment.data.split.num_folds):
-        steps += _fold_steps(experiment, fold)
-    judged = [step.name for step in steps if step.kind in JUDGED]
+        plan.add_computing("downstream", run_downstream, downstream_config(experiment, fold, None), {}, fold)
+        for gan_seed in range(experiment.gan.gan_seeds):
+            _add_gan_steps(plan, fold, gan_seed)
+    judged = [step.name for step in plan.steps if step.kind in JUDGED]
     needs = {name: name for name in ("split", "prepare", *judged)}
-    config = verdict_config(experiment)
-    return (*steps, Step("verdict", run_verdict, config, needs, seed=experiment.seed))
+    plan.add("verdict", run_verdict, verdict_config(experiment), needs)
+    return tuple(plan.steps)
 
 
-def _data_steps(experiment: Experiment) -> list[Step]:
-    seed = experiment.seed
-    ingest = ingest_config(experiment)
-    manifests = {"ingest": "ingest", "split": "split"}
-    return [
-        Step("ingest", run_ingest, ingest, sources=lambda: {"source": source_digest(ingest)}, seed=seed),
-        Step("split", run_split, split_config(experiment), {"ingest": "ingest"}, seed=seed),
-        Step("prepare", run_prepare, prepare_config(experiment), manifests, seed=seed),
-    ]
+@dataclass
+class _Plan:
+    """Steps so far, added one by one: a list's type would hide a function that is given another's configuration."""
+
+    experiment: Experiment
+    steps: list[AnyStep] = field(default_factory=list)
+
+    def add(
+        self,
+        kind: str,
+        run: StageFunction[Config],
+        config: Config,
+        needs: Mapping[str, str],
+        sources: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        """A step that reads and writes tables and arrays."""
+        step = Step(kind, run, config, needs, sources, seed=self.experiment.seed)
+        self.steps.append(step)
+
+    def add_computing(
+        self,
+        kind: str,
+        run: StageFunction[Config],
+        config: Config,
+        needs: Mapping[str, str],
+        fold: int,
+        gan_seed: int | None = None,
+    ) -> None:
+        """A step that computes on the run's device, from the split and the prepared images at least."""
+        hardware = resolve_hardware(self.experiment.compute.device, self.experiment.compute.precision)
+        family = family_module(self.experiment.gan.family).__name__
+        step = Step(
+            kind,
+            run,
+            config,
+            {"split": "split", "prepare": "prepare", **needs},
+            fold=fold,
+            gan_seed=gan_seed,
+            loads=() if gan_seed is None else (family,),
+            seed=self.experiment.seed,
+            device=hardware.device,
+            precision=hardware.precision,
+            resumable=kind in RESUMABLE,
+        )
+        self.steps.append(step)
 
 
-def _fold_steps(experiment: Experiment, fold: int) -> list[Step]:
-    config = downstream_config(experiment, fold, None)
-    steps = [_computing(experiment, "downstream", run_downstream, config, {}, fold)]
-    for gan_seed in range(experiment.gan.gan_seeds):
-        steps += _gan_steps(experiment, fold, gan_seed)
-    return steps
+def _add_data_steps(plan: _Plan) -> None:
+    ingest = ingest_config(plan.experiment)
+    plan.add("ingest", run_ingest, ingest, {}, lambda: {"source": source_digest(ingest)})
+    plan.add("split", run_split, split_config(plan.experiment), {"ingest": "ingest"})
+    plan.add("prepare", run_prepare, prepare_config(plan.experiment), {"ingest": "ingest", "split": "split"})
 
 
-def _gan_steps(experiment: Experiment, fold: int, gan_seed: int) -> list[Step]:
-    fit, synthetic = ({kind: stage_name(kind, fold, gan_seed)} for kind in ("fit-gan", "synthesise"))
-
-    def step(kind: str, run: StageFunction, config: Section, needs: Mapping[str, str]) -> Step:
-        return _computing(experiment, kind, run, config, needs, fold, gan_seed)
-
-    steps = [
-        step("fit-gan", run_fit, fit_config(experiment, fold, gan_seed), {}),
-        step("synthesise", run_synthesise, synthesise_config(experiment, fold, gan_seed), fit),
-        step("quality", run_quality, quality_config(experiment, fold, gan_seed), synthetic),
-        step("anomaly", run_anomaly, anomaly_config(experiment, fold, gan_seed), fit),
-        step("privacy", run_memorisation, memorisation_config(experiment, fold, gan_seed), synthetic),
-    ]
+def _add_gan_steps(plan: _Plan, fold: int, gan_seed: int) -> None:
+    experiment, place = plan.experiment, (fold, gan_seed)
+    fit, synthetic = ({kind: stage_name(kind, *place)} for kind in ("fit-gan", "synthesise"))
+    plan.add_computing("fit-gan", run_fit, fit_config(experiment, *place), {}, *place)
+    plan.add_computing("synthesise", run_synthesise, synthesise_config(experiment, *place), fit, *place)
+    plan.add_computing("quality", run_quality, quality_config(experiment, *place), synthetic, *place)
+    plan.add_computing("anomaly", run_anomaly, anomaly_config(experiment, *place), fit, *place)
+    plan.add_computing("privacy", run_memorisation, memorisation_config(experiment, *place), synthetic, *place)
     if any(uses_synthetic(arm) for arm in experiment.arms):
-        config = downstream_config(experiment, fold, gan_seed)
-        steps.append(step("downstream", run_downstream, config, synthetic | fit))
-    return steps
-
-
-def _computing(
-    experiment: Experiment,
-    kind: str,
-    run: StageFunction,
-    config: Section,
-    needs: Mapping[str, str],
-    fold: int,
-    gan_seed: int | None = None,
-) -> Step:
-    """A step that computes on the run's device, from the split and the prepared images at least."""
-    hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
-    return Step(
-        kind,
-        run,
-        config,
-        {"split": "split", "prepare": "prepare", **needs},
-        fold=fold,
-        gan_seed=gan_seed,
-        loads=() if gan_seed is None else (family_module(experiment.gan.family).__name__,),
-        seed=experiment.seed,
-        device=hardware.device,
-        precision=hardware.precision,
-        resumable=kind in RESUMABLE,
-    )
+        config = downstream_config(experiment, *place)
+        plan.add_computing("downstream", run_downstream, config, synthetic | fit, *place)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel
 
 from pipeline.core.errors import DataError, UserError
 from pipeline.core.files import clear_disk_errors, digest_json, digest_tree, make_folder
@@ -24,18 +25,19 @@ from pipeline.core.sources import Reach, reach_of
 
 logger = logging.getLogger(__name__)
 _ALWAYS_RECORDED = ("radaug", "torch", "monai", "numpy")
-StageFunction = Callable[[Any, Mapping[str, Path], Path], Record]
+Config = TypeVar("Config", bound=BaseModel)
+StageFunction = Callable[[Config, Mapping[str, Path], Path], Record]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One step of a run, ready to be executed.
+class Stage(Generic[Config]):
+    """One step of a run, ready to be executed: a function and the section of the configuration that it is made for.
 
     Attributes:
         kind: what it does, such as `downstream`.
         fold, gan_seed: what it belongs to, where it is made once a fold or once a GAN.
         run: `run(config, inputs, out_dir) -> Record`. What its module imports decides which code makes the stage stale.
-        config: the resolved section of the configuration, a pydantic model; its JSON is part of the fingerprint.
+        config: the resolved section; its JSON is part of the fingerprint.
         inputs: finished stage directories that it reads, by name.
         external: digests of what it reads outside the cache (the user's files).
         loads: modules that it finds by name when it runs, such as a GAN's family: their code counts too.
@@ -43,8 +45,8 @@ class Stage:
     """
 
     kind: str
-    run: StageFunction
-    config: Any
+    run: StageFunction[Config]
+    config: Config
     inputs: Mapping[str, Path] = field(default_factory=dict)
     external: Mapping[str, str] = field(default_factory=dict)
     fold: int | None = None
@@ -60,7 +62,7 @@ class Stage:
         return stage_name(self.kind, self.fold, self.gan_seed)
 
 
-def fingerprint(stage: Stage) -> str:
+def fingerprint(stage: Stage[Config]) -> str:
     """Cache key of a stage: 16 hex digits over everything that can change its directory."""
     reach = _reach(stage)
     return digest_json(
@@ -77,11 +79,11 @@ def fingerprint(stage: Stage) -> str:
     )[:16]
 
 
-def _reach(stage: Stage) -> Reach:
+def _reach(stage: Stage[Config]) -> Reach:
     return reach_of(frozenset({stage.run.__module__, *stage.loads}))
 
 
-def _input_digests(stage: Stage) -> dict[str, str]:
+def _input_digests(stage: Stage[Config]) -> dict[str, str]:
     return {name: load_record(path).digest for name, path in stage.inputs.items()} | dict(stage.external)
 
 
@@ -92,7 +94,7 @@ class Execution:
     cached: bool
 
 
-def execute(stage: Stage, cache: Path) -> Execution:
+def execute(stage: Stage[Config], cache: Path) -> Execution:
     """Run `stage`, or find its finished directory in `cache`.
 
     The stage writes into a hidden directory beside its place, which is moved in whole when it is finished: another
@@ -123,7 +125,7 @@ def execute(stage: Stage, cache: Path) -> Execution:
             ) from error
 
 
-def _run_and_record(stage: Stage, key: str, partial: Path) -> Record:
+def _run_and_record(stage: Stage[Config], key: str, partial: Path) -> Record:
     started = time.monotonic()
     record = stage.run(stage.config, stage.inputs, partial)
     outputs = digest_tree(partial, skip=frozenset({RECORD, TIMED_LOG}))

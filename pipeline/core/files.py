@@ -37,7 +37,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON in one move. NaN is refused: it is not JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
@@ -50,7 +50,7 @@ def digest_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_json(value: Any) -> str:
+def digest_json(value: object) -> str:
     """Digest of a JSON value that does not depend on the order of keys."""
     return digest_text(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str))
 
