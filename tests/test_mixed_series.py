@@ -236,6 +236,11 @@ def test_lost_positions_are_told_as_such(tmp_path: Path) -> None:
     assert "all 4 slices state the same ImagePositionPatient" in reason
 
 
+def test_slice_of_another_series_is_named(tmp_path: Path) -> None:
+    write_volume(tmp_path, smooth_volume(4), SeriesInstanceUID=lambda n: "1.2.4" if n == 2 else "1.2.3")
+    assert "2 series (of files 3 such as s000.dcm, 1 such as s002.dcm)" in refusal(tmp_path)
+
+
 def test_shared_instance_ids_name_the_slices(tmp_path: Path) -> None:
     uid = pydicom.uid.generate_uid()
     write_volume(tmp_path, smooth_volume(4), SOPInstanceUID=lambda n: uid if n in (1, 3) else f"1.2.{n}")

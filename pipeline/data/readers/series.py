@@ -86,8 +86,10 @@ def read_series(folder: Path, series_id: str | None = None) -> Image:
         raise UnreadableImage(folder, reason)
     _refuse_strangers(folder, files, index)
     if series_id is None and len(index) > 1:
-        reason = f"mixed: the folder holds {len(index)} series: name one as series_id, or give each its own folder"
-        raise UnreadableImage(folder, reason)
+        largest = sorted(index.values(), key=len, reverse=True)[:3]
+        such = ", ".join(f"{len(paths)} such as {paths[0].relative_to(folder).as_posix()}" for paths in largest)
+        reason = f"mixed: the folder holds {len(index)} series (of files {such}): "
+        raise UnreadableImage(folder, reason + "name one as series_id, or give each its own folder")
     if len(files) == 1:
         return read_multiframe(files[0])
     names = [path.relative_to(folder).as_posix() for path in files]
