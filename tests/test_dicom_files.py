@@ -120,12 +120,12 @@ def test_ct_is_given_in_hounsfield_units(
 
 
 def test_padding_written_unsigned_is_air_even_where_it_lies_above_air(tmp_path: Path) -> None:
-    stored = np.array([[-2000, 5, 6], [7, 8, 9], [10, 11, -2000]], np.int16)
+    stored = np.array([[-2000, -3500, 6], [7, 8, 9], [10, 11, -2000]], np.int16)
     path = write_dicom(tmp_path / "a", stored, PixelPaddingValue=None, RescaleIntercept=3000)
     dataset = pydicom.dcmread(path)
     dataset.add_new("PixelPaddingValue", "US", 63536)
     dataset.save_as(path)
-    expected = [[-1024, 3005, 3006], [3007, 3008, 3009], [3010, 3011, -1024]]  # -2000 + 3000 would be 1000 HU
+    expected = [[-1024, -500, 3006], [3007, 3008, 3009], [3010, 3011, -1024]]  # -2000 + 3000 would be 1000 HU
     np.testing.assert_array_equal(read_image(path, spatial_dims=2).array[0], expected)
 
 

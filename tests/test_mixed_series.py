@@ -168,7 +168,7 @@ def test_three_sets_are_refused(tmp_path: Path) -> None:
 
 def test_slice_with_another_offset_than_its_neighbours_is_refused(tmp_path: Path) -> None:
     volume = smooth_volume(5)
-    write_volume(tmp_path, volume, RescaleIntercept=lambda n: 1024 if n == 2 else 0)
+    write_volume(tmp_path, volume, RescaleIntercept=lambda n: 600 if n == 2 else 0)
     reason = refusal(tmp_path)
     assert "s001.dcm and s002.dcm" in reason
     assert "RescaleIntercept" in reason

@@ -157,9 +157,14 @@ def test_unsigned_numbers_marked_signed_are_refused(tmp_path: Path) -> None:
     hu = body()
     twelve = (hu + 1024).astype(np.int16)
     tags = {"RescaleIntercept": -1024, "BitsStored": 12, "HighBit": 11}
-    assert "marked signed" in refusal(write_slice(tmp_path / "a", twelve, **tags))  # bone is beyond 1023 HU
+    assert "PixelRepresentation (1)" in refusal(write_slice(tmp_path / "a", twelve, **tags))  # bone is beyond 1023 HU
+    full = np.where(twelve > 2047, twelve - 4096, twelve)  # as a program wrote that kept the sign in all 16 bits
+    assert "marked signed" in refusal(write_slice(tmp_path / "e", full, **tags))
     sixteen = (hu + 32768).astype(np.uint16).view(np.int16)
     assert "marked signed" in refusal(write_slice(tmp_path / "b", sixteen, RescaleIntercept=-32768))
+    one_level = (np.where(hu > 1000, 1500, hu) + 1024).astype(np.int16)
+    one_level = np.where(one_level > 2047, one_level - 4096, one_level)
+    assert "9 values lie below" in refusal(write_slice(tmp_path / "d", one_level, **tags))
     soft = np.where(hu > 1000, 60, hu)  # no number is beyond the sign: the mark makes no difference
     path = write_slice(tmp_path / "c", (soft + 1024).astype(np.int16), **tags)
     np.testing.assert_array_equal(read_image(path, spatial_dims=2).array[0], soft)
@@ -221,6 +226,32 @@ def test_ct_without_room_for_air_is_refused(tmp_path: Path) -> None:
     assert "in colour" in refusal(write_slice(tmp_path / "e", window, **colour))
     dense = np.full((4, 4), 5000, np.int16)
     assert "which only metal reaches" in refusal(write_slice(tmp_path / "c", dense + np.eye(4, dtype=np.int16)))
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"RescaleIntercept": 1024}, "is its sign wrong"),
+        ({"RescaleSlope": 0.001}, "spreads 16 bits over 65.5 HU"),
+        ({"RescaleSlope": 1000}, "lost rescale"),
+        ({"PhotometricInterpretation": "FOO"}, "PhotometricInterpretation has no value"),
+        ({"PixelSpacing": [0.7, 70]}, "one side 100 times another"),
+        ({"Rows": 8}, "longer than the header says (512 for 256 bytes)"),
+    ],
+)
+def test_header_that_gives_what_no_ct_has_is_refused(tmp_path: Path, tags: dict[str, Any], words: str) -> None:
+    assert words in refusal(write_slice(tmp_path / "a", body().astype(np.int16), **tags))
+
+
+def test_bits_stored_that_cut_through_the_numbers_are_refused_and_overlays_are_masked(tmp_path: Path) -> None:
+    ramp = (np.arange(64)[:, None] * 20 + np.arange(64) * 40).astype(np.uint16)  # 0 to 3780: 12 bits
+    assert "BitsStored (10) cuts through" in refusal(
+        write_slice(tmp_path / "a", ramp, BitsStored=10, HighBit=9, **XRAY)
+    )
+    overlay = ramp.copy()
+    overlay[20:30, 20:30] |= 0x8000
+    path = write_slice(tmp_path / "b", overlay, BitsStored=12, HighBit=11, **XRAY)
+    np.testing.assert_array_equal(read_image(path, spatial_dims=2).array[0], ramp)
 
 
 # ---- look-up tables and MONOCHROME1

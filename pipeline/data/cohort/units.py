@@ -108,7 +108,8 @@ def _without_air(manifest: pd.DataFrame) -> list[Row]:
         f"{len(airless)} of {len(in_hu)} CT images hold nothing at or below {AIR_AT_MOST:g} HU (no air, no padding)"
     )
     if len(airless) == len(in_hu):
-        return [("CT without air", INFO, len(airless), f"{detail}: crops inside the body, or not in HU.")]
+        severity = WARNING if (airless[UNIT_FROM] == STATED).any() else INFO  # whole slices hold air
+        return [("CT without air", severity, len(airless), f"{detail}: crops inside the body, or not in HU.")]
     detail += f", while the others do: crops, or a window or another unit? {shown(list(airless['path']), 3)}."
     return [("CT without air", WARNING, len(airless), detail)]
 

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from scipy import ndimage
 
 from pipeline.core.errors import UnreadableImage
 from pipeline.data.readers.header import attribute, is_ct, text_of
 from pipeline.data.readers.image import require_finite
-from pipeline.data.readers.plausible import hu_fault, sign_fault
+from pipeline.data.readers.plausible import hu_fault, joined_to_border, sign_fault
 from pipeline.data.readers.stored import stored_frames
 
 AIR_HU = -1024.0
@@ -62,7 +61,7 @@ def _hounsfield(
         fault = None
         if numbers.dtype.kind != "f":
             signed, bits = bool(int(dataset.PixelRepresentation)), int(dataset.BitsStored)
-            fault = sign_fault(numbers[~padding], signed=signed, bits=bits, slope=slope, intercept=intercept)
+            fault = sign_fault(numbers, ~padding, signed=signed, bits=bits, slope=slope, intercept=intercept)
     fault = fault or hu_fault(values[~padding])
     if fault:
         raise UnreadableImage(path, fault)
@@ -147,9 +146,7 @@ def _padding(dataset: Dataset, words: NDArray[Any], numbers: NDArray[Any]) -> ND
         unsigned = stored.dtype.kind == "u" or not int(dataset.PixelRepresentation)
         low, high = sorted(_as_marked(end, int(dataset.BitsAllocated), signed=not unsigned) for end in ends)
         marked |= (stored >= low) & (stored <= high)
-    regions, _ = ndimage.label(marked)
-    border = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
-    return np.isin(regions, border[border > 0])
+    return joined_to_border(marked)
 
 
 def _as_marked(number: int, bits: int, *, signed: bool) -> int:

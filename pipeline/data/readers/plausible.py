@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pipeline.core.errors import UnreadableImage
 from pipeline.data.readers.image import Image
@@ -20,8 +21,11 @@ AIR_AT_MOST = -200.0
 
 _DENSE_HU = 3071.0  # the end of the ordinary 12-bit scale: metal only
 _PADDING_HU = -3100.0  # the lowest of the usual paddings is -3024
+_OFFSET = 500.0  # HU: intercepts are -1024, -1000 or 0, or negative by more
+_SPAN = 300.0  # HU, less than any window on CT that shows air and tissue
 _SIZE_MM = (0.003, 100.0)
 _EXTENT_MM = 5000.0
+_SIDES = 50.0  # times the shorter side of a pixel
 
 
 def hu_fault(values: NDArray[Any]) -> str:
@@ -61,12 +65,24 @@ def guessed_unit(values: NDArray[Any]) -> str:
     return "HU" if float(values.min()) <= AIR_AT_MOST and not hu_fault(values) else "none"
 
 
-def sign_fault(numbers: NDArray[Any], *, signed: bool, bits: int, slope: float, intercept: float) -> str:
+def joined_to_border(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The marked pixels [rows, cols] of regions that touch the image's border."""
+    regions, _ = ndimage.label(marked)
+    border = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    return np.isin(regions, border[border > 0])
+
+
+def sign_fault(
+    image: NDArray[Any], inside: NDArray[np.bool_], *, signed: bool, bits: int, slope: float, intercept: float
+) -> str:
     """Why a CT's stored numbers must have the other sign than their mark says; empty where the mark can be right.
+
+    `image` [rows, cols] counts where it is `inside`, that is not padding.
 
     A range that has no room for air (unsigned from 0 HU), or ends below dense bone (signed and up to 1023 HU), is not
     a scanner's; whether numbers are there that wrapped around decides.
     """
+    numbers = image[inside]
     if not numbers.size or slope < 0:
         return ""
     values = numbers * slope + intercept
@@ -79,6 +95,11 @@ def sign_fault(numbers: NDArray[Any], *, signed: bool, bits: int, slope: float, 
                 f"signed numbers are marked unsigned: {int(wrapped.sum())} values from {values[wrapped].min():g} HU "
                 "up are those of air or fat once PixelRepresentation is 1: set it, or export the original again"
             )
+    if intercept >= _OFFSET and values.min() > AIR_AT_MOST:
+        return (
+            f"the rescale is implausible: with RescaleIntercept {intercept:g} the lowest value is {values.min():g} HU, "
+            "so air has none: is its sign wrong? Export the original"
+        )
     end = (2**bits - 1) * slope + intercept
     if not signed and (intercept >= 0 or end < 0):
         missing = "air" if end > 0 else "tissue"
@@ -86,8 +107,14 @@ def sign_fault(numbers: NDArray[Any], *, signed: bool, bits: int, slope: float, 
             f"this CT's header has room for {intercept:g} to {end:g} HU only, so for no {missing} (unsigned numbers, "
             f"RescaleIntercept {intercept:g}): a window was burnt in or the rescale was lost, export the original"
         )
+    if 2**bits * slope < _SPAN:
+        return (
+            f"the rescale is implausible: RescaleSlope {slope:g} spreads {bits} bits over {2**bits * slope:.3g} HU, "
+            "too little for air and tissue: export the original"
+        )
     if signed and (2 ** (bits - 1) - 1) * slope + intercept < -LOWEST_HU:
-        low = _varied(values[values < LOWEST_HU])
+        deep = inside & (image * slope + intercept < LOWEST_HU)
+        low = max(_varied(values[values < LOWEST_HU]), int((deep & ~joined_to_border(deep)).sum()))
         if low:
             return (
                 f"unsigned numbers are marked signed: {low} values lie below {LOWEST_HU:g} HU and are dense bone or "
@@ -104,6 +131,8 @@ def refuse_implausible_size(path: Path, image: Image) -> None:
     text = " x ".join(f"{mm:.4g}" for mm in image.spacing)
     if not all(_SIZE_MM[0] <= mm <= _SIZE_MM[1] for mm in image.spacing):
         wrong = f"the spacing is {text} mm a voxel"
+    elif len(shape) == 2 and max(image.spacing) > _SIDES * min(image.spacing):
+        wrong = f"the spacing is {text} mm, one side {max(image.spacing) / min(image.spacing):.0f} times another"
     elif max(mm * size for mm, size in zip(image.spacing, shape, strict=True)) > _EXTENT_MM:
         wrong = f"at a spacing of {text} mm the image is more than {_EXTENT_MM / 1000:g} m long"
     else:

@@ -19,6 +19,8 @@ from pipeline.data.readers.header import is_ct, text_of
 from pipeline.data.readers.image import grey, require_finite
 
 _NEEDED = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
+_SMOOTHER = 0.8  # of the roughness
+_PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR")
 _OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 
 
@@ -77,6 +79,8 @@ def _complete(path: Path, dataset: Dataset) -> str:
         raise UnreadableImage(
             path, f"the header lacks {' and '.join(missing)}, which says how to read the pixels: export the file again"
         )
+    if photometric not in _PHOTOMETRIC and not photometric.startswith("YBR_"):
+        raise UnreadableImage(path, "PhotometricInterpretation has no value of the standard: export the file again")
     if "PixelData" in dataset and not 1 <= int(dataset.BitsStored) <= int(dataset.BitsAllocated):
         bits = f"BitsStored ({dataset.BitsStored}) does not fit BitsAllocated ({dataset.BitsAllocated})"
         raise UnreadableImage(path, f"{bits}: export the file again")
@@ -88,11 +92,21 @@ def _numbers(path: Path, dataset: Dataset, words: NDArray[Any]) -> NDArray[Any]:
     stored, allocated = int(dataset.BitsStored), 8 * words.dtype.itemsize
     plain = words.astype(words.dtype.newbyteorder("="), copy=False).view(f"u{words.dtype.itemsize}")
     wide = np.int64 if allocated > 16 else np.int32
-    bits = (plain >> _shift(path, dataset, plain, stored)).astype(wide) & (2**stored - 1)
+    shift = _shift(path, dataset, plain, stored)
+    bits = (plain >> shift).astype(wide) & (2**stored - 1)
     if int(dataset.PixelRepresentation):
         sign = 2 ** (stored - 1)
         bits = (bits ^ sign) - sign
+    if shift == 0 and _roughness(words.astype(wide)) < _SMOOTHER * _roughness(bits):
+        mark = f"BitsStored ({stored})" + (" or PixelRepresentation (1)" if int(dataset.PixelRepresentation) else "")
+        reason = f"{mark} cuts through the numbers: with the bits above they make a smooth image, without they wrap "
+        raise UnreadableImage(path, reason + "around. Set it right, or export the file again")
     return bits
+
+
+def _roughness(numbers: NDArray[Any]) -> float:
+    """Mean difference of neighbours in a row. Overlay bits make it larger, numbers that wrap around too."""
+    return float(np.abs(np.diff(numbers, axis=-1)).mean()) if numbers.shape[-1] > 1 else 0.0
 
 
 def _shift(path: Path, dataset: Dataset, words: NDArray[Any], stored: int) -> int:
@@ -152,6 +166,11 @@ def _require_all_bytes(path: Path, dataset: Dataset) -> None:
     if have < need:
         reason = f"the pixel data is cut short ({have} of {need} bytes): copy or export the file again"
         raise UnreadableImage(path, reason)
+    if have - need > max(64, need // 10):
+        reason = (
+            f"the pixel data is longer than the header says ({have} for {need} bytes): Rows, Columns, BitsAllocated "
+        )
+        raise UnreadableImage(path, reason + "or NumberOfFrames is wrong, export the file again")
 
 
 def _require_ends(path: Path, dataset: Dataset) -> None:
