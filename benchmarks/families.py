@@ -22,8 +22,8 @@ import torch
 from rows import append
 
 from flows.plan import AnyStep, plan_experiment
-from pipeline.adversarial.cost import noise_training
 from pipeline.adversarial.families import FAMILIES
+from pipeline.adversarial.gan_cost import noise_training
 from pipeline.adversarial.loop import train
 from pipeline.adversarial.pictures import save_grid
 from pipeline.config.experiment import Experiment

@@ -13,8 +13,8 @@ import time
 
 import torch
 
-from pipeline.adversarial.cost import noise_training
 from pipeline.adversarial.families import FAMILIES
+from pipeline.adversarial.gan_cost import noise_training
 from pipeline.adversarial.loop import train
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import resolve_hardware

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 from rows import append
 
-from pipeline.adversarial.cost import noise_training
+from pipeline.adversarial.gan_cost import noise_training
 from pipeline.adversarial.loop import train
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware

@@ -8,8 +8,8 @@ from __future__ import annotations
 import statistics
 import time
 
-from pipeline.adversarial.cost import noise_training
 from pipeline.adversarial.families.sngan import SnganConfig
+from pipeline.adversarial.gan_cost import noise_training
 from pipeline.adversarial.loop import train
 from pipeline.core.compute import Hardware, resolve_hardware
 

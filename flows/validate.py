@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.plan import MANIFEST_STEPS, AnyStep, plan_experiment
-from pipeline.adversarial import cost as gan_cost
+from pipeline.adversarial import gan_cost
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import execute
 from pipeline.core.errors import RefusedError
 from pipeline.core.layout import AUDIT, MANIFEST, SPLITS_FILE
 from pipeline.core.patients import known_patients, num_known
-from pipeline.supervised import cost as classifier_cost
+from pipeline.supervised import classifier_cost
 from pipeline.verdict.power import patients_tested, smallest_differences
 
 

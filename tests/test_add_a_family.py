@@ -15,8 +15,8 @@ import torch
 
 from flows.cli import launch
 from pipeline.adversarial import families
-from pipeline.adversarial.cost import noise_training
 from pipeline.adversarial.families import FAMILIES
+from pipeline.adversarial.gan_cost import noise_training
 from pipeline.adversarial.loop import GanTraining, sample, train
 from pipeline.adversarial.weights import load_net, save_nets
 from pipeline.config.loading import dump_experiment, load_experiment

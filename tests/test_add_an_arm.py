@@ -18,7 +18,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.downstream import train
 from pipeline.downstream.regimens import regimen_of
 from pipeline.report.words import arm_words
-from pipeline.supervised.cost import number_of_fits
+from pipeline.supervised.classifier_cost import number_of_fits
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "add-an-arm.md"

@@ -17,7 +17,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.downstream import curation, features, train
 from pipeline.downstream.features import TRUNKS, TrunkConfig
 from pipeline.downstream.material import filling
-from pipeline.supervised.cost import number_of_fits
+from pipeline.supervised.classifier_cost import number_of_fits
 
 DEMO = Path(__file__).resolve().parents[1] / "configs" / "demo.yaml"
 

@@ -26,7 +26,7 @@ from pipeline.data.batches.scaling import Scaling
 from pipeline.downstream import feature_models, train
 from pipeline.downstream.feature_models import Examples, examples_of, fit_feature_model, patient_folds
 from pipeline.downstream.material import Material
-from pipeline.supervised import cost
+from pipeline.supervised import classifier_cost
 from pipeline.supervised.fit import Phase, Share
 
 MakeInputs = Callable[..., dict[str, Path]]
@@ -224,8 +224,8 @@ def test_their_cost_is_that_of_the_features() -> None:
     """At most 5 steps of 8 images a fit, each of three planes in 3D; the network's size does not matter."""
     overrides = [f"arms=[{REFERENCE_ARM}]", "classifier.seeds=2", "classifier.steps=5", "classifier.batch_size=8",
                  "compute.device=cpu", "classifier.network=forest"]  # fmt: skip
-    flat = cost.estimate(load_experiment(DEMO, overrides))
-    thick = cost.estimate(load_experiment(DEMO, [*overrides, "data.spatial_dims=3"]))
+    flat = classifier_cost.estimate(load_experiment(DEMO, overrides))
+    thick = classifier_cost.estimate(load_experiment(DEMO, [*overrides, "data.spatial_dims=3"]))
     # Lite0 is published with 407 million multiply-adds at 224 x 224: about 0.27 GFLOP an image at 128 x 128
     assert flat.flops == pytest.approx(2 * 5 * 8 * 0.27e9, rel=0.15)
     assert thick.flops == pytest.approx(3 * flat.flops, rel=0.01)

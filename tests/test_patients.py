@@ -24,7 +24,7 @@ from pipeline.data.cohort.leakage import assert_no_leakage, refuse_shared
 from pipeline.downstream import feature_models
 from pipeline.supervised.fit import Phase, Share
 from pipeline.verdict import VerdictPlan, decide
-from pipeline.verdict.figures import by_patient, draw_test_sets
+from pipeline.verdict.fits import by_patient, draw_test_sets
 from pipeline.verdict.subgroups import subgroup_rows
 
 SEVENS = pd.DataFrame(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.adversarial import cost as gan_cost
+from pipeline.adversarial import gan_cost
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.core import progress
 from pipeline.measures.resampling import Estimate
-from pipeline.supervised import cost as classifier_cost
+from pipeline.supervised import classifier_cost
 from pipeline.verdict.power import shown_difference, smallest_differences
 
 

@@ -23,7 +23,7 @@ from pipeline.core.metrics import COLUMNS
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import open_dataset
 from pipeline.quality.describe import Described, with_nearest
-from pipeline.quality.figures import BOUNDS, Rules, compare, figures
+from pipeline.quality.distances import BOUNDS, Rules, compare, figures
 from pipeline.quality.measure import NOT_NOISE, run
 from pipeline.quality.settings import QualityStageConfig, quality_config
 from pipeline.quality.tables import groups

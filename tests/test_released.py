@@ -22,8 +22,8 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import link
 from pipeline.core.records import Record
 from pipeline.nets.sizes import ImageShape
-from pipeline.report.figures import all_pictures
 from pipeline.report.page import write_report
+from pipeline.report.pictures import all_pictures
 from pipeline.report.reading import read_run
 from pipeline.synthesis.sample import sample_run
 

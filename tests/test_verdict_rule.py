@@ -20,7 +20,7 @@ from pipeline.report.reading import Run
 from pipeline.report.verdict_tables import comparisons_table, methods_sentence, rule_table, side_tests_table
 from pipeline.verdict import VerdictPlan, decide
 from pipeline.verdict.comparison import combine
-from pipeline.verdict.figures import by_patient, draw_test_sets, figures_of_fits
+from pipeline.verdict.fits import by_patient, draw_test_sets, figures_of_fits
 from pipeline.verdict.stage import with_external
 
 PLAN = VerdictPlan(positive=("disease",), bootstrap=300)

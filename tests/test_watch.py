@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pipeline.adversarial.condition_sampler import ConditionSampler
-from pipeline.adversarial.cost import noise_training
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.families.sngan import SnganConfig
+from pipeline.adversarial.gan_cost import noise_training
 from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.rollback import complaints
 from pipeline.adversarial.watch import ClassOfReal, Probe, Reading, overfitting, validation_images

@@ -15,7 +15,7 @@ from pipeline.measures.kernel_distance import kid
 from pipeline.measures.twins import low_resolution, near_distance, twins
 from pipeline.nets.extractors import Extractor
 from pipeline.quality.describe import drawn
-from pipeline.quality.figures import Figure, Rules, share
+from pipeline.quality.distances import Figure, Rules, share
 from pipeline.quality.rows import figure_row
 
 BLANK, SHUFFLED = "blank", "shuffled"

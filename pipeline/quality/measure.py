@@ -23,7 +23,7 @@ from pipeline.data.cohort.folds import split_ids
 from pipeline.nets.extractors import ClassifierFeatures, EffNetLite0, Extractor, ScriptedFeatures
 from pipeline.quality.ceiling import BLANK, SHUFFLED, worthless_features
 from pipeline.quality.describe import Described, describe, with_nearest
-from pipeline.quality.figures import Rules
+from pipeline.quality.distances import Rules
 from pipeline.quality.settings import QualityStageConfig
 from pipeline.quality.tables import curves, metrics
 from pipeline.supervised.fit import Share, fit_classifier

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pipeline.core.metrics import MetricRow, as_text
-from pipeline.quality.figures import Figure
+from pipeline.quality.distances import Figure
 
 
 def figure_row(metric: str, split: str, figure: Figure, number: int, detail: str) -> MetricRow:

@@ -16,7 +16,7 @@ from pipeline.data.batches.scaling import Scaling
 from pipeline.measures.ms_ssim import pairwise_ms_ssim_interval
 from pipeline.quality.ceiling import ceiling_rows, repeat_rows
 from pipeline.quality.describe import Described
-from pipeline.quality.figures import OF_FEATURES, Figure, Rules, figures, matched
+from pipeline.quality.distances import OF_FEATURES, Figure, Rules, figures, matched
 from pipeline.quality.rows import figure_row
 from pipeline.quality.settings import QualityStageConfig
 

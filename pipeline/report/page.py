@@ -12,7 +12,7 @@ from pipeline.core.files import atomic_path, clear_disk_errors, write_text
 from pipeline.core.layout import FIGURES, REPORT, SHAREABLE_REPORT
 from pipeline.core.patients import num_known
 from pipeline.report import quality_tables, subgroup_tables, tables, verdict_tables
-from pipeline.report.figures import Picture, all_pictures
+from pipeline.report.pictures import Picture, all_pictures
 from pipeline.report.reading import Run, read_run
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths, redaction
 from pipeline.report.words import GLOSSARY, count, memorisation_sentence, release_statement, utility_statement

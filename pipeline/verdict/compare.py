@@ -18,7 +18,7 @@ from pipeline.data.batches.dataset import read_table
 from pipeline.measures.resampling import Interval, Spread, estimate
 from pipeline.verdict.comparison import TOO_WIDE, Mean, combine
 from pipeline.verdict.decide import VerdictPlan, checked
-from pipeline.verdict.figures import Fit, TestSet, by_patient, draw_test_sets, figures_of_fits
+from pipeline.verdict.fits import Fit, TestSet, by_patient, draw_test_sets, figures_of_fits
 from pipeline.verdict.stage import plan_of_run
 
 COLUMNS = (

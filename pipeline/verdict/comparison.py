@@ -18,7 +18,7 @@ from pipeline.measures.resampling import (
     fit_weights,
     spread_of_fits,
 )
-from pipeline.verdict.figures import Fit, TestSet
+from pipeline.verdict.fits import Fit, TestSet
 
 TOO_WIDE = "The fits scatter so much that the interval would leave out no possible value: more fits are needed."
 Side = tuple[float, Sequence[Fit]]

@@ -18,7 +18,7 @@ from pipeline.data.cohort.tables import read_user_table
 from pipeline.measures.classification import weighted_auroc
 from pipeline.measures.paired import holm
 from pipeline.verdict.comparison import Mean, combine, units
-from pipeline.verdict.figures import (
+from pipeline.verdict.fits import (
     Fit,
     TestSet,
     by_patient,

@@ -15,7 +15,7 @@ from pipeline.core.metrics import MetricRow
 from pipeline.measures.paired import holm
 from pipeline.verdict.comparison import units
 from pipeline.verdict.decide import VerdictPlan, checked, decide
-from pipeline.verdict.figures import by_patient, draw_test_sets, figures_of_fits
+from pipeline.verdict.fits import by_patient, draw_test_sets, figures_of_fits
 from pipeline.verdict.gate import gated, looks_of
 
 POINT_COLUMNS = ("size", "draw", "arm", "value")

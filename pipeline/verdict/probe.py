@@ -25,7 +25,7 @@ from pipeline.measures.resampling import MIN_PATIENTS, Interval
 from pipeline.nets.extractors import EffNetLite0
 from pipeline.verdict.comparison import combine
 from pipeline.verdict.decide import VerdictPlan
-from pipeline.verdict.figures import Fit, TestSet, disease_score, draw_test_sets
+from pipeline.verdict.fits import Fit, TestSet, disease_score, draw_test_sets
 from pipeline.verdict.subgroups import banded
 
 STAGE = "probe"

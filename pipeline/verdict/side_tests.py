@@ -11,7 +11,7 @@ from scipy import stats
 
 from pipeline.measures.paired import delong, mcnemar, sign_flip
 from pipeline.verdict.comparison import Mean
-from pipeline.verdict.figures import FIT_KEY, Fit, TestSet, disease_score
+from pipeline.verdict.fits import FIT_KEY, Fit, TestSet, disease_score
 
 _FEWEST_DRAWS = 5
 """With fewer, no pattern of signs can be rarer than 1 in 16."""

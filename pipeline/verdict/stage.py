@@ -23,7 +23,7 @@ from pipeline.data.cohort.leakage import assert_no_leakage
 from pipeline.measures.classification import weighted_auroc
 from pipeline.verdict.comparison import arm_interval
 from pipeline.verdict.decide import VerdictPlan, decide
-from pipeline.verdict.figures import (
+from pipeline.verdict.fits import (
     METRICS,
     Fit,
     TestSet,

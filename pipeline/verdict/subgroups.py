@@ -18,7 +18,7 @@ from pipeline.core.patients import patient_units
 from pipeline.measures.resampling import MIN_PATIENTS, Interval
 from pipeline.verdict.comparison import combine
 from pipeline.verdict.decide import VerdictPlan
-from pipeline.verdict.figures import Fit, TestSet, by_patient, draw_test_sets, figures_of_fits
+from pipeline.verdict.fits import Fit, TestSet, by_patient, draw_test_sets, figures_of_fits
 
 METRICS = ("auroc", "sensitivity", "specificity")
 DIFFERENCE = "_difference"
