@@ -48,6 +48,15 @@ def test_extends_merges_one_level_and_overrides_win(tmp_path: Path) -> None:
     assert experiment.classifier.steps == 7 and experiment.arms == ("real+classical",)
 
 
+def test_keys_of_older_configurations_are_taken_to_their_place_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, SMALL + "gan: {family: vae, samples_per_class: 9, truncation_psi: 0.7}")
+    old = load_experiment(path, ["gan.samples_per_class=10"])
+    assert (old.synthesis.samples_per_class, old.synthesis.truncation_psi) == (10, 0.7)
+    assert "gan.truncation_psi is synthesis.truncation_psi now" in caplog.text
+
+
 def test_a_source_of_another_kind_replaces_the_bases(tmp_path: Path) -> None:
     write(tmp_path, SMALL.replace("{kind: phantom}", "{kind: phantom, cysts: 5}"), "base.yaml")
     path = write(tmp_path, "extends: base.yaml\ndata: {source: {kind: npz, path: x.npz}}")
@@ -59,8 +68,10 @@ def test_a_source_of_another_kind_replaces_the_bases(tmp_path: Path) -> None:
     [
         ("data: {spatial_sise: 32}", "data.spatial_sise: there is no such key. Did you mean spatial_size?"),
         ("gan: {num_image: 3}", "\n  gan.num_image: there is no such key. Did you mean num_images?"),
-        ("gan: {samples_per_class: 9}", "gan.samples_per_class: is synthesis.samples_per_class now. Move it there."),
-        ("gan: {family: vae, truncation_psi: 0.7}", "gan.truncation_psi: is synthesis.truncation_psi now."),
+        (
+            "gan: {samples_per_class: 9}\nsynthesis: {samples_per_class: 8}",
+            "samples_per_class stands under gan: and under synthesis:. Remove gan.samples_per_class.",
+        ),
         ("synthesis: {truncation_psi: 0}", "synthesis.truncation_psi: "),
         ("gan: {family: stylegan9}", "gan.family: must be one of biggan, cgan, "),
         ("gan: {family: stylegan9}", "; did you mean stylegan2? (found 'stylegan9')"),

@@ -18,8 +18,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import MPEG2MPML, ExplicitVRLittleEndian
 
 from pipeline.core.errors import UnreadableImage
+from pipeline.data.images import read_image
 from pipeline.data.readers.dicom import read_dicom_file, read_header
-from pipeline.data.readers.door import read_image
 from pipeline.data.readers.kinds import sniff
 
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"

@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from scipy import ndimage
 
 from pipeline.core.errors import UnreadableImage
-from pipeline.data.readers.door import read_image
+from pipeline.data.images import read_image
 from pipeline.data.readers.image import Image
 from pipeline.data.readers.series import index_series, read_series
 

@@ -14,7 +14,7 @@ from dicom_making import AXIAL, smooth_volume, write_slice, write_volume
 from pydicom.dataset import Dataset
 
 from pipeline.core.errors import UnreadableImage
-from pipeline.data.readers.door import read_image
+from pipeline.data.images import read_image
 from pipeline.data.readers.mixture import doubled, interleaved
 from pipeline.data.readers.series import read_series
 

@@ -15,10 +15,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from pipeline.core.errors import DataError
+from pipeline.data.images import read_image
 from pipeline.data.phantoms.cohort import CLASSES, PhantomSettings, lesion_image, write_cohort
 from pipeline.data.phantoms.lesions import Patient
 from pipeline.data.phantoms.texture import Grid, reconstruct, smooth_field
-from pipeline.data.readers.door import read_image
 
 
 @pytest.fixture(scope="module")

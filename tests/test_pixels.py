@@ -15,7 +15,7 @@ from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from pipeline.core.errors import UnreadableImage
-from pipeline.data.readers.door import read_image
+from pipeline.data.images import read_image
 
 XRAY = {"Modality": "CR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1", "RescaleSlope": None, "RescaleIntercept": None}
 

@@ -16,7 +16,7 @@ from dicom_making import smooth_volume, write_slice, write_volume
 from PIL import Image as Pillow
 
 from pipeline.core.errors import UnreadableImage
-from pipeline.data.readers.door import read_image
+from pipeline.data.images import read_image
 from pipeline.data.readers.plausible import guessed_unit, hu_fault
 
 

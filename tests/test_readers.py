@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from pydicom.data import get_testdata_file
 
 from pipeline.core.errors import UnreadableImage
-from pipeline.data.readers.door import read_image
+from pipeline.data.images import read_image
 from pipeline.data.readers.kinds import sniff
 
 

@@ -12,7 +12,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image as PillowImage
 
 from pipeline.core.errors import DataError
-from pipeline.data.readers.door import read_image
+from pipeline.data.images import read_image
 from pipeline.data.writers import DicomIds, SlicePlace, write_dicom, write_dicom_series, write_nifti, write_png
 
 IDS = DicomIds("phantom-0007", image="1")

@@ -22,8 +22,8 @@ from pipeline.core.errors import ConfigError
 PATHS_START = "Relative paths start at RADAUG_DATA (data/ where it is not set), else at the configuration's folder."
 logger = logging.getLogger(__name__)
 
-MOVED = {f"gan.{name}": f"synthesis.{name}" for name in ("samples_per_class", "truncation_psi")}
-"""Keys that stood elsewhere before, with their place."""
+_MOVED_TO_SYNTHESIS = ("samples_per_class", "truncation_psi")
+"""Keys that stood under `gan:` before."""
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -36,9 +36,30 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     merged = _read_with_base(path)
     for override in overrides:
         _apply(merged, override)
+    _move_to_synthesis(merged, path)
     _place_paths(merged, path.parent)
     merged.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "run")
     return validate_experiment(merged, str(path))
+
+
+def _move_to_synthesis(values: dict[str, Any], path: Path) -> None:
+    """Take keys of older configurations to their place, and say so.
+
+    Raises:
+        ConfigError: a key stands in both places.
+    """
+    gan, synthesis = values.get("gan"), values.get("synthesis", {})
+    if not isinstance(gan, dict) or not isinstance(synthesis, dict):
+        return
+    for name in (name for name in _MOVED_TO_SYNTHESIS if name in gan):
+        if name in synthesis:
+            raise ConfigError(f"{path}: {name} stands under gan: and under synthesis:. Remove gan.{name}.")
+        logger.warning("%s: gan.%s is synthesis.%s now; it is taken from there. Move it.", path, name, name)
+        synthesis = {**synthesis, name: gan[name]}
+        gan = {key: value for key, value in gan.items() if key != name}
+    values["gan"] = gan
+    if synthesis:
+        values["synthesis"] = synthesis
 
 
 def require_data(experiment: Experiment, path: Path) -> None:
@@ -160,8 +181,6 @@ def _explain(item: ErrorDetails) -> str:
         tag = item["ctx"]["discriminator"].strip("'")
         return f"{key}.{tag}: must be one of {item['ctx']['expected_tags']} (found {item['ctx']['tag']!r})"
     message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden" and key in MOVED:
-        return f"{key}: is {MOVED[key]} now. Move it there."
     if item["type"] == "extra_forbidden":
         return f"{key}: there is no such key.{_nearest(str(item['loc'][-1]))}"
     if item["type"] == "string_type":

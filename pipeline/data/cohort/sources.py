@@ -27,8 +27,8 @@ from pipeline.data.cohort.manifest import (
     with_columns,
 )
 from pipeline.data.cohort.tables import read_user_table, shown_lines
+from pipeline.data.images import read_image
 from pipeline.data.phantoms.cohort import PhantomSettings, write_cohort
-from pipeline.data.readers.door import read_image
 from pipeline.data.readers.folders import files_below, is_lost_link
 from pipeline.data.readers.image import Image
 from pipeline.data.readers.kinds import sniff, stands_in

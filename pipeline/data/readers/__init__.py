@@ -1,1 +1,1 @@
-"""An image type, one door, a format a file. The only place that knows image formats, with `writers`."""
+"""An image type, and a format a file. The only place that knows image formats, with `writers`."""
