@@ -20,6 +20,7 @@ from pipeline.config.gan import GanConfig
 from pipeline.config.loading import dump_experiment, validate_experiment
 from pipeline.core.compute import Hardware
 from pipeline.core.cost import FlopCount
+from pipeline.core.errors import ConfigError
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.conditions import Condition
@@ -325,3 +326,14 @@ def forward_flops(name: str, dims: int) -> float:
         if "discriminator" in nets:
             nets["discriminator"].eval()(image, condition)
     return float(counter.total)
+
+
+@every_family
+def test_attributes_are_refused_where_images_cannot_be_asked_by_them(name: str) -> None:
+    gan = {"family": name, "attributes": ["diameter_mm"]}
+    experiment = validate_experiment({"name": "x", "data": DATA, "gan": gan, "compute": {"device": "cpu"}}, "test")
+    if "attributes" in FAMILIES[name].conditions:
+        assert fit_config(experiment, 0, 0).gan.attributes == ("diameter_mm",)
+    else:
+        with pytest.raises(ConfigError, match=rf"gan.attributes: images of gan.family: {name} cannot be asked"):
+            fit_config(experiment, 0, 0)

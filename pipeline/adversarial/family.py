@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Generic, Literal, TypeVar
 
@@ -114,7 +114,5 @@ class Family(Generic[Config]):
         return str(self.config.model_fields["family"].default)
 
     def build(self, config: Any, shape: ImageShape) -> tuple[Nets, Recipe]:
-        """Nets and recipe of a configuration of this family; its nets see no attributes that it is not asked by."""
-        if "attributes" not in self.conditions:
-            shape = replace(shape, num_attributes=0)
+        """Nets and recipe of a configuration of this family."""
         return self.nets(config, shape), self.recipe(config)

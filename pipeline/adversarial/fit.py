@@ -25,7 +25,7 @@ from pipeline.config.families import GanSettings
 from pipeline.config.gan import GanConfig
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, autocast, place, resolve_hardware
-from pipeline.core.errors import DataError, NonFiniteLoss
+from pipeline.core.errors import ConfigError, DataError, NonFiniteLoss
 from pipeline.core.layout import FILM_STRIP, GRIDS
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
@@ -56,6 +56,17 @@ class FitConfig(Section):
 
 
 def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
+    """The stage's section of `experiment`.
+
+    Raises:
+        ConfigError: the family cannot be asked by attributes, and some are named; or a device is missing.
+    """
+    if experiment.gan.attributes and "attributes" not in FAMILIES[experiment.gan.family].conditions:
+        able = ", ".join(name for name, family in FAMILIES.items() if "attributes" in family.conditions)
+        raise ConfigError(
+            f"gan.attributes: images of gan.family: {experiment.gan.family} cannot be asked by attributes. "
+            f"Leave them out, or use one of {able}."
+        )
     hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
     require_devices(hardware.device, experiment.compute.devices)
     return FitConfig(
