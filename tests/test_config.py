@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from pipeline.config.experiment import DENSENET_SIDE
 from pipeline.config.loading import dump_experiment, load_experiment
 from pipeline.core.errors import ConfigError
+from pipeline.nets.classifiers import make_classifier
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SMALL = """
@@ -75,6 +78,10 @@ def test_a_source_of_another_kind_replaces_the_bases(tmp_path: Path) -> None:
         ("synthesis: {truncation_psi: 0}", "synthesis.truncation_psi: "),
         ("gan: {family: stylegan9}", "gan.family: must be one of biggan, cgan, "),
         ("gan: {family: stylegan9}", "; did you mean stylegan2? (found 'stylegan9')"),
+        (
+            "data: {spatial_size: 28}\nclassifier: {network: densenet121}",
+            "needs a side of 29; data.spatial_size has one of 28",
+        ),
         ("data: {positive: [c]}", "positive must name some, but not all, of ['a', 'b']"),
         ("data: {positive: [a, b]}", "positive must name some, but not all"),
         ("data: {window: [250, -100]}", "low < high"),
@@ -116,3 +123,11 @@ def test_a_chain_of_bases_is_refused(tmp_path: Path) -> None:
 def test_an_override_without_a_value_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="key=value"):
         load_experiment(write(tmp_path, SMALL), ["gan.num_images"])
+
+
+def test_the_smallest_side_that_densenet_is_given_is_the_smallest_that_it_can_take() -> None:
+    net = make_classifier("densenet121", spatial_dims=2, channels=1, num_classes=2).eval()
+    with torch.no_grad():
+        net(torch.zeros(1, 1, DENSENET_SIDE, DENSENET_SIDE))
+        with pytest.raises(RuntimeError, match="size"):
+            net(torch.zeros(1, 1, DENSENET_SIDE - 1, DENSENET_SIDE))

@@ -15,6 +15,8 @@ from pipeline.config.section import Section
 from pipeline.config.synthesis import SynthesisConfig
 
 FEATURE_MODELS = ("logistic", "forest", "svm")
+DENSENET_SIDE = 29
+"""Below it one of DenseNet's five halvings (two that round up, three that round down) leaves nothing."""
 
 
 class ClassifierConfig(Section):
@@ -158,6 +160,16 @@ class Experiment(Section):
                 f"classifier.network: {self.classifier.network} learns from the features of fixed images, and "
                 f"{', '.join(refused)} need a network that is trained step by step. Use small_cnn, resnet18 or "
                 f"densenet121, or only these arms: {fitting}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_network_fits_the_images(self) -> Self:
+        side = min(self.data.shape)
+        if self.classifier.network == "densenet121" and side < DENSENET_SIDE:
+            raise ValueError(
+                f"classifier.network: densenet121 halves an image five times and needs a side of {DENSENET_SIDE}; "
+                f"data.spatial_size has one of {side}. Use small_cnn or resnet18, or a larger size"
             )
         return self
 
