@@ -104,3 +104,10 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that relative paths of data start at."""
+    monkeypatch.setenv("RADAUG_DATA", str(tmp_path))
+    return tmp_path

@@ -16,8 +16,8 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import MPEG2MPML, ExplicitVRLittleEndian
+from refusals import refusal
 
-from pipeline.core.errors import UnreadableImage
 from pipeline.data.images import read_image
 from pipeline.data.readers.dicom import read_dicom_file, read_header
 from pipeline.data.readers.kinds import sniff
@@ -76,14 +76,6 @@ def replace_bytes(path: Path, old: bytes, new: bytes) -> None:
     assert content.count(old) == 1
     assert len(old) == len(new)
     path.write_bytes(content.replace(old, new))
-
-
-def refusal(path: Path, spatial_dims: int = 2) -> str:
-    with pytest.raises(UnreadableImage) as caught:
-        read_image(path, spatial_dims=spatial_dims)
-    assert "Secretname" not in str(caught.value)
-    assert "P-77" not in str(caught.value)
-    return caught.value.reason
 
 
 def test_file_without_preamble_reads_like_the_whole(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from nibabel.affines import apply_affine
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
+from refusals import refusal as read_refusal
 from scipy import ndimage
 
 from pipeline.core.errors import UnreadableImage
@@ -76,12 +78,7 @@ def write_series(folder: Path, depths: list[float], *, shape: tuple[int, int] = 
     return folder
 
 
-def refusal(path: Path, series_id: str | None = None) -> str:
-    with pytest.raises(UnreadableImage) as caught:
-        read_image(path, spatial_dims=3, series_id=series_id)
-    assert "Secretname" not in str(caught.value)
-    assert "P-77" not in str(caught.value)
-    return caught.value.reason
+refusal = partial(read_refusal, spatial_dims=3)
 
 
 def column_through_first_pixel(image: Image) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,13 @@ import pydicom
 import pytest
 from dicom_making import AXIAL, smooth_volume, write_slice, write_volume
 from pydicom.dataset import Dataset
+from refusals import refusal as read_refusal
 
-from pipeline.core.errors import UnreadableImage
 from pipeline.data.images import read_image
 from pipeline.data.readers.mixture import doubled, interleaved
 from pipeline.data.readers.series import read_series
 
-
-def refusal(path: Path) -> str:
-    with pytest.raises(UnreadableImage) as caught:
-        read_image(path, spatial_dims=3)
-    assert "Secretname" not in str(caught.value)
-    assert "P-77" not in str(caught.value)
-    return caught.value.reason
+refusal = partial(read_refusal, spatial_dims=3)
 
 
 def assert_read(folder: Path, volume: np.ndarray) -> None:

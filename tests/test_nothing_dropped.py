@@ -4,42 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from ingesting import config, ingested, png
 
-from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import DataError, UnreadableImage
 from pipeline.data import ingest
 from pipeline.data.batches.dataset import read_table
 from pipeline.data.readers.folders import files_below
 from pipeline.data.readers.series import index_series, read_series
 from pipeline.data.writers import DicomIds, write_dicom, write_dicom_series
-
-
-def config(source: dict[str, Any], **data: Any) -> ingest.IngestConfig:
-    plain = {"classes": ["a", "b"], "positive": ["b"]} | data
-    return ingest.ingest_config(validate_experiment({"name": "t", "data": plain | {"source": source}}, "t"))
-
-
-def ingested(folder: Path, source: dict[str, Any], **data: Any) -> Path:
-    out = folder / "ingested"
-    out.mkdir()
-    ingest.run(config(source, **data), {}, out)
-    return out
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("RADAUG_DATA", str(tmp_path))
-    return tmp_path
-
-
-def png(path: Path, number: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(number).integers(0, 256, (12, 12), dtype=np.uint8)).save(path)
 
 
 def dicom(path: Path, patient: str, number: int) -> None:

@@ -13,8 +13,8 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from refusals import refusal
 
-from pipeline.core.errors import UnreadableImage
 from pipeline.data.images import read_image
 
 XRAY = {"Modality": "CR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1", "RescaleSlope": None, "RescaleIntercept": None}
@@ -22,14 +22,6 @@ XRAY = {"Modality": "CR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1", "RescaleSl
 
 def first_row(path: Path) -> np.ndarray:
     return read_image(path, spatial_dims=2).array[0, 0]
-
-
-def refusal(path: Path, spatial_dims: int = 2) -> str:
-    with pytest.raises(UnreadableImage) as caught:
-        read_image(path, spatial_dims=spatial_dims)
-    assert "Secretname" not in str(caught.value)
-    assert "P-77" not in str(caught.value)
-    return caught.value.reason
 
 
 def packed(pixels: np.ndarray, syntax: pydicom.uid.UID) -> bytes:

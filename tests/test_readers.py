@@ -14,8 +14,8 @@ import pytest
 from nibabel.affines import apply_affine
 from PIL import Image as Pillow
 from pydicom.data import get_testdata_file
+from refusals import refusal
 
-from pipeline.core.errors import UnreadableImage
 from pipeline.data.images import read_image
 from pipeline.data.readers.kinds import sniff
 
@@ -25,12 +25,6 @@ def pack(name: str) -> Path:
     if not (root / name).is_dir():
         pytest.skip(f"the data pack {name} is not here: set RADAUG_DATA to the folder that holds it")
     return root / name
-
-
-def refusal(path: Path, spatial_dims: int = 2) -> str:
-    with pytest.raises(UnreadableImage) as caught:
-        read_image(path, spatial_dims=spatial_dims)
-    return caught.value.reason
 
 
 # ---- telling kinds apart

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ingesting import config, ingested, png
 from PIL import Image
 
-from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.data import ingest
 from pipeline.data.batches.dataset import read_table
@@ -19,29 +19,6 @@ from pipeline.data.cohort.sources import read_source
 from pipeline.data.writers import DicomIds, SlicePlace, write_dicom, write_dicom_series, write_nifti
 
 ORGANS = ["liver", "spleen", "kidney", "vertebra"]
-
-
-def config(source: dict[str, Any], **data: Any) -> ingest.IngestConfig:
-    plain = {"classes": ["a", "b"], "positive": ["b"]} | data
-    return ingest.ingest_config(validate_experiment({"name": "t", "data": plain | {"source": source}}, "t"))
-
-
-def ingested(folder: Path, source: dict[str, Any], **data: Any) -> Path:
-    out = folder / "ingested"
-    out.mkdir()
-    ingest.run(config(source, **data), {}, out)
-    return out
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("RADAUG_DATA", str(tmp_path))
-    return tmp_path
-
-
-def png(path: Path, number: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(number).integers(0, 256, (12, 12), dtype=np.uint8)).save(path)
 
 
 def dicom(path: Path, patient: str, number: int, *, modality: str = "CT", series: str = "1") -> None:

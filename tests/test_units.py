@@ -21,12 +21,6 @@ from pipeline.data.batches.dataset import read_table
 AIR, SOFT = (-1000, 1000), (-150, 250)
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("RADAUG_DATA", str(tmp_path))
-    return tmp_path
-
-
 def ingested(root: Path, source: dict[str, Any], dims: int, **more: Any) -> tuple[pd.DataFrame, pd.DataFrame, Record]:
     """Manifest, audit and record of a source with classes a and b."""
     data = {"classes": ["a", "b"], "positive": ["b"], "spatial_dims": dims, "source": source} | more
