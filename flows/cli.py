@@ -9,7 +9,7 @@ import sys
 import traceback
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -21,6 +21,7 @@ from flows.run_directory import cache_of
 from flows.server import start_server, wait_for_server
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment, require_data
+from pipeline.core.decisions import Verdicts
 from pipeline.core.errors import RadaugError, UserError
 from pipeline.core.files import make_folder
 from pipeline.core.layout import CONFIG, CURVE, FAULT_LOG, LOCK, REPORT
@@ -221,13 +222,12 @@ def schedule(
     serve_schedule(experiment, _run_directory(experiment, out), cron)
 
 
-def print_verdicts(verdict: dict[str, Any]) -> None:
+def print_verdicts(verdict: Verdicts) -> None:
     """Print what earlier looks at the test patients decided, and each verdict's decision with its first reason."""
-    for sentence in verdict.get("looks", {}).get("sentences", ()):
+    for sentence in verdict["looks"]["sentences"] if "looks" in verdict else ():
         print(sentence)
-    for name in ("utility", "release"):
-        reasons = verdict[name]["reasons"]
-        print(f"{name.capitalize()}: {verdict[name]['decision']}. {reasons[0] if reasons else ''}".rstrip())
+    for name, part in (("Utility", verdict["utility"]), ("Release", verdict["release"])):
+        print(f"{name}: {part['decision']}. {part['reasons'][0] if part['reasons'] else ''}".rstrip())
 
 
 def _load_with_data(config: Path, overrides: list[str]) -> Experiment:

@@ -19,6 +19,7 @@ from flows.standing import Standing, ledger_table, looks_json, standings
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import Execution, execute
+from pipeline.core.decisions import Verdicts
 from pipeline.core.files import read_json
 from pipeline.core.layout import FAULT_LOG, FIGURES, LEDGER, VERDICT
 from pipeline.core.metrics import read_metrics
@@ -49,7 +50,7 @@ def run_report(out: Path) -> Path:
 
 
 @flow(name="radaug", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)
-def experiment_flow(experiment: dict[str, Any], out: str) -> dict[str, Any]:
+def experiment_flow(experiment: dict[str, Any], out: str) -> Verdicts:
     """Run an experiment into the directory `out`; finished stages come from the cache.
 
     Args:
@@ -82,7 +83,8 @@ def experiment_flow(experiment: dict[str, Any], out: str) -> dict[str, Any]:
         publish_results(place, directories, looks_json(looked))
         report = run_report(place)
         publish_artifacts(place, report)
-        return dict(read_json(place / VERDICT))
+        verdicts: Verdicts = read_json(place / VERDICT)
+        return verdicts
 
 
 def _looked(cache: Path, settings: Experiment, directories: Mapping[str, Path]) -> list[Standing]:

@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import dump_experiment
+from pipeline.core.decisions import Looks
 from pipeline.core.errors import UserError
 from pipeline.core.files import (
     atomic_path,
@@ -97,7 +97,7 @@ def link_stage(out: Path, record: Record, directory: Path) -> None:
         link(directory, out / _SHORTCUTS[record.kind] / gan_name(record.fold, record.gan_seed))
 
 
-def publish_results(out: Path, directories: Mapping[str, Path], looks: Mapping[str, Any]) -> None:
+def publish_results(out: Path, directories: Mapping[str, Path], looks: Looks) -> None:
     """Copy the final tables into `out`; the verdict comes last, with `looks` at its top."""
     _copy(directories["split"] / MANIFEST, out / MANIFEST)
     for name in (PREDICTIONS, METRICS_FILE):

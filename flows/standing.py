@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from flows.ledger import SIDES, Ledger, Look, shared_patients
+from pipeline.core.decisions import Looks
 
 COLUMNS = ("look", "patients", "when", "run", "what", "shared", "utility", "release", "fingerprint")
 _WHO = {"test": "test patients", "external": "patients of the external site"}
@@ -98,7 +99,7 @@ def _other(ledger: Ledger, mine: str, look: Look) -> Other | None:
     return Other(look, by_image, by_id) if by_image + by_id else None
 
 
-def looks_json(found: list[Standing]) -> dict[str, Any]:
+def looks_json(found: list[Standing]) -> Looks:
     """The field `looks` of verdict.json."""
     return {
         "look": found[0].number if found else 0,

@@ -14,7 +14,7 @@ callers subtract the lowest value first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ def geometry(
 class SameGridd(MapTransform):
     """Refuse a mask that is not on the image's grid (shape; in 3D also the place of its corners, to half a voxel)."""
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+    def __call__(self, data: Item) -> Item:
         if MASK in data:
             image, mask = data[IMAGE], data[MASK]
             same = image.shape[1:] == mask.shape[1:]
@@ -84,10 +84,10 @@ class _Gridded(MapTransform):
     def __init__(self, keys: Sequence[str]) -> None:
         super().__init__(keys, allow_missing_keys=True)
 
-    def grids(self, data: Mapping[Hashable, Any]) -> list[AxisGrid]:
+    def grids(self, data: Item) -> list[AxisGrid]:
         raise NotImplementedError
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+    def __call__(self, data: Item) -> Item:
         grids = self.grids(data)
         out = dict(data)
         for key in self.key_iterator(out):
@@ -104,7 +104,7 @@ class Spacedd(_Gridded):
         super().__init__(keys)
         self._spacing = spacing
 
-    def grids(self, data: Mapping[Hashable, Any]) -> list[AxisGrid]:
+    def grids(self, data: Item) -> list[AxisGrid]:
         grids = []
         for size, mm, wanted in zip(data[IMAGE].shape[1:], _spacing(data[IMAGE]), self._spacing, strict=True):
             count = max(1, round(size * mm / wanted))
@@ -119,7 +119,7 @@ class Fittedd(_Gridded):
         super().__init__(keys)
         self._shape, self._fit = shape, fit
 
-    def grids(self, data: Mapping[Hashable, Any]) -> list[AxisGrid]:
+    def grids(self, data: Item) -> list[AxisGrid]:
         sizes, spacing = np.array(data[IMAGE].shape[1:]), np.array(_spacing(data[IMAGE]))
         shape = np.array(self._shape)
         if self._fit == "stretch":
@@ -142,7 +142,7 @@ class CroppedAroundd(_Gridded):
         super().__init__(keys)
         self._shape, self._crop = shape, crop
 
-    def grids(self, data: Mapping[Hashable, Any]) -> list[AxisGrid]:
+    def grids(self, data: Item) -> list[AxisGrid]:
         place = {"mask": _middle_of_mask, "point": _index_of_point, "centre": _middle_of_image}[self._crop.around]
         return [
             AxisGrid.centred(float(centre), self._crop.size_mm / count / mm, count)
@@ -150,11 +150,11 @@ class CroppedAroundd(_Gridded):
         ]
 
 
-def _middle_of_image(data: Mapping[Hashable, Any]) -> Floats:
+def _middle_of_image(data: Item) -> Floats:
     return (np.array(data[IMAGE].shape[1:]) - 1) / 2
 
 
-def _middle_of_mask(data: Mapping[Hashable, Any]) -> Floats:
+def _middle_of_mask(data: Item) -> Floats:
     """Index of the centre of the mask's bounding box."""
     inside = np.argwhere(np.asarray(data[MASK]).max(axis=0) > 0) if MASK in data else np.empty((0, 1))
     if not len(inside):
@@ -164,7 +164,7 @@ def _middle_of_mask(data: Mapping[Hashable, Any]) -> Floats:
     return np.asarray((inside.min(axis=0) + inside.max(axis=0)) / 2)
 
 
-def _index_of_point(data: Mapping[Hashable, Any]) -> Floats:
+def _index_of_point(data: Item) -> Floats:
     image, point = data[IMAGE], np.asarray(data.get(POINT, [np.nan] * 3), dtype=np.float64)
     dims, affine = image.ndim - 1, _affine(image)
     if np.isnan(point[:2]).any() or (dims == 3 and np.isnan(point[2])):

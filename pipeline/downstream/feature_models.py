@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,12 @@ COPIES = 10
 TREES = 300
 FOLDS = 5
 _BATCH = 64
+
+
+class FittedModel(Protocol):
+    """What scikit-learn's classifiers are once fitted."""
+
+    def predict_proba(self, features: np.ndarray, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -161,20 +167,20 @@ def patient_folds(examples: Examples) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.flatnonzero(left_out != number), np.flatnonzero(left_out == number)) for number in range(folds)]
 
 
-def _logistic(examples: Examples, features: np.ndarray, seed: int) -> Any:
+def _logistic(examples: Examples, features: np.ndarray, seed: int) -> FittedModel:
     """Ridge penalty with C = 0.1, an image counting once however many copies there are."""
     del seed
     model = LogisticRegression(C=0.1, max_iter=5000)
     return model.fit(features, examples.label, sample_weight=examples.weight)
 
 
-def _forest(examples: Examples, features: np.ndarray, seed: int) -> Any:
+def _forest(examples: Examples, features: np.ndarray, seed: int) -> FittedModel:
     """Breiman, Machine Learning 2001; its probabilities are the mean over the trees of a leaf's frequencies."""
     model = RandomForestClassifier(TREES, random_state=derive_seed(seed, "forest") % 2**32)
     return model.fit(features, examples.label, sample_weight=examples.weight)
 
 
-def _svm(examples: Examples, features: np.ndarray, seed: int) -> Any:
+def _svm(examples: Examples, features: np.ndarray, seed: int) -> FittedModel:
     """Linear, C = 0.01; probabilities by Platt's sigmoid, a class against the rest, on cross-validated margins.
 
     With a Gaussian kernel unseen images lie far from all of few training images along a thousand features, and alike.
@@ -188,7 +194,7 @@ def _svm(examples: Examples, features: np.ndarray, seed: int) -> Any:
     return model.fit(features, examples.label, sample_weight=examples.weight)
 
 
-MODELS: dict[str, Callable[[Examples, np.ndarray, int], Any]] = {
+MODELS: dict[str, Callable[[Examples, np.ndarray, int], FittedModel]] = {
     "logistic": _logistic,
     "forest": _forest,
     "svm": _svm,

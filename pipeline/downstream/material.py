@@ -17,7 +17,7 @@ from pipeline.core.files import atomic_path
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet, open_dataset
 from pipeline.data.cohort.folds import open_fold, split_ids
-from pipeline.downstream.curation import curate
+from pipeline.downstream.curation import Curation, curate
 from pipeline.downstream.feature_models import Predict, fit_feature_model
 from pipeline.supervised.fit import Phase, Share, apply_classifier, fit_classifier
 
@@ -141,7 +141,7 @@ class Material:
         return self._curation.counts
 
     @cached_property
-    def _curation(self) -> Any:
+    def _curation(self) -> Curation:
         return curate(
             self.dataset, self.real.rows, self.generated, self._synthetic_scores, self.classes, self.inputs["fit-gan"]
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv, Pool
@@ -157,7 +156,7 @@ class _DownBlock(nn.Module):
         return inner + self.shortcut(self.halve(features))
 
 
-def _conv(dims: int, before: int, after: int, kernel: int) -> Any:
+def _conv(dims: int, before: int, after: int, kernel: int) -> nn.Module:
     layer = Conv[Conv.CONV, dims](before, after, kernel, padding=kernel // 2)
     nn.init.orthogonal_(layer.weight)
     nn.init.zeros_(layer.bias)

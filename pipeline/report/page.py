@@ -66,7 +66,7 @@ def _render(run: Run, redact: Redaction, made_tables: Tables, pictures: dict[str
         .replace("T", " ")
         .replace("+00:00", " UTC"),
         summary=_summary(run),
-        looks=[redact(str(sentence)) for sentence in run.verdict.get("looks", {}).get("sentences", ())],
+        looks=[redact(sentence) for sentence in (run.verdict["looks"]["sentences"] if "looks" in run.verdict else ())],
         verdicts=_verdicts(run, redact),
         warnings=_warnings(run, redact),
         notes=_notes(run, redact, of_anomaly=False),

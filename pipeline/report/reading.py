@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
+from pipeline.core.decisions import Verdicts
 from pipeline.core.errors import UserError
 from pipeline.core.files import dangling_link, read_json
 from pipeline.core.layout import CONFIG, LEDGER, MANIFEST, PREDICTIONS, RECORD, SPLITS_FILE, STAGES, VERDICT
@@ -77,7 +77,7 @@ class Run:
     root: Path
     experiment: Experiment
     config_text: str
-    verdict: dict[str, Any]
+    verdict: Verdicts
     metrics: pd.DataFrame
     predictions: pd.DataFrame
     manifest: pd.DataFrame
@@ -173,12 +173,13 @@ def ordered_arms(run: Run, present: Iterable[str]) -> list[str]:
     return known + sorted(found - set(known))
 
 
-def _read_verdict(path: Path) -> dict[str, Any]:
-    verdict: dict[str, Any] = read_json(path)
+def _read_verdict(path: Path) -> Verdicts:
+    found = read_json(path)
     for part in ("utility", "release"):
-        if not {"decision", "reasons", "evidence"} <= set(verdict.get(part, {})):
+        if not {"decision", "reasons", "evidence"} <= set(found.get(part, {})):
             raise UserError(f"verdict.json: '{part}' needs decision, reasons and evidence. {_MEND}")
-    return verdict
+    verdicts: Verdicts = found
+    return verdicts
 
 
 def _read_stages(root: Path) -> tuple[StageEntry, ...]:

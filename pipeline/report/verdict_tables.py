@@ -150,7 +150,8 @@ def _kind(experiment: Experiment) -> str:
 def checklist_table(run: Run) -> Table:
     """What TRIPOD+AI (Collins et al., BMJ 385 (2024)) asks of a study like this, and where the answer is."""
     evidence, ledger = _evidence(run), run.ledger
-    number = run.verdict.get("looks", {}).get("look", None if ledger is None else len(ledger))
+    before = None if ledger is None else len(ledger)
+    number = run.verdict["looks"]["look"] if "looks" in run.verdict else before
     looks = "no ledger" if number is None else count(number, "look")
     missing = run.missing_patients
     people = f"{missing} images have no patient id" if missing else "every image has a patient id"

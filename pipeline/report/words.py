@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.arms import arm_facts, arm_ratio
+from pipeline.core.decisions import Decision
 from pipeline.core.errors import UserError
 
 METRIC_NAMES = {
@@ -106,7 +107,7 @@ class Statement:
     reasons: tuple[str, ...]
 
 
-def utility_statement(utility: dict[str, Any]) -> Statement:
+def utility_statement(utility: Decision) -> Statement:
     """The utility verdict in words, from verdict.json's `utility`.
 
     Raises:
@@ -122,7 +123,7 @@ def utility_statement(utility: dict[str, Any]) -> Statement:
     return Statement(tone, title, tuple(s for s in sentences if s), reasons)
 
 
-def release_statement(release: dict[str, Any]) -> Statement:
+def release_statement(release: Decision) -> Statement:
     """The release verdict in words, from verdict.json's `release`.
 
     Raises:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import pandas as pd
 
@@ -136,7 +135,7 @@ class _Group:
         return (self.kid - self.floor) / (self.ceiling - self.floor)
 
 
-def _failure(worst: _Group | None, groups: Any, repeats: float | None) -> str:
+def _failure(worst: _Group | None, groups: Iterable[_Group], repeats: float | None) -> str:
     """Why a generator failed, or nothing."""
     if worst is not None and worst.place is not None and worst.place > PLACE:
         kid, floor, ceiling = (f"{1000 * (value or 0):.0f}" for value in (worst.kid, worst.floor, worst.ceiling))

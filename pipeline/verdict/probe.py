@@ -7,7 +7,6 @@ classifier may have learnt the disease all the same; these two questions need im
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -166,7 +165,7 @@ def _score_rows(
     return rows
 
 
-def _tells(key: Any, rows: pd.DataFrame, has: pd.Series, test: TestSet, plan: VerdictPlan) -> Fit:
+def _tells(key: tuple[object, ...], rows: pd.DataFrame, has: pd.Series, test: TestSet, plan: VerdictPlan) -> Fit:
     """AUROC of one fit's disease score for a value of the column: pairs of images of one class only."""
     rows = rows.set_index("image_id").loc[test.image_ids]
     score, value = disease_score(rows, plan.positive), has.loc[test.image_ids].to_numpy()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.arms import REFERENCE_ARM, arm_facts
+from pipeline.core.decisions import Decision
 from pipeline.measures.resampling import Interval
 from pipeline.verdict.comparison import Mean
 
@@ -20,8 +21,8 @@ class Verdict:
     reasons: tuple[str, ...]
     evidence: dict[str, Any]
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"reasons": list(self.reasons)}
+    def as_json(self) -> Decision:
+        return {"decision": self.decision, "reasons": list(self.reasons), "evidence": self.evidence}
 
 
 @dataclass(frozen=True)

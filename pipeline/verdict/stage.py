@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.config.experiment import Experiment, VerdictConfig
 from pipeline.config.section import Section
+from pipeline.core.decisions import Decision, Verdicts
 from pipeline.core.files import write_json
 from pipeline.core.layout import MANIFEST, PREDICTIONS, SPLITS_FILE, VERDICT
 from pipeline.core.metrics import MetricRow, as_text, read_metrics, write_metrics
@@ -72,7 +72,8 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     write_metrics(out_dir, chain(*made))
     utility = utility_of(table, plan)
     utility = gated(utility, looks_of(utility, table, others))
-    write_json(out_dir / VERDICT, {"utility": utility.as_json(), "release": release_verdict(inputs)})
+    verdicts: Verdicts = {"utility": utility.as_json(), "release": release_verdict(inputs)}
+    write_json(out_dir / VERDICT, verdicts)
     notes = (*subgroup_warnings(further), *probe_warnings(further))
     return Record(kind="verdict", figures={"decision": utility.decision, "predictions": len(table)}, notes=notes)
 
@@ -226,7 +227,7 @@ def _others(inputs: Mapping[str, Path]) -> list[MetricRow]:
     return [row for _, directory in found for row in read_metrics(directory)]
 
 
-def release_verdict(inputs: Mapping[str, Path]) -> dict[str, Any]:
+def release_verdict(inputs: Mapping[str, Path]) -> Decision:
     """`not_audited`: a first look at memorisation is evidence, but it is not the audit that a release needs."""
     looks = {record.name: record.figures for record, _ in records_of(inputs.values(), "privacy")}
     reason = "No privacy audit was made: the memorisation check is a first look and clears nothing."
