@@ -54,26 +54,40 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
     "nih-32": ("nih-cxr.yaml", ["data.spatial_size=32"]),
     "nih-64": ("nih-cxr.yaml", []),
     "organs-3d": ("ct-organs3d.yaml", SMALL_3D),
+    "liver-3d": ("demo-3d.yaml", []),
 }
 DEVELOPMENT = ("xray-32",)
-TRAINED = (
+NARROW = ("gan.batch_size=8", "gan.generator_width=8", "gan.discriminator_width=8")
+TRAINED: tuple[tuple[Any, ...], ...] = (
     ("xray-32", "sngan", 1500), ("xray-32", "sngan", 24000), ("nih-32", "sngan", 1500), ("organs-3d", "vae-gan", 400),
-    ("organs-3d", "vae-gan", 2400),
+    ("organs-3d", "vae-gan", 2400), ("nih-32", "sngan", 12000), ("liver-32", "sngan", 1500),
+    ("liver-32", "sngan", 100000), ("liver-3d", "sngan", 16000), ("liver-3d", "vae-gan", 6000, *NARROW),
+    ("liver-3d", "vae-gan", 600, *NARROW),
 )  # fmt: skip
-"""Setting, family and real images shown."""
-GRID_SETTINGS = {"xray-32-": "xray-32", "xray-64-": "nih-64"}
+"""Setting, family, real images shown, and what else is changed."""
+GRID_SETTINGS = {"xray-32-": "xray-32", "xray-64-": "nih-64", "liver-3d-32-": "liver-3d"}
+FROM_MASKS = ("cyclegan", "pix2pix", "spade")
+"""Families that change images or draw on masks: they make no noise samples, and the gate does not judge them."""
 BY_EYE = {
     "xray-32--sngan--1500": "early", "xray-32--sngan--24000": "early", "nih-32--sngan--1500": "early",
     "organs-3d--vae-gan--400": "early",
     "xray-32-gan": "poor", "xray-32-wgan": "poor", "xray-64-sngan": "poor", "xray-64-100-sngan": "poor",
     "xray-64-stylegan2": "poor", "xray-64-100-stylegan2": "poor", "xray-64-biggan": "early",
     "xray-64-100-biggan": "early",
+    "nih-32--sngan--12000": "early", "liver-32--sngan--1500": "early", "liver-32--sngan--100000": "healthy",
+    "liver-3d--sngan--16000": "poor", "liver-3d-32-vae-gan": "healthy",
+    "liver-3d-32-biggan": "poor", "liver-3d-32-stylegan2": "poor", "liver-3d-32-sagan": "poor",
+    "liver-3d-32-gan": "poor", "liver-3d-32-dcgan": "poor",
+    "liver-3d-32-sngan": "early", "liver-3d-32-cgan": "early", "liver-3d-32-vae": "early", "liver-3d-32-wgan": "early",
+    "liver-3d-32-wgan-gp": "early", "liver-3d-32-cogan": "early", "liver-3d-32-ssgan": "early",
+    "liver-3d-32-s3gan": "early", "liver-3d-32-progan": "early",
 }  # fmt: skip
 """What docs/families.md says of a grid, and what we see in the others: grainy, woven or soft at full length is `poor`,
 cut short or not learnt is `early` (60,000 images are the full length of `xray-32`); others are healthy."""
 FOREIGN = {
     "xray-32": ("nih-64", "liver-32"), "liver-32": ("xray-32", "nih-32"), "nih-32": ("liver-32", "xray-32"),
     "nih-64": ("xray-32", "liver-32"), "organs-3d": (),
+    "liver-3d": (),
 }  # fmt: skip
 FAILURES = ("blank", "shuffled", "collapsed", "early", "foreign")
 KINDS = ("real", "healthy", "poor", *FAILURES)
@@ -89,7 +103,7 @@ class Images:
     """Images with their classes, and their features once they are known.
 
     Attributes:
-        pixels: [N, C, *spatial] in [-1, 1].
+        pixels: [N, C, *spatial] in [-1, 1]; [N, 0] where the case is judged by its features alone.
         label: [N].
         features: [N, 1280], or None where the case is judged by its repeats alone.
     """
@@ -121,11 +135,11 @@ def write_real(setting: str, work: Path) -> None:
     np.savez_compressed(work / f"{setting}--real.npz", **parts)  # type: ignore[arg-type]
 
 
-def write_generator(setting: str, family: str, num_images: int, work: Path) -> None:
+def write_generator(work: Path, setting: str, family: str, num_images: int, *changes: str) -> None:
     """Train one generator, and keep 200 images a class and a grid to be looked at."""
     torch.set_num_threads(1)
-    changes = [f"gan.family={family}", f"gan.num_images={num_images}", "gan.snapshots=2", "gan.checkpoints=2"]
-    experiment = experiment_of(setting, *changes)
+    own = [f"gan.family={family}", f"gan.num_images={num_images}", "gan.snapshots=2", "gan.checkpoints=2"]
+    experiment = experiment_of(setting, *own, *changes)
     directories, steps = prepared(experiment, work / "cache")
     step: Step = next(step for step in steps if step.name.startswith("fit-gan"))
     generator = TrainedGenerator(execute(step.stage(directories), work / "cache").directory, directories)
@@ -164,17 +178,30 @@ def real_sets(setting: str, work: Path) -> tuple[Images, Images]:
 
 
 def grid_images(path: Path, classes: list[str]) -> Images:
-    """The sixteen images of a grid in 2D."""
+    """The eight images a class of a grid; volumes that are empty but for the three middle planes that it shows."""
     pixels = np.asarray(Image.open(path)).astype(np.float32) / 127.5 - 1
     factor = 1 if "64" in path.stem else 2
-    tiles = [pixels[66 * row : 66 * row + 64 : factor, 66 * column : 66 * column + 64 : factor]
+    planes = 3 if "3d" in path.stem else 1
+    height = 64 * planes
+    tiles = [pixels[(height + 2) * row : (height + 2) * row + height : factor, 66 * column : 66 * column + 64 : factor]
              for row in range(len(classes)) for column in range(8)]  # fmt: skip
-    return Images(np.stack(tiles)[:, None], np.repeat(classes, 8))
+    images = np.stack(tiles if planes == 1 else [_volume(*np.split(tile, 3)) for tile in tiles])
+    return Images(images[:, None], np.repeat(classes, 8))
+
+
+def _volume(axial: np.ndarray, coronal: np.ndarray, sagittal: np.ndarray) -> np.ndarray:
+    """The three planes where `orthogonal_planes` took them from; the extractor sees nothing else."""
+    volume = np.zeros((len(axial),) * 3, dtype=np.float32)
+    middle = len(axial) // 2
+    volume[:, :, middle] = axial.T[::-1, ::-1]
+    volume[:, middle] = coronal.T[::-1, ::-1]
+    volume[middle] = sagittal.T[::-1, ::-1]
+    return volume
 
 
 def generators(setting: str, work: Path) -> Iterator[tuple[str, str, Images]]:
     """Kind, name and images of every generator of the setting that is there."""
-    for trained, family, number in TRAINED:
+    for trained, family, number, *_ in TRAINED:
         name = f"{trained}--{family}--{number}"
         if trained == setting and (work / f"{name}.npz").is_file():
             with np.load(work / f"{name}.npz") as stored:
@@ -184,9 +211,11 @@ def generators(setting: str, work: Path) -> Iterator[tuple[str, str, Images]]:
             yield BY_EYE.get(name, "healthy"), name, with_features(Images(pixels, label), work / "feat" / f"{name}.npz")
     for start, of in GRID_SETTINGS.items():
         for path in sorted(GRIDS.glob(f"{start}*.png")) if of == setting else ():
-            if not path.stem.endswith("-real"):
+            if path.stem.removeprefix(start) not in ("real", *FROM_MASKS):
                 classes = list(experiment_of(setting).data.classes)
                 images = with_features(grid_images(path, classes), work / "feat" / f"grid-{path.stem}.npz")
+                if images.pixels.ndim > 4:
+                    images = Images(np.empty((len(images.label), 0)), images.label, images.features)
                 yield BY_EYE.get(path.stem, "healthy"), f"grid {path.stem}", images
 
 
@@ -229,7 +258,7 @@ def figures_of(case: Images, train: Images, held: Images, ends: Mapping[str, np.
             found["kid_floor"] = kid(real.features, floor.features)
         if mine.features is not None and len(mine.features) > 2:
             found["kid"] = kid(real.features, mine.features)
-        if label != "all" and len(mine.label) > 1:
+        if label != "all" and len(mine.label) > 1 and mine.pixels.size:
             found["repeats"] = (_repeats(real.pixels, mine.pixels),)
         rows += [_row(label, name, values, len(floor.label)) for name, values in found.items()]
     return rows
@@ -316,9 +345,9 @@ def main() -> None:
         if arguments.what == "real":
             write_real(setting, work)
         elif arguments.what == "train":
-            for trained, family, number in TRAINED:
-                if trained == setting:
-                    write_generator(setting, family, number, work)
+            for case in TRAINED:
+                if case[0] == setting:
+                    write_generator(work, *case)
         else:
             append(TABLE, list(judge(setting, work)), COLUMNS)
     if arguments.what == "table":
