@@ -174,7 +174,7 @@ def _could_be_shown(one: Compared, smallest: dict[str, float | None]) -> list[st
     if low is None or high is None:
         return [f"{said}."]
     said += (
-        f"; before the run, {100 * low:.1f} to {100 * high:.1f} points could be said (`radaug validate`), since how "
+        f"; before the run, {100 * low:.1f} to {100 * high:.1f} points could be said (radaug validate), since how "
         "alike two arms err on the same patients shows only in it."
     )
     if one.decision == "no_benefit":

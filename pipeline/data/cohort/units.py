@@ -110,6 +110,8 @@ def _without_air(manifest: pd.DataFrame) -> list[Row]:
     if len(airless) == len(in_hu):
         severity = WARNING if (airless[UNIT_FROM] == STATED).any() else INFO  # whole slices hold air
         return [("CT without air", severity, len(airless), f"{detail}: crops inside the body, or not in HU.")]
+    if 2 * len(airless) > len(in_hu):
+        return [("CT without air", INFO, len(airless), f"{detail}: crops inside the body.")]
     detail += f", while the others do: crops, or a window or another unit? {shown(list(airless['path']), 3)}."
     return [("CT without air", WARNING, len(airless), detail)]
 
