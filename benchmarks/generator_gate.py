@@ -58,12 +58,13 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
     "liver-3d": ("demo-3d.yaml", []),
 }
 DEVELOPMENT = ("xray-32",)
-TRAINED = (
+NARROW = ("gan.batch_size=8", "gan.generator_width=8", "gan.discriminator_width=8")
+TRAINED: tuple[tuple[Any, ...], ...] = (
     ("xray-32", "sngan", 1500), ("xray-32", "sngan", 24000), ("nih-32", "sngan", 1500), ("organs-3d", "vae-gan", 400),
     ("organs-3d", "vae-gan", 2400), ("nih-32", "sngan", 12000), ("liver-32", "sngan", 1500),
-    ("liver-32", "sngan", 100000), ("liver-3d", "sngan", 16000),
+    ("liver-32", "sngan", 100000), ("liver-3d", "sngan", 16000), ("liver-3d", "vae-gan", 6000, *NARROW),
 )  # fmt: skip
-"""Setting, family and real images shown."""
+"""Setting, family, real images shown, and what else is changed."""
 GRID_SETTINGS = {"xray-32-": "xray-32", "xray-64-": "nih-64", "liver-3d-32-": "liver-3d"}
 FROM_MASKS = ("cyclegan", "pix2pix", "spade")
 """Families that change images or draw on masks: they make no noise samples, and the gate does not judge them."""
@@ -74,7 +75,7 @@ BY_EYE = {
     "xray-64-stylegan2": "poor", "xray-64-100-stylegan2": "poor", "xray-64-biggan": "early",
     "xray-64-100-biggan": "early",
     "nih-32--sngan--12000": "early", "liver-32--sngan--1500": "early", "liver-32--sngan--100000": "healthy",
-    "liver-3d--sngan--16000": "poor", "liver-3d-32-vae-gan": "healthy",
+    "liver-3d--sngan--16000": "poor", "liver-3d--vae-gan--6000": "poor", "liver-3d-32-vae-gan": "healthy",
     "liver-3d-32-biggan": "poor", "liver-3d-32-stylegan2": "poor", "liver-3d-32-sagan": "poor",
     "liver-3d-32-gan": "poor", "liver-3d-32-dcgan": "poor",
     "liver-3d-32-sngan": "early", "liver-3d-32-cgan": "early", "liver-3d-32-vae": "early", "liver-3d-32-wgan": "early",
@@ -135,11 +136,11 @@ def write_real(setting: str, work: Path) -> None:
     np.savez_compressed(work / f"{setting}--real.npz", **parts)  # type: ignore[arg-type]
 
 
-def write_generator(setting: str, family: str, num_images: int, work: Path) -> None:
+def write_generator(work: Path, setting: str, family: str, num_images: int, *changes: str) -> None:
     """Train one generator, and keep 200 images a class and a grid to be looked at."""
     torch.set_num_threads(1)
-    changes = [f"gan.family={family}", f"gan.num_images={num_images}", "gan.snapshots=2", "gan.checkpoints=2"]
-    experiment = experiment_of(setting, *changes)
+    own = [f"gan.family={family}", f"gan.num_images={num_images}", "gan.snapshots=2", "gan.checkpoints=2"]
+    experiment = experiment_of(setting, *own, *changes)
     directories, steps = prepared(experiment, work / "cache")
     step: Step = next(step for step in steps if step.name.startswith("fit-gan"))
     generator = TrainedGenerator(execute(step.stage(directories), work / "cache").directory, directories)
@@ -201,7 +202,7 @@ def _volume(axial: np.ndarray, coronal: np.ndarray, sagittal: np.ndarray) -> np.
 
 def generators(setting: str, work: Path) -> Iterator[tuple[str, str, Images]]:
     """Kind, name and images of every generator of the setting that is there."""
-    for trained, family, number in TRAINED:
+    for trained, family, number, *_ in TRAINED:
         name = f"{trained}--{family}--{number}"
         if trained == setting and (work / f"{name}.npz").is_file():
             with np.load(work / f"{name}.npz") as stored:
@@ -346,9 +347,9 @@ def main() -> None:
         if arguments.what == "real":
             write_real(setting, work)
         elif arguments.what == "train":
-            for trained, family, number in TRAINED:
-                if trained == setting:
-                    write_generator(setting, family, number, work)
+            for case in TRAINED:
+                if case[0] == setting:
+                    write_generator(work, *case)
         else:
             append(TABLE, list(judge(setting, work)), COLUMNS)
     if arguments.what == "table":
