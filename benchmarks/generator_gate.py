@@ -63,6 +63,7 @@ TRAINED: tuple[tuple[Any, ...], ...] = (
     ("xray-32", "sngan", 1500), ("xray-32", "sngan", 24000), ("nih-32", "sngan", 1500), ("organs-3d", "vae-gan", 400),
     ("organs-3d", "vae-gan", 2400), ("nih-32", "sngan", 12000), ("liver-32", "sngan", 1500),
     ("liver-32", "sngan", 100000), ("liver-3d", "sngan", 16000), ("liver-3d", "vae-gan", 6000, *NARROW),
+    ("nih-32", "vae-gan", 12000),
 )  # fmt: skip
 """Setting, family, real images shown, and what else is changed."""
 GRID_SETTINGS = {"xray-32-": "xray-32", "xray-64-": "nih-64", "liver-3d-32-": "liver-3d"}
@@ -74,7 +75,8 @@ BY_EYE = {
     "xray-32-gan": "poor", "xray-32-wgan": "poor", "xray-64-sngan": "poor", "xray-64-100-sngan": "poor",
     "xray-64-stylegan2": "poor", "xray-64-100-stylegan2": "poor", "xray-64-biggan": "early",
     "xray-64-100-biggan": "early",
-    "nih-32--sngan--12000": "early", "liver-32--sngan--1500": "early", "liver-32--sngan--100000": "healthy",
+    "nih-32--sngan--12000": "early", "nih-32--vae-gan--12000": "early",
+    "liver-32--sngan--1500": "early", "liver-32--sngan--100000": "healthy",
     "liver-3d--sngan--16000": "poor", "liver-3d--vae-gan--6000": "poor", "liver-3d-32-vae-gan": "healthy",
     "liver-3d-32-biggan": "poor", "liver-3d-32-stylegan2": "poor", "liver-3d-32-sagan": "poor",
     "liver-3d-32-gan": "poor", "liver-3d-32-dcgan": "poor",
