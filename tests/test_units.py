@@ -165,3 +165,19 @@ def test_volumes_that_do_not_say_left_from_right_are_named(root: Path) -> None:
     _, audit, _ = ingested(root, table(root, [*names, "sideless.nii"]), 3)
     assert audit.loc["volumes without left and right", ["severity", "count"]].tolist() == ["warning", "1"]
     assert "sideless.nii" in audit.loc["volumes without left and right", "detail"]
+
+
+def test_grey_levels_of_two_depths_are_named(root: Path) -> None:
+    names = []
+    for number in range(5):
+        pixels = np.random.default_rng(number).integers(0, 256, (12, 12))
+        deep = number in (1, 3)
+        Image.fromarray((pixels * 200).astype(np.uint16) if deep else pixels.astype(np.uint8)).save(
+            root / f"p{number}.png"
+        )
+        names.append(f"p{number}.png")
+    _, audit, _ = ingested(root, table(root, names), 2)
+    assert audit.loc["grey levels of two depths", ["severity", "count"]].tolist() == ["warning", "2"]
+    assert "p1.png, p3.png" in audit.loc["grey levels of two depths", "detail"]
+    _, audit, _ = ingested(root, table(root, ["p1.png", "p3.png"]), 2)
+    assert "grey levels of two depths" not in audit.index

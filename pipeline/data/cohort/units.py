@@ -63,8 +63,9 @@ def require_one_unit(manifest: pd.DataFrame, where: str) -> None:
 
 
 def unit_rows(manifest: pd.DataFrame) -> list[Row]:
-    """Audit rows on what was guessed, on CT without air among CT with air, and on volumes without left and right."""
-    return [*_guessed(manifest), *_without_air(manifest), *_without_sides(manifest)]
+    """Audit rows on what was guessed, on grey levels of two depths, on CT without air among CT with air, and on volumes
+    without left and right."""
+    return [*_guessed(manifest), *_two_depths(manifest), *_without_air(manifest), *_without_sides(manifest)]
 
 
 def _guessed(manifest: pd.DataFrame) -> list[Row]:
@@ -97,6 +98,18 @@ def _guessed(manifest: pd.DataFrame) -> list[Row]:
         )
         rows.append(("unit guessed: none", WARNING, int(other.sum()), detail))
     return rows
+
+
+def _two_depths(manifest: pd.DataFrame) -> list[Row]:
+    eight, deeper = manifest["values"] == "uint8", manifest["values"] == "other"
+    if not eight.any() or not deeper.any():
+        return []
+    few, word = (eight, "0 to 255") if eight.sum() <= deeper.sum() else (deeper, "more than 0 to 255")
+    detail = (
+        f"{int(few.sum())} of {int((eight | deeper).sum())} images hold grey levels of {word} and the others do not: "
+        f"were they exported in another way? A classifier may read that. {shown(list(manifest['path'][few]), 3)}."
+    )
+    return [("grey levels of two depths", WARNING, int(few.sum()), detail)]
 
 
 def _without_air(manifest: pd.DataFrame) -> list[Row]:
