@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_arms import CLASSES, material_of, settings, stage, with_generator, with_pool
+from arm_stage import CLASSES, material_of, settings, stage, with_generator, with_pool
 
 from flows.plan import plan_experiment
 from pipeline.config import arms as table
