@@ -326,7 +326,7 @@ def test_tree_is_indexed_by_series_and_mixed_folders_need_a_choice(tmp_path: Pat
     assert {key: len(paths) for key, paths in index.items()} == {"1.2.3": 3, "1.2.4": 2, "folder:nameless": 2}
     assert index["1.2.4"] == [tmp_path / "two" / "deep" / "00", tmp_path / "two" / "deep" / "07"]
     assert "mixed: the folder holds 3 series" in refusal(tmp_path)
-    assert "series_id" in refusal(tmp_path, "9.9.9")
+    assert "series_id" in refusal(tmp_path, series_id="9.9.9")
     assert read_image(tmp_path, spatial_dims=3, series_id="1.2.4").spacing[2] == 3
     assert read_series(tmp_path, "folder:nameless").spacing[2] == 5
     assert read_series(tmp_path / "nameless", "folder:nameless").spacing[2] == 5
