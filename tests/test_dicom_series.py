@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from dicom_making import AXIAL, write_slice
 from nibabel.affines import apply_affine
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.dataset import Dataset
 from refusals import refusal as read_refusal
 from scipy import ndimage
 
@@ -21,9 +21,6 @@ from pipeline.core.errors import UnreadableImage
 from pipeline.data.images import read_image
 from pipeline.data.readers.image import Image
 from pipeline.data.readers.series import index_series, read_series
-
-CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
-AXIAL = [1, 0, 0, 0, 1, 0]
 
 
 def pack(name: str) -> Path:
@@ -35,39 +32,8 @@ def pack(name: str) -> Path:
 
 def write_dicom(path: Path, pixels: np.ndarray, **tags: Any) -> Path:
     """A CT file whose stored numbers are HU + 1024; a tag given as None is left out."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    facts: dict[str, Any] = {
-        "SOPClassUID": CT_STORAGE,
-        "SOPInstanceUID": pydicom.uid.generate_uid(),
-        "SeriesInstanceUID": "1.2.3",
-        "Modality": "CT",
-        "PatientName": "Secretname^Anna",
-        "PatientID": "P-77",
-        "RescaleSlope": 1,
-        "RescaleIntercept": -1024,
-        "PixelSpacing": [0.5, 0.25],
-        "ImageOrientationPatient": AXIAL,
-        "Rows": pixels.shape[-2],
-        "Columns": pixels.shape[-1],
-        "SamplesPerPixel": 1,
-        "PixelRepresentation": 0,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
-        "PixelData": pixels.astype(np.uint16).tobytes(),
-        **tags,
-    }
-    for keyword, value in facts.items():
-        if value is not None:
-            setattr(dataset, keyword, value)
-    meta.MediaStorageSOPClassUID = facts["SOPClassUID"] or CT_STORAGE
-    meta.MediaStorageSOPInstanceUID = facts["SOPInstanceUID"] or "1.2.3.4"
-    dataset.save_as(path, enforce_file_format=True)
-    return path
+    facts: dict[str, Any] = {"PixelSpacing": [0.5, 0.25], "ImagePositionPatient": None} | tags
+    return write_slice(path, pixels.astype(np.uint16), **facts)
 
 
 def write_series(folder: Path, depths: list[float], *, shape: tuple[int, int] = (3, 4), **tags: Any) -> Path:

@@ -81,7 +81,8 @@ class Recipe:
     Attributes:
         players: in the order of their moves.
         turn: makes what their terms read.
-        streams: names of the batches that a turn reads, of `STREAMS`.
+        streams: names of the batches that a turn reads. `labelled`: all classes in turn. `unlabelled`: all images, with
+            labels -1. `domain_a`: classes that are not positive, `domain_b`: the positive ones.
         states: what terms and schedules remember, as modules with buffers; terms find them in `turn.context.states`.
         averaged: nets that make images; their running means do so in the end.
     """
@@ -92,8 +93,3 @@ class Recipe:
     states: Mapping[str, nn.Module] = field(default_factory=dict)
     schedules: tuple[Schedule, ...] = ()
     averaged: tuple[str, ...] = ("generator",)
-
-
-STREAMS = ("labelled", "unlabelled", "domain_a", "domain_b")
-"""`labelled`: all classes in turn. `unlabelled`: all images, with labels -1. `domain_a`: classes that are not positive,
-`domain_b`: the positive ones."""
