@@ -1,4 +1,5 @@
-# make demo: a whole run on two CPU cores.  make test: the tests.  Both set up .venv first.
+# make demo: a whole run on two CPU cores.  make test: the tests, on every core; make test TESTS=... : those, in one
+# process.  All set up .venv first.
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
     $(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
@@ -12,7 +13,7 @@ demo: environment
 	$(BIN)/radaug run configs/demo.yaml
 
 test: environment
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest $(or $(TESTS),--numprocesses=auto --maxprocesses=8 --dist=worksteal)
 
 lint: environment
 	$(BIN)/ruff check pipeline flows tests benchmarks

@@ -8,14 +8,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 import flows  # noqa: F401  (sets Prefect's environment, before anything imports prefect)
-from pipeline.core.records import Record
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+"""Before numpy and torch load: the processes of `pytest -n auto` share the cores, one thread each."""
 _PREFECT_HOME = tempfile.mkdtemp(prefix="radaug-prefect-")
 os.environ["PREFECT_HOME"] = _PREFECT_HOME
 
@@ -81,6 +80,11 @@ def noise_inputs(tmp_path: Path) -> Callable[..., dict[str, Path]]:
 
 
 def _write_noise(root: Path, shape: tuple[int, ...], num: int) -> dict[str, Path]:
+    import numpy as np
+    import pandas as pd
+
+    from pipeline.core.records import Record
+
     prepare, split = root / "prepare", root / "split"
     prepare.mkdir(parents=True)
     split.mkdir()
