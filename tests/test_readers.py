@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import struct
 import zlib
@@ -16,6 +17,7 @@ from PIL import Image as Pillow
 from pydicom.data import get_testdata_file
 from refusals import refusal
 
+from pipeline.core.errors import UnreadableImage
 from pipeline.data.images import read_image
 from pipeline.data.readers.kinds import sniff
 
@@ -262,6 +264,28 @@ def test_cut_nifti_is_refused_without_a_word(tmp_path: Path, caplog: pytest.LogC
         (tmp_path / "cut").write_bytes(content[: len(content) * 3 // 4])
         assert "cut short" in refusal(tmp_path / "cut", 3)
     assert caplog.records == []
+
+
+def test_gzip_damage_is_seen_as_zlib_sees_it(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    whole = save_nifti(tmp_path / "whole.nii.gz", random.integers(0, 9, (6, 6, 6)).astype(np.int16)).read_bytes()
+    sound = gzip.decompress(whole)
+    for number in range(400):
+        content = bytearray(whole)
+        if number % 2:
+            content[random.integers(12, len(content))] ^= 1 << random.integers(8)
+        else:
+            content = content[: random.integers(12, len(content))]
+        try:
+            harmless = gzip.decompress(bytes(content)) == sound
+        except (OSError, EOFError, zlib.error):
+            harmless = False
+        (tmp_path / "a.nii.gz").write_bytes(bytes(content))
+        if harmless:
+            read_image(tmp_path / "a.nii.gz", spatial_dims=3)
+        else:
+            with pytest.raises(UnreadableImage):
+                read_image(tmp_path / "a.nii.gz", spatial_dims=3)
 
 
 def test_small_header_fault_is_mended_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -182,7 +182,9 @@ def _item(config: PrepareConfig, row: dict[str, str], reader: ImageReader, scali
         low, high = np.percentile(array, PERCENTILES)
         array = np.clip((array - low) / max(float(high - low), 1e-6), 0, 1)
     lowest = scaling.window[0]
-    item: Item = {IMAGE: _tensor(image, np.clip(array, *scaling.window) - lowest), NAME: row["path"]}
+    above = np.clip(array, *scaling.window)
+    above -= lowest
+    item: Item = {IMAGE: _tensor(image, above), NAME: row["path"]}
     if row.get("mask"):
         mask = reader.mask(row)
         item[MASK] = _tensor(mask, (mask.array[:1] > 0).astype(np.uint8))

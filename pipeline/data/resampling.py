@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,11 +62,17 @@ def resample(array: Floats, grids: Sequence[AxisGrid]) -> NDArray[np.float32]:
     """Values [C, *spatial] on `grids`, one a spatial axis; zero outside the image."""
     out = np.asarray(array, dtype=np.float32)
     for axis, grid in enumerate(grids, start=1):
-        matrix = csr_array(grid.weights(out.shape[axis]).astype(np.float32))
+        matrix = _matrix(grid, out.shape[axis])
         first = np.moveaxis(out, axis, 0)
         mixed = matrix @ np.ascontiguousarray(first).reshape(len(first), -1)
         out = np.moveaxis(mixed.reshape(grid.count, *first.shape[1:]), 0, axis)
     return np.ascontiguousarray(out)
+
+
+@lru_cache(maxsize=64)
+def _matrix(grid: AxisGrid, size: int) -> csr_array:
+    """The grid's weights; images of a cohort often share them."""
+    return csr_array(grid.weights(size).astype(np.float32))
 
 
 def resample_nearest(array: NDArray[np.generic], grids: Sequence[AxisGrid]) -> NDArray[np.generic]:

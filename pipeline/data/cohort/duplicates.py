@@ -21,7 +21,9 @@ _BLOCK = 1024
 def pixel_digest(array: NDArray[np.float32]) -> str:
     """sha256 over an image's shape and values."""
     contiguous = np.ascontiguousarray(array, dtype="<f4")
-    return hashlib.sha256(repr(contiguous.shape).encode() + contiguous.tobytes()).hexdigest()
+    digest = hashlib.sha256(repr(contiguous.shape).encode())
+    digest.update(contiguous.data.cast("B"))
+    return digest.hexdigest()
 
 
 def thumbnail(array: NDArray[np.float32]) -> NDArray[np.float32]:

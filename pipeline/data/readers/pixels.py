@@ -39,7 +39,7 @@ def physical_frames(path: Path, dataset: Dataset) -> NDArray[np.float32]:
         values = to_physical(path, dataset, numbers[frame], padding, frame)
         require_finite(path, values)
         frames.append(values.astype(np.float32))
-    return np.stack(frames)
+    return frames[0][None] if len(frames) == 1 else np.stack(frames)
 
 
 def _hounsfield(
@@ -54,18 +54,20 @@ def _hounsfield(
             reason = f"this CT's modality LUT gives {kind or 'an unnamed unit'}, not Hounsfield units: export it in HU"
             raise UnreadableImage(path, reason)
         values = _looked_up(path, dataset, numbers)
-        fault = None
+        fault = ""
     else:
         slope, intercept = _rescale(path, dataset, frame)
         values = numbers.astype(np.float64) * slope + intercept
-        fault = None
+        fault = ""
         if numbers.dtype.kind != "f":
             signed, bits = bool(int(dataset.PixelRepresentation)), int(dataset.BitsStored)
             fault = sign_fault(numbers, ~padding, signed=signed, bits=bits, slope=slope, intercept=intercept)
-    fault = fault or hu_fault(values[~padding])
+    padded = bool(padding.any())
+    fault = fault or hu_fault(values[~padding] if padded else values)
     if fault:
         raise UnreadableImage(path, fault)
-    values[padding] = AIR_HU
+    if padded:
+        values[padding] = AIR_HU
     return np.maximum(values, AIR_HU)
 
 

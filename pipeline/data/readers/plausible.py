@@ -36,19 +36,20 @@ def hu_fault(values: NDArray[Any]) -> str:
     """
     if not values.size:
         return ""
-    high = int((values > HIGHEST_HU).sum())
-    if high:
+    lowest, highest = float(values.min()), float(values.max())
+    if highest > HIGHEST_HU:
+        high = np.count_nonzero(values > HIGHEST_HU)
         return (
             f"impossible as Hounsfield units: {high} of {values.size} values lie above {HIGHEST_HU:g} HU, up to "
-            f"{values.max():g}. Signed numbers marked unsigned give this (PixelRepresentation 0 where it should be 1, "
+            f"{highest:g}. Signed numbers marked unsigned give this (PixelRepresentation 0 where it should be 1, "
             "often after an anonymiser or converter), or a lost rescale: export the original again"
         )
-    if float(np.median(values)) > _DENSE_HU:
+    if highest > _DENSE_HU and _half_above(values, _DENSE_HU):
         return (
             f"impossible as Hounsfield units: half of the values lie above {_DENSE_HU:g} HU, which only metal reaches: "
             "the rescale or the sign of the numbers is wrong, export the original again"
         )
-    low = _no_padding(values[values < LOWEST_HU])
+    low = _no_padding(values[values < LOWEST_HU]) if lowest < LOWEST_HU else 0
     if low > 0.05 * values.size:
         return (
             f"impossible as Hounsfield units: {low} of {values.size} values lie below {LOWEST_HU:g} HU, far below air, "
@@ -82,12 +83,12 @@ def sign_fault(
     A range that has no room for air (unsigned from 0 HU), or ends below dense bone (signed and up to 1023 HU), is not
     a scanner's; whether numbers are there that wrapped around decides.
     """
-    numbers = image[inside]
+    numbers = image if inside.all() else image[inside]
     if not numbers.size or slope < 0:
         return ""
-    values = numbers * slope + intercept
+    lowest = float(numbers.min()) * slope + intercept
     if not signed and bits > 8 and intercept > AIR_AT_MOST:  # no CT is signed in 8 bits
-        wrapped = numbers >= 2 ** (bits - 1)
+        values, wrapped = numbers * slope + intercept, numbers >= 2 ** (bits - 1)
         turned = values[wrapped] - 2.0**bits * slope
         gap = numbers[wrapped].min(initial=2**bits) - numbers[~wrapped].max(initial=0)
         if wrapped.mean() >= 0.01 and ((turned >= _PADDING_HU) & (turned < 0)).mean() > 0.95 and gap > 2**bits / 8:
@@ -95,9 +96,9 @@ def sign_fault(
                 f"signed numbers are marked unsigned: {int(wrapped.sum())} values from {values[wrapped].min():g} HU "
                 "up are those of air or fat once PixelRepresentation is 1: set it, or export the original again"
             )
-    if intercept >= _OFFSET and values.min() > AIR_AT_MOST:
+    if intercept >= _OFFSET and lowest > AIR_AT_MOST:
         return (
-            f"the rescale is implausible: with RescaleIntercept {intercept:g} the lowest value is {values.min():g} HU, "
+            f"the rescale is implausible: with RescaleIntercept {intercept:g} the lowest value is {lowest:g} HU, "
             "so air has none: is its sign wrong? Export the original"
         )
     end = (2**bits - 1) * slope + intercept
@@ -112,9 +113,10 @@ def sign_fault(
             f"the rescale is implausible: RescaleSlope {slope:g} spreads {bits} bits over {2**bits * slope:.3g} HU, "
             "too little for air and tissue: export the original"
         )
-    if signed and (2 ** (bits - 1) - 1) * slope + intercept < -LOWEST_HU:
-        deep = inside & (image * slope + intercept < LOWEST_HU)
-        low = max(_varied(values[values < LOWEST_HU]), int((deep & ~joined_to_border(deep)).sum()))
+    if signed and (2 ** (bits - 1) - 1) * slope + intercept < -LOWEST_HU and lowest < LOWEST_HU:
+        values = image * slope + intercept
+        deep = inside & (values < LOWEST_HU)
+        low = max(_varied(values[deep]), int((deep & ~joined_to_border(deep)).sum()))
         if low:
             return (
                 f"unsigned numbers are marked signed: {low} values lie below {LOWEST_HU:g} HU and are dense bone or "
@@ -139,6 +141,11 @@ def refuse_implausible_size(path: Path, image: Image) -> None:
         return
     reason = f"{wrong}, which no image of a patient has: is its length unit right (mm, metre, micron; in NIfTI "
     raise UnreadableImage(path, reason + "xyzt_units)? Mend the header's unit or spacing")
+
+
+def _half_above(values: NDArray[Any], bound: float) -> bool:
+    """Whether the median lies above `bound`; it is sought only where so many values do that it may."""
+    return bool(2 * np.count_nonzero(values > bound) >= values.size) and float(np.median(values)) > bound
 
 
 def _varied(low: NDArray[Any]) -> int:

@@ -97,7 +97,7 @@ def _numbers(path: Path, dataset: Dataset, words: NDArray[Any]) -> NDArray[Any]:
     if int(dataset.PixelRepresentation):
         sign = 2 ** (stored - 1)
         bits = (bits ^ sign) - sign
-    if shift == 0 and _roughness(words.astype(wide)) < _SMOOTHER * _roughness(bits):
+    if shift == 0 and not np.array_equal(words, bits) and _roughness(words.astype(wide)) < _SMOOTHER * _roughness(bits):
         mark = f"BitsStored ({stored})" + (" or PixelRepresentation (1)" if int(dataset.PixelRepresentation) else "")
         reason = f"{mark} cuts through the numbers: with the bits above they make a smooth image, without they wrap "
         raise UnreadableImage(path, reason + "around. Set it right, or export the file again")
