@@ -1,9 +1,10 @@
 """Batched random transforms on the device: one recipe for classifiers and for the discriminator.
 
-The geometry is MONAI's batched `AffineTransform`, fed with one random matrix an image; intensities are tensor
-arithmetic. Everything is differentiable in the images, so the same function serves as differentiable augmentation
-(Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", NeurIPS 2020). The random numbers come
-from a generator that the caller owns and saves.
+The geometry is one random matrix an image: MONAI's batched `AffineTransform` interpolates where the policy rotates or
+scales, and voxels are copied where it only mirrors and shifts. Intensities are tensor arithmetic. Everything is
+differentiable in the images, so the same function serves as differentiable augmentation (Zhao et al., "Differentiable
+Augmentation for Data-Efficient GAN Training", NeurIPS 2020). The random numbers come from a generator that the caller
+owns and saves.
 """
 
 from __future__ import annotations
@@ -44,33 +45,73 @@ class Augmenter:
             [B, C, *spatial]; intensities may leave [-1, 1], as they do for real and fake images alike.
         """
         policy = self.policy
-        for axis in policy.flip:
-            mirrored = torch.where(_uniform(images, 0, 1, draws) < 0.5, images.flip(axis + 2), images)
-            images = self._sometimes(mirrored, images, draws)
-        if policy.shift or policy.rotate_degrees or policy.scale:
-            matrices = affine_matrices(images, policy, draws)
-            still = torch.eye(images.ndim - 1, device=images.device).expand_as(matrices)
-            images = self._warp(images, normalised(self._sometimes(matrices, still, draws), images))
+        images = self._moved(images, draws)
         if policy.gamma:
             exponent = torch.exp(_uniform(images, -policy.gamma, policy.gamma, draws))
             images = self._sometimes(((images + 1).clamp(1e-6, 2) / 2) ** exponent * 2 - 1, images, draws)
-        if policy.contrast:
-            mean = images.mean(dim=tuple(range(1, images.ndim)), keepdim=True)
-            factor = _uniform(images, 1 - policy.contrast, 1 + policy.contrast, draws)
-            images = self._sometimes((images - mean) * factor + mean, images, draws)
-        if policy.brightness:
-            change = _uniform(images, -policy.brightness, policy.brightness, draws)
-            images = self._sometimes(images + change, images, draws)
+        images = self._brightened(images, draws)
         if policy.noise:
-            noise = _uniform(images, 0, policy.noise, draws) * draws.randn(images.shape)
-            images = self._sometimes(images + noise, images, draws)
-        return self._sometimes(_cutout(images, policy.cutout, draws), images, draws) if policy.cutout else images
+            sigma, noise = _uniform(images, 0, policy.noise, draws), draws.randn(images.shape)
+            images = torch.addcmul(images, self._sometimes(sigma, 0.0, draws), noise)
+        if policy.cutout:
+            hidden = self._sometimes(_hidden(images, policy.cutout, draws), False, draws)
+            images = torch.where(hidden, LOWEST, images)
+        return images
 
-    def _sometimes(self, changed: Tensor, unchanged: Tensor, draws: Draws) -> Tensor:
+    def _moved(self, images: Tensor, draws: Draws) -> Tensor:
+        """Mirrored, rotated, scaled and shifted in one go; nothing is interpolated that only mirrors and shifts."""
+        policy, batch, dims = self.policy, images.shape[0], images.ndim - 2
+        if not (policy.flip or policy.shift or policy.rotate_degrees or policy.scale):
+            return images
+        signs = torch.ones(batch, dims + 1, 1, device=images.device)
+        for axis in policy.flip:
+            sign = torch.where(_draw((batch, 1), 0, 1, draws) < 0.5, -1.0, 1.0)
+            signs[:, :dims][:, axis] *= self._sometimes(sign, 1.0, draws)
+        matrices = torch.eye(dims + 1, device=images.device).expand(batch, -1, -1)
+        if policy.shift or policy.rotate_degrees or policy.scale:
+            matrices = self._sometimes(affine_matrices(images, policy, draws), matrices, draws)
+        if policy.rotate_degrees or policy.scale:
+            return self._warp(images, normalised(signs * matrices, images))
+        return copied(images, signs * matrices)
+
+    def _brightened(self, images: Tensor, draws: Draws) -> Tensor:
+        """Each image times a factor about its own mean, then brighter or darker: one pass over the voxels."""
+        policy = self.policy
+        if not policy.contrast and not policy.brightness:
+            return images
+        factor, change = torch.ones((), device=images.device), torch.zeros((), device=images.device)
+        if policy.contrast:
+            factor = self._sometimes(_uniform(images, 1 - policy.contrast, 1 + policy.contrast, draws), 1.0, draws)
+            change = images.mean(dim=tuple(range(1, images.ndim)), keepdim=True) * (1 - factor)
+        if policy.brightness:
+            brighter = _uniform(images, -policy.brightness, policy.brightness, draws)
+            change = change + self._sometimes(brighter, 0.0, draws)
+        return torch.addcmul(change, images, factor)
+
+    def _sometimes(self, changed: Tensor, unchanged: Tensor | float, draws: Draws) -> Tensor:
         if self.probability is None:
             return changed
         chosen = draws.rand((len(changed), *[1] * (changed.ndim - 1))) < self.probability
         return torch.where(chosen, changed, unchanged)
+
+
+def copied(images: Tensor, matrices: Tensor) -> Tensor:
+    """What warping gives where matrices only mirror and shift by whole voxels: copies, reflected at the border.
+
+    Args:
+        images: [B, C, *spatial].
+        matrices: [B, d+1, d+1] as `affine_matrices` gives them, with 1 or -1 on the diagonal.
+    """
+    batch, channels, *sides = images.shape
+    source = torch.zeros((batch, 1), dtype=torch.int64, device=images.device)
+    for axis, side in enumerate(sides):
+        sign, shift = (matrices[:, axis, column, None].round().long() for column in (axis, len(sides)))
+        position = torch.arange(side, device=images.device)
+        position = (torch.where(sign > 0, position, side - 1 - position) + shift) % (2 * side)
+        position = torch.minimum(position, 2 * side - 1 - position)
+        source = (source[:, :, None] * side + position[:, None]).flatten(1)
+    source = source[:, None].expand(-1, channels, -1)
+    return images.flatten(2).gather(2, source).view(images.shape)
 
 
 def affine_matrices(images: Tensor, policy: AugmentConfig, draws: Draws) -> Tensor:
@@ -117,13 +158,13 @@ def _uniform(images: Tensor, low: float, high: float, draws: Draws) -> Tensor:
     return _draw((images.shape[0], *([1] * (images.ndim - 1))), low, high, draws)
 
 
-def _cutout(images: Tensor, fraction: float, draws: Draws) -> Tensor:
-    """Set a square (cube) of side `fraction` to the lowest value; it may reach over the border."""
-    inside = torch.ones((images.shape[0], 1, *([1] * (images.ndim - 2))), dtype=torch.bool, device=images.device)
+def _hidden(images: Tensor, fraction: float, draws: Draws) -> Tensor:
+    """A random square (cube) of side `fraction` in each image, [B, 1, *spatial]; it may reach over the border."""
+    hidden = torch.ones((images.shape[0], 1, *([1] * (images.ndim - 2))), dtype=torch.bool, device=images.device)
     for axis, side in enumerate(images.shape[2:]):
         length = max(1, round(side * fraction))
         centre = draws.randint(side + 1 - length % 2, (images.shape[0],))
         position = torch.arange(side, device=images.device)
         within = (position - centre[:, None] + length // 2 >= 0) & (position - centre[:, None] + length // 2 < length)
-        inside = inside & within.view(images.shape[0], 1, *([1] * axis), side, *([1] * (images.ndim - 3 - axis)))
-    return torch.where(inside, torch.full_like(images, LOWEST), images)
+        hidden = hidden & within.view(images.shape[0], 1, *([1] * axis), side, *([1] * (images.ndim - 3 - axis)))
+    return hidden
