@@ -60,6 +60,29 @@ def test_near_groups_across_blocks_equal_those_of_one_matrix() -> None:
     assert (groups >= 0).sum() == 4
 
 
+@pytest.mark.parametrize("clumps", [1, 12, 300])
+def test_near_groups_equal_those_of_all_pairs(clumps: int) -> None:
+    """Chains and clumps, of thumbnails whose noise puts pairs on both sides of the limit."""
+    rng = np.random.default_rng(clumps)
+    centres = rng.normal(size=(clumps, 40))
+    noise = rng.choice([0.03, 0.07, 0.12], size=(600, 1)) * rng.normal(size=(600, 40))
+    vectors = centres[rng.integers(0, clumps, 600)] + noise
+    vectors[:5] = 0
+    vectors[10:20] = vectors[10]
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    groups = np.array(near_groups(vectors))
+    alike = vectors @ vectors.T >= 0.995
+    reached = alike.copy()
+    for _ in range(10):  # 2^10 steps
+        reached = reached @ reached
+    others = reached & ~np.eye(len(vectors), dtype=bool)
+    assert ((groups >= 0) == others.any(axis=1)).all()
+    assert ((groups[:, None] == groups)[groups >= 0] == reached[groups >= 0]).all()
+    firsts = [int(np.flatnonzero(groups == number)[0]) for number in range(groups.max() + 1)]
+    assert firsts == sorted(firsts)
+
+
 def test_constant_images_are_no_duplicates_of_each_other() -> None:
     flat = [thumbnail(np.full((1, 20, 20), value, np.float32)) for value in (1.0, 2.0)]
     assert near_groups(np.stack(flat)) == [-1, -1]
