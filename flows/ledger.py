@@ -180,13 +180,12 @@ def digest_of_images(rows: pd.DataFrame) -> str:
 
 def _patients(rows: pd.DataFrame, *, comparable_ids: bool) -> Patients:
     """The patients of images, as digests; an image without a patient is one. Simulated patients share their names."""
-    ids, found = known_patients(rows), []
-    for _, own in rows.groupby(patient_units(rows), sort=True):
-        name = str(ids[own.index[0]])
+    images = zip(patient_units(rows), known_patients(rows), rows["pixel_digest"].str[:16], strict=True)
+    found: dict[str, list[str]] = {}
+    for unit, name, pixels in sorted(set(images)):
         told = comparable_ids and name and not (name.isascii() and name.isdigit() and int(name) < _SMALL)
-        digest = digest_text(f"patient {name}")[:16] if told else ""
-        found.append([digest, *sorted({pixels[:16] for pixels in own["pixel_digest"]})])
-    return sorted(found)
+        found.setdefault(unit, [digest_text(f"patient {name}")[:16] if told else ""]).append(pixels)
+    return sorted(found.values())
 
 
 def shared_patients(ledger: Ledger, mine: str, theirs: Iterable[str]) -> tuple[int, int]:

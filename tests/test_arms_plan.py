@@ -55,15 +55,6 @@ def test_filling_is_as_frequent_as_what_lacks() -> None:
     assert counts[5:].sum() == 2 * counts[2:5].sum()
 
 
-def test_nearest_distances_against_a_plain_loop() -> None:
-    random = np.random.default_rng(0)
-    points, others = random.normal(size=(6, 3)), random.normal(size=(4, 3))
-    expected = [min(np.linalg.norm(point - other) for other in others) for point in points]
-    np.testing.assert_allclose(curation.nearest(points, others), expected)
-    own = [min(np.linalg.norm(points[i] - points[j]) for j in range(6) if j != i) for i in range(6)]
-    np.testing.assert_allclose(curation.nearest(points, None), own)
-
-
 def test_the_upper_half_of_each_class_is_kept() -> None:
     asked, scores = np.array([0, 0, 0, 0, 1, 1]), np.array([4.0, 1.0, 3.0, 2.0, -9.0, -8.0])
     assert curation.upper_part(scores, asked).tolist() == [True, False, True, False, False, True]

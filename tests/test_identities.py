@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -159,3 +160,19 @@ def test_ids_are_never_in_a_message() -> None:
         with pytest.raises(DataError) as error:
             with_patients(manifest(patients, headers), "t.csv", from_headers=False)
         assert "S3CRET" not in str(error.value)
+
+
+def test_a_number_is_crowded_beside_the_median_of_the_other_ids() -> None:
+    """Against the definition: each number's count beside the counts of all ids but itself."""
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        sizes = random.integers(1, 9, random.integers(1, 7))
+        names = ["0", "999", "12345", "p4", "p5", "p6"][: len(sizes)]
+        ids = pd.Series(np.repeat(names, sizes), dtype=str)
+        expected = set()
+        for place, (name, size) in enumerate(zip(names, sizes, strict=True)):
+            others = np.delete(sizes, place)
+            usual = float(np.median(others)) if len(others) else 0.0
+            if name[0] != "p" and size >= 3 and size > 3 * usual:
+                expected.add(name)
+        assert placeholders(ids) == expected

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, brier_score_loss, recall_score
 
+from pipeline.measures import classification
 from pipeline.measures.classification import choose_threshold, weighted_auprc, weighted_brier, weighted_ece
 from pipeline.measures.paired import delong, holm, mcnemar, sign_flip
 from pipeline.measures.resampling import bca_interval, fit_weights, jackknife_weights, patient_weights
@@ -35,6 +36,29 @@ def test_delong_equals_its_definition_with_ties() -> None:
     value, error = _delong_by_definition(first, second, positive)
     assert found.value == pytest.approx(value) and found.error == pytest.approx(error)
     assert found.p == pytest.approx(2 * stats.norm.sf(abs(value) / error))
+
+
+def test_draws_in_parts_are_the_draws_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(2)
+    positive, score = np.arange(60) % 3 == 0, random.normal(size=60).round(1)
+    weights = random.integers(0, 3, (25, 60)).astype(float)
+    weights[4, positive] = 0
+    aurocs = [_weighted_auroc_by_pairs(score, positive, row) for row in weights]
+    auprcs = [
+        average_precision_score(positive, score, sample_weight=row) if row[positive].any() else np.nan
+        for row in weights
+    ]
+    for cells in (2**22, 200):
+        monkeypatch.setattr(classification, "_CELLS", cells)
+        np.testing.assert_allclose(classification.weighted_auroc(score, positive, weights), aurocs)
+        np.testing.assert_allclose(weighted_auprc(score, positive, weights), auprcs)
+        assert len(classification._parts(weights, 60)) == (1 if cells > 1500 else 8)
+
+
+def _weighted_auroc_by_pairs(score: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> float:
+    pairs = np.outer(weight[positive], weight[~positive])
+    gap = score[positive][:, None] - score[~positive]
+    return float((pairs * ((gap > 0) + 0.5 * (gap == 0))).sum() / pairs.sum()) if pairs.sum() else np.nan
 
 
 def test_copied_images_of_a_patient_add_nothing_to_delongs_test() -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.spatial.distance import cdist, jensenshannon
 
 from pipeline.core.errors import DataError
-from pipeline.measures.coverage import nearest_distances
+from pipeline.measures.coverage import nearest_distances, nearest_others, pairwise_distances
 from pipeline.measures.frechet import fid, fid_interval
 from pipeline.measures.histograms import intensity_histograms, jensen_shannon, wasserstein_1
 from pipeline.measures.inception_score import inception_score
@@ -117,6 +117,21 @@ def test_nearest_distances_are_scipys_and_zero_for_a_copy() -> None:
     real, fake = normal(0, 30, 7), normal(1, 9, 7)
     np.testing.assert_allclose(nearest_distances(real, fake), cdist(fake, real).min(axis=1) / np.sqrt(7))
     assert nearest_distances(real, real[[4, 8]]).tolist() == [0, 0]
+
+
+def test_pairwise_distances_are_scipys_and_zero_for_a_copy() -> None:
+    one, two = normal(0, 40, 7) + 50, normal(1, 30, 7) + 50
+    found = pairwise_distances(one, np.concatenate([two, one[:3]]))
+    np.testing.assert_allclose(found[:, :30], cdist(one, two) / np.sqrt(7), rtol=1e-8)
+    assert np.diag(found[:, 30:]).tolist() == [0, 0, 0]
+
+
+def test_the_nearest_other_image_is_never_the_image_itself() -> None:
+    features, rows = normal(0, 30, 7), np.array([3, 17, 4])
+    features[17] = features[5]
+    others = [np.delete(cdist(features[[row]], features)[0], row).min() / np.sqrt(7) for row in rows]
+    np.testing.assert_allclose(nearest_others(features, rows), others)
+    assert nearest_others(features, rows)[1] == 0
 
 
 # Inception score

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 
 from pipeline.adversarial import fit
 from pipeline.adversarial.families.sngan import SnganConfig
@@ -228,6 +229,28 @@ def test_copies_of_training_images_are_found(noise_inputs: MakeInputs, tmp_path:
     )  # fmt: skip
     assert (rows["near_copies_control"].value, rows["near_copies_control"].n_images) == ("0.0", "30")
     assert (tmp_path / "privacy" / "closest_pairs.png").stat().st_size > 500
+
+
+def test_of_many_images_some_are_looked_at(
+    noise_inputs: MakeInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearest images are those of all pairs, whatever is held at a time; of validation images some are drawn."""
+    monkeypatch.setattr(memorisation, "_LOOKED_AT", 20)
+    monkeypatch.setattr(memorisation, "_VALUES", 1000)  # of 144 voxels an image
+    inputs = noise_inputs(num=120)
+    prepared = open_dataset(inputs["prepare"])
+    images = np.roll(np.array(prepared.images[:30]), 1, axis=-1)
+    memorisation_rates(inputs, tmp_path, images)
+    nearest = pd.read_csv(tmp_path / "privacy" / "memorisation.csv")
+    made = prepared.scaling.to_model(torch.from_numpy(images)).flatten(1).numpy()
+    splits = pd.read_csv(inputs["split"] / "splits.csv").set_index("image_id")["split"]
+    for split, column in (("train", "nearest_train_distance"), ("test", "nearest_heldout_distance")):
+        rows = prepared.rows(list(splits.index[splits == split]))
+        expected = cdist(made, prepared.tensor(rows).flatten(1).numpy()).min(axis=1) / 12
+        places = nearest["image_id"].str[1:].astype(int)
+        np.testing.assert_allclose(nearest[column], expected[places], rtol=1e-5)
+    rows = {row.metric: row.n_images for row in read_metrics(tmp_path / "privacy")}
+    assert (rows["near_copies"], rows["near_copies_control"]) == ("20", "20")
 
 
 def test_fresh_draws_are_as_near_to_held_out_images(noise_inputs: MakeInputs, tmp_path: Path) -> None:

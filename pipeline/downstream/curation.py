@@ -13,7 +13,9 @@ import torch
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.weights import has_net, load_net, read_description
 from pipeline.core.errors import DataError
+from pipeline.core.seeds import numpy_generator
 from pipeline.data.batches.dataset import DataSet
+from pipeline.measures.coverage import nearest_distances, nearest_others
 from pipeline.nets.conditions import condition_of
 from pipeline.nets.extractors import EffNetLite0
 
@@ -21,6 +23,9 @@ SCORED = 0.5
 """Part of a class's images with the highest discriminator scores that is kept."""
 NOVEL = 0.05
 """Quantile of the distances between a training image and its nearest neighbour below which an image is a copy."""
+_MEASURED = 2000
+"""Training images whose distance to another one is measured, at most: so many place the quantile, and all pairs of a
+large set would take the square of their number."""
 _BATCH = 64
 
 
@@ -80,8 +85,8 @@ def curate(
 
     `score`: in the upper half of its class by the GAN's own discriminator, under the class that was asked for (left
     out where the family's discriminator needs more than image and class). `agreement`: the ensemble finds the asked
-    class the likeliest. `novelty`: no nearer to a training image than all but 5 % of training images are to another
-    one, in EffNet-Lite0's features, so that copies go.
+    class the likeliest. `novelty`: no nearer to a training image than all but 5 % of training images (of 2,000 at most)
+    are to another one, in EffNet-Lite0's features, so that copies go.
 
     Args:
         train_rows: the fold's labelled training images in `real`.
@@ -125,24 +130,14 @@ def discriminator_scores(fit_dir: Path, synthetic: DataSet, asked: np.ndarray) -
 def novel(real: DataSet, train_rows: np.ndarray, synthetic: DataSet, rows: np.ndarray) -> np.ndarray:
     """Whether each synthetic image [N] is far enough from all training images to be no copy."""
     training, made = features(real, train_rows), features(synthetic, rows)
-    return nearest(made, training) >= np.quantile(nearest(training, None), NOVEL)
+    measured = np.sort(numpy_generator(0, "novelty").permutation(len(training))[:_MEASURED])
+    return nearest_distances(training, made) >= np.quantile(nearest_others(training, measured), NOVEL)
 
 
 def features(dataset: DataSet, rows: np.ndarray) -> np.ndarray:
     """EffNet-Lite0's features [len(rows), 1280]."""
     extractor = EffNetLite0()
     return np.concatenate([extractor.extract(dataset.tensor(rows[part])).numpy() for part in _chunks(len(rows))])
-
-
-def nearest(points: np.ndarray, others: np.ndarray | None) -> np.ndarray:
-    """Euclidean distance [N] of each point [N, D] to the nearest of `others`; None = the nearest other point."""
-    distances = torch.cdist(
-        torch.from_numpy(points), torch.from_numpy(points if others is None else others),
-        compute_mode="donot_use_mm_for_euclid_dist",
-    )  # fmt: skip
-    if others is None:
-        distances.fill_diagonal_(torch.inf)
-    return distances.min(dim=1).values.numpy()
 
 
 def _chunks(num: int) -> Sequence[np.ndarray]:

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import logit, ndtr
 
 _MOST_THRESHOLDS = 512
+_CELLS = 2**22
 _EDGE = 1e-6
 """Probabilities nearer to 0 or 1 count as being so near; no bandwidth is smaller."""
 
@@ -22,12 +23,17 @@ def weighted_auroc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray)
         [draws]; NaN where a draw has no positive or no negative case.
     """
     order, starts = _levels(score)
-    positives = np.add.reduceat((weights * positive)[:, order], starts, axis=1)
-    negatives = np.add.reduceat((weights * ~positive)[:, order], starts, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    won = (positives * (below + 0.5 * negatives)).sum(axis=1)
-    return np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    diseased = positive[order]
+
+    def of(ordered: np.ndarray) -> np.ndarray:
+        positives = np.add.reduceat(ordered * diseased, starts, axis=1)
+        negatives = np.add.reduceat(ordered * ~diseased, starts, axis=1)
+        below = np.cumsum(negatives, axis=1) - negatives
+        pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+        won = (positives * (below + 0.5 * negatives)).sum(axis=1)
+        return np.divide(won, pairs, out=np.full(len(ordered), np.nan), where=pairs > 0)
+
+    return np.concatenate([of(part[:, order]) for part in _parts(weights, len(score))])
 
 
 def weighted_rate(hit: np.ndarray, among: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -42,12 +48,17 @@ def weighted_auprc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray)
     Args and Returns: as in `weighted_auroc`; NaN where a draw has no positive case.
     """
     order, starts = _levels(-score)
-    positives = np.cumsum(np.add.reduceat((weights * positive)[:, order], starts, axis=1), axis=1)
-    called = np.cumsum(np.add.reduceat(weights[:, order], starts, axis=1), axis=1)
-    precision = np.divide(positives, called, out=np.zeros_like(positives), where=called > 0)
-    steps = np.diff(positives, axis=1, prepend=0.0)
-    total = positives[:, -1]
-    return np.divide((steps * precision).sum(axis=1), total, out=np.full(len(weights), np.nan), where=total > 0)
+    diseased = positive[order]
+
+    def of(ordered: np.ndarray) -> np.ndarray:
+        positives = np.cumsum(np.add.reduceat(ordered * diseased, starts, axis=1), axis=1)
+        called = np.cumsum(np.add.reduceat(ordered, starts, axis=1), axis=1)
+        precision = np.divide(positives, called, out=np.zeros_like(positives), where=called > 0)
+        steps = np.diff(positives, axis=1, prepend=0.0)
+        total = positives[:, -1]
+        return np.divide((steps * precision).sum(axis=1), total, out=np.full(len(ordered), np.nan), where=total > 0)
+
+    return np.concatenate([of(part[:, order]) for part in _parts(weights, len(score))])
 
 
 def weighted_brier(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -65,6 +76,11 @@ def weighted_ece(score: np.ndarray, positive: np.ndarray, weights: np.ndarray, b
     members = np.equal.outer(place, np.arange(bins)).astype(float)
     gaps = np.abs(weights @ (members * (score - positive)[:, None]))
     return gaps.sum(axis=1) / weights.sum(axis=1)
+
+
+def _parts(rows: np.ndarray, width: int) -> list[np.ndarray]:
+    """The rows in so many parts that a table of a part's rows and `width` columns is small, however many cases."""
+    return np.array_split(rows, max(1, -(-len(rows) * width // _CELLS)))
 
 
 def _levels(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +151,8 @@ def _smoothed_below(cuts: np.ndarray, cases: np.ndarray) -> np.ndarray:
     quartiles = float(np.subtract(*np.percentile(cases, [75, 25]))) / 1.34
     narrow = min(spread, quartiles) or spread
     bandwidth = max(0.9 * narrow * len(cases) ** -0.2, _EDGE)
-    return ndtr((cuts[:, None] - cases) / bandwidth).mean(axis=1)
+    parts = _parts(cuts, len(cases))
+    return np.concatenate([ndtr((part[:, None] - cases) / bandwidth).mean(axis=1) for part in parts])
 
 
 _YOUDEN = {"youden-smoothed": smoothed_youden_threshold, "youden": youden_threshold}

@@ -85,6 +85,34 @@ def nearest_distances(real: np.ndarray, fake: np.ndarray, device: str = "cpu") -
     return np.asarray((torch.cat(nearest) / real.shape[1]).sqrt().numpy())
 
 
+def nearest_others(features: np.ndarray, rows: np.ndarray, device: str = "cpu") -> np.ndarray:
+    """The same for images of one set: to the nearest other one, of those at `rows` [R].
+
+    Args:
+        features: [N, D], at least two images.
+        rows: [R] places in `features`.
+
+    Raises:
+        DataError: as for `nearest_distances`.
+    """
+    features, chosen = _centred(*feature_sets(features, features[rows], fewest=1))
+    nearest = []
+    for part, distances in _squared_distances(chosen, features, device):
+        own = torch.from_numpy(rows[part]).to(distances.device)
+        nearest.append(distances.scatter(1, own[:, None], torch.inf).amin(dim=1).cpu())
+    return np.asarray((torch.cat(nearest) / features.shape[1]).sqrt().numpy())
+
+
+def pairwise_distances(one: np.ndarray, two: np.ndarray, device: str = "cpu") -> np.ndarray:
+    """Root mean square difference of every row of `one` [N, D] to every row of `two` [M, D]: [N, M], float64.
+
+    By products around the second set's mean: good to a millionth of the rows' root mean square; 0 for a copy.
+    """
+    two, one = _centred(two, one)
+    squared = [part.cpu() for _, part in _squared_distances(one, two, device)]
+    return np.asarray((torch.cat(squared) / two.shape[1]).sqrt().numpy())
+
+
 def _centred(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both sets around the real ones' mean, where products of float64 lose least."""
     middle = real.mean(axis=0, dtype=np.float64)

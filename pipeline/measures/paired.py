@@ -55,13 +55,11 @@ def delong(first: np.ndarray, second: np.ndarray, positive: np.ndarray, units: n
 
 def _placements(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
     """For a positive case the share of negatives below it, for a negative one that of positives above it; ties half."""
-    placement = np.empty(len(score))
-    for side, other, sign in ((positive, ~positive, 1.0), (~positive, positive, -1.0)):
-        others = np.sort(sign * score[other])
-        below = np.searchsorted(others, sign * score[side], side="left")
-        upto = np.searchsorted(others, sign * score[side], side="right")
-        placement[side] = (below + upto) / 2 / len(others)
-    return placement
+    _, level = np.unique(score, return_inverse=True)
+    negatives, positives = (np.bincount(level[side], minlength=level.max() + 1) for side in (~positive, positive))
+    below = np.cumsum(negatives) - negatives / 2
+    above = positives.sum() - np.cumsum(positives) + positives / 2
+    return np.where(positive, below[level] / negatives.sum(), above[level] / positives.sum())
 
 
 def _corrected_square(influence: np.ndarray, index: np.ndarray, positive: np.ndarray) -> float:

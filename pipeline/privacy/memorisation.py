@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.spatial.distance import cdist
 
 from pipeline.adversarial.families import learns_from_pool
 from pipeline.adversarial.pictures import tile
@@ -27,13 +26,17 @@ from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed, numpy_generator
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
 from pipeline.data.cohort.folds import split_ids
+from pipeline.measures.coverage import pairwise_distances
 from pipeline.measures.near_copies import NEAR, NearCopies, near_copies
 
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
 
 _DRAWS = 50
-_MAX_SYNTHETIC = 500
+_LOOKED_AT = 500
+"""Synthetic images, and validation images, at most."""
+_VALUES = 2**24
+"""Voxels of training images that are held at a time."""
 _PAIRS = 8
 
 
@@ -62,15 +65,19 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
     since they have no class, neither do the others.
 
     Validation images, which no generator saw, take the synthetic images' place in the control. They also say how near
-    is too near: this stage alone judges near copies, by `pipeline.measures.near_copies` on pixels.
+    is too near. Of either 500 at most are drawn, so that time and memory grow with the training images and not with
+    their square: this stage alone judges near copies, by `pipeline.measures.near_copies` on pixels.
     """
     real, synthetic = open_dataset(inputs["prepare"]), open_dataset(inputs["synthesise"])
     rows = {split: real.rows(split_ids(inputs["split"], config.fold, split)) for split in ("train", "val", "test")}
     if config.pool:
         pool = real.rows(split_ids(inputs["split"], config.fold, "unlabelled"))
         rows["train"] = np.concatenate([rows["train"], pool])
+    if len(rows["val"]) > _LOOKED_AT:
+        some = numpy_generator(config.seed, "validation").permutation(len(rows["val"]))[:_LOOKED_AT]
+        rows["val"] = rows["val"][np.sort(some)]
     random = numpy_generator(config.seed, "draws")
-    chosen = np.sort(random.permutation(len(synthetic.images))[:_MAX_SYNTHETIC])
+    chosen = np.sort(random.permutation(len(synthetic.images))[:_LOOKED_AT])
     to_train, to_held_out = (_distances(synthetic, chosen, real, rows[split]) for split in ("train", "test"))
     labels = {split: real.manifest["label"].iloc[at].to_numpy() for split, at in rows.items()}
     if config.pool:
@@ -139,8 +146,9 @@ def nearer_to_training(
 
 def _distances(query: DataSet, query_rows: np.ndarray, real: DataSet, rows: np.ndarray) -> np.ndarray:
     """Root mean square difference of images in [-1, 1], [queries, images]."""
-    left, right = (data.tensor(at).flatten(1).numpy() for data, at in ((query, query_rows), (real, rows)))
-    return cdist(left, right) / np.sqrt(left.shape[1])
+    left = query.tensor(query_rows).flatten(1).numpy()
+    parts = np.array_split(rows, max(1, len(rows) * left.shape[1] // _VALUES))
+    return np.concatenate([pairwise_distances(left, real.tensor(part).flatten(1).numpy()) for part in parts], axis=1)
 
 
 def _draw_pairs(path: Path, synthetic: DataSet, real: DataSet, pairs: list[tuple[int, int]]) -> None:

@@ -31,8 +31,8 @@ class Scaling:
     def to_model(self, stored: torch.Tensor) -> torch.Tensor:
         """Stored numbers [B, C, *spatial] to float32 in [-1, 1]."""
         low, high = self.window
-        physical = stored.to(torch.float32) * self.scale + self.offset
-        return ((physical - low) * (2.0 / (high - low)) - 1.0).clamp_(-1.0, 1.0)
+        physical = (stored.to(torch.float32) * self.scale).add_(self.offset)  # from here on in place
+        return physical.sub_(low).mul_(2.0 / (high - low)).sub_(1.0).clamp_(-1.0, 1.0)
 
     def to_physical(self, model: np.ndarray) -> np.ndarray:
         """Images in [-1, 1] to physical values, float32."""

@@ -98,4 +98,3 @@ def repeats(keys: Sequence[str] | Iterable[str]) -> list[list[int]]:
         if key:
             places[key].append(place)
     return [found for found in places.values() if len(found) > 1]
-

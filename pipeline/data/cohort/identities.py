@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import numpy as np
 import pandas as pd
 
 from pipeline.core.errors import DataError
@@ -50,14 +51,20 @@ def placeholders(ids: pd.Series) -> set[str]:
     and three times as many as half of the other ids have.
     """
     counts = ids[ids != ""].value_counts()
+    ascending = counts.to_numpy()[::-1]
     found = set()
-    for name, count in counts.items():
-        others = counts.drop(index=name)
-        usual = float(others.median()) if len(others) else 0.0
-        crowded = count >= _CROWDED and count > _CROWDED * usual
-        if count > 1 and (_says_unknown(str(name)) or (_SENTINELS.fullmatch(str(name)) and crowded)):
+    for name, count in counts[counts > 1].items():
+        crowded = count >= _CROWDED and count > _CROWDED * _median_without(ascending, int(count))
+        if _says_unknown(str(name)) or (_SENTINELS.fullmatch(str(name)) and crowded):
             found.add(str(name))
     return found
+
+
+def _median_without(ascending: np.ndarray, one: int) -> float:
+    """The median of sorted numbers but for `one` of them; 0 where there is no other."""
+    left, place = len(ascending) - 1, int(np.searchsorted(ascending, one))
+    middle = [at + (at >= place) for at in ((left - 1) // 2, left // 2)]
+    return float(ascending[middle].mean()) if left else 0.0
 
 
 def _says_unknown(name: str) -> bool:
