@@ -374,7 +374,7 @@ def gradients(name: str, checkpointing: bool) -> tuple[dict[str, Tensor], int, b
         return tensor
 
     for player in training.recipe.players:
-        weights = training.stepper._weights(player.trains)
+        weights = training.stepper.weights(player)
         training.stepper.optimizers[player.name] = torch.optim.SGD(weights, lr=0.0)
         turn = training.turn(player)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -17,7 +17,7 @@ from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.pictures import save_film_strip
 from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup, launch, require_devices
 from pipeline.adversarial.rollback import GOOD, Collapsed, Watch
-from pipeline.adversarial.stepping import Ema, Stepper
+from pipeline.adversarial.stepping import READ_EVERY, Ema, Stepper
 from pipeline.adversarial.turns import Context
 from pipeline.adversarial.watch import Probe, validation_images
 from pipeline.adversarial.weights import refresh_batch_norm, save_nets
@@ -234,7 +234,7 @@ def assemble(
     return GanTraining(
         recipe=recipe,
         context=Context(placed, augment, draws, autocast(hardware), states),
-        stepper=Stepper(placed, recipe, group.average),
+        stepper=Stepper(placed, recipe, group.average, read_every=1 if hardware.device == "cpu" else READ_EVERY),
         ema=ema,
         streams={name: _stream(name, images, shape, gan, seed, group) for name in recipe.streams},
         total_images=gan.num_images,

@@ -69,12 +69,14 @@ class Log:
         self.progress = Progress(self.progress.what, self.progress.total, self.progress.unit, done=training.num_images)
 
     def _write_stats(self, training: GanTraining) -> None:
+        training.stepper.read_faults()
         row = {"num_images": training.num_images, "images_per_s": round(self.progress.rate, 1)} | last_losses(training)
         with self.stats.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
 
     def draw(self, training: GanTraining) -> None:
         """A grid of samples, for the film strip."""
+        training.stepper.read_faults()
         images = fixed_sample(training.ema.nets["generator"], self.sampler, self.num_classes, self.seed)
         save_grid(self.grids / f"{training.num_images:09d}.png", images, _GRID_COLUMNS)
 

@@ -51,6 +51,12 @@ class GanTraining:
         return self.recipe.turn(self.context, batches, player.trains)
 
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds.
+
+        Raises:
+            NonFiniteLoss: this training is past a fault.
+        """
+        self.stepper.read_faults()
         return {
             "nets": {name: net.state_dict() for name, net in self.context.nets.items()},
             "states": {name: state.state_dict() for name, state in self.context.states.items()},
@@ -80,7 +86,7 @@ def train(training: GanTraining, num_images: int, watch: Watcher) -> None:
     """Train until `num_images` real images have been shown; `watch` is called after every step.
 
     Raises:
-        NonFiniteLoss: before the optimiser would have moved on it.
+        NonFiniteLoss: a loss was NaN or infinite; no optimiser has moved on it, nor after it.
     """
     recipe, parts = training.recipe, training.accumulate
     while training.num_images < num_images:
@@ -90,10 +96,13 @@ def train(training: GanTraining, num_images: int, watch: Watcher) -> None:
             for _ in range(player.repeats):
                 turns = (training.turn(player) for _ in range(parts))
                 training.figures |= training.stepper.move(player, turns, parts, training.step)
-        training.ema.update(training.context.nets)
+        training.ema.update()
         training.num_images += training.images_per_step
         training.step += 1
+        if training.step % training.stepper.read_every == 0:
+            training.stepper.read_faults()
         watch(training)
+    training.stepper.read_faults()
 
 
 @torch.no_grad()

@@ -98,10 +98,11 @@ class Watch:
 
         Raises:
             Collapsed: go back.
-            NonFiniteLoss: values are not finite, and there is nothing to go back to.
+            NonFiniteLoss: a loss was not finite; or values are not, and there is nothing to go back to.
         """
         if self.probe is None or not self._due(training):
             return
+        training.stepper.read_faults()
         reading = self._shared(self.probe.read(training), training)
         wrong = complaints(reading, self.config)
         row = {"attempt": self.memory.rollbacks, "num_images": training.num_images}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from math import isfinite
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pipeline.adversarial.recipe import OptimizerSettings, Player, Recipe
+from pipeline.adversarial.recipe import Player, Recipe
 from pipeline.adversarial.turns import Turn
 from pipeline.core.errors import NonFiniteLoss
 
@@ -20,20 +21,37 @@ FLOAT32_FIRST = (
 )
 
 
+READ_EVERY = 16
+"""Steps between two readings of a GPU's faults: each reading waits until the device has done all that it was given."""
+
+
 class Stepper:
     """Moves one player: freezes the others, adds up its terms, checks them, steps its optimiser.
 
+    Every term is checked on the device that computed it. With `read_every: 1` the outcome is read at once, before the
+    way back, as is free on a CPU. Else a term that is not finite raises a flag on the device, no optimiser moves a
+    weight or a moment while the flag is up (fused Adam takes it as AMP's `found_inf`), and `read_faults` raises the
+    error later, naming the first such term. Meanwhile random numbers, running means and buffers go on: whoever looks at
+    a training, or saves it, reads first. RMSprop, clipped weights and several processes are always read at once.
+
     Args:
         average: averages a tensor over all processes, in place; None = there is one process.
+        read_every: steps after which `train` reads.
 
     With several processes, gradients, figures and the numbers in the recipe's states are averaged before the
     optimiser moves: where loss terms are means over images, that is what one process would have computed.
     """
 
     def __init__(
-        self, nets: Mapping[str, nn.Module], recipe: Recipe, average: Callable[[Tensor], None] | None = None
+        self,
+        nets: Mapping[str, nn.Module],
+        recipe: Recipe,
+        average: Callable[[Tensor], None] | None = None,
+        read_every: int = 1,
     ) -> None:
         self.nets, self.average = nets, average
+        self.read_every = 1 if average is not None else read_every
+        self._weights = {name: list(net.parameters()) for name, net in nets.items()}
         self._numbers = [
             value
             for state in recipe.states.values()
@@ -47,15 +65,25 @@ class Stepper:
             if parametrize.is_parametrized(module)
             for name in module.parametrizations  # type: ignore[union-attr]
         ]
-        self.optimizers = {player.name: self._optimizer(player.trains, player.optimizer) for player in recipe.players}
+        self._fault = torch.zeros((), device=next(weight.device for own in self._weights.values() for weight in own))
+        self._unread: list[tuple[str, tuple[str, ...], Tensor]] = []
+        self.optimizers = {player.name: self._optimizer(player) for player in recipe.players}
 
-    def _weights(self, trains: tuple[str, ...]) -> list[nn.Parameter]:
-        return [weight for name in trains for weight in self.nets[name].parameters()]
+    def weights(self, player: Player) -> list[nn.Parameter]:
+        """What `player` trains."""
+        return [weight for name in player.trains for weight in self._weights[name]]
 
-    def _optimizer(self, trains: tuple[str, ...], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    def _optimizer(self, player: Player) -> torch.optim.Optimizer:
+        weights, settings = self.weights(player), player.optimizer
         if settings.kind == "rmsprop":
-            return torch.optim.RMSprop(self._weights(trains), lr=settings.lr)
-        return torch.optim.Adam(self._weights(trains), lr=settings.lr, betas=settings.betas, fused=True)
+            return torch.optim.RMSprop(weights, lr=settings.lr)
+        optimizer = torch.optim.Adam(weights, lr=settings.lr, betas=settings.betas, fused=True)
+        if not self._read_at_once(player):
+            optimizer.found_inf = self._fault  # type: ignore[attr-defined]
+        return optimizer
+
+    def _read_at_once(self, player: Player) -> bool:
+        return self.read_every == 1 or player.optimizer.kind == "rmsprop" or player.optimizer.clip is not None
 
     def move(self, player: Player, turns: Iterable[Turn], parts: int, step: int) -> dict[str, Tensor]:
         """One move of `player` on a batch that comes in `parts` turns.
@@ -66,8 +94,9 @@ class Stepper:
         Raises:
             NonFiniteLoss: a term is NaN or infinite, in any process; no weight has been touched.
         """
-        for name, net in self.nets.items():
-            net.requires_grad_(name in player.trains)
+        for name, own in self._weights.items():
+            for weight in own:
+                weight.requires_grad_(name in player.trains)
         optimizer = self.optimizers[player.name]
         optimizer.zero_grad(set_to_none=True)
         figures: dict[str, Tensor] = {}
@@ -83,7 +112,7 @@ class Stepper:
                 seen |= {name: value.detach() for name, value in terms.items()}
             figures = {name: figures.get(name, 0) + value / parts for name, value in seen.items()}
         if self.average is not None:
-            gradients = [weight.grad for weight in self._weights(player.trains) if weight.grad is not None]
+            gradients = [weight.grad for weight in self.weights(player) if weight.grad is not None]
             _average_all(self.average, [*gradients, *self._numbers, *figures.values()])
         optimizer.step()
         self._clip(player)
@@ -95,17 +124,35 @@ class Stepper:
         checked = torch.stack(list(values.values())).detach()
         if self.average is not None:
             self.average(checked)  # all processes stop, or none
-        if not torch.isfinite(checked).all():
-            name, value = next(pair for pair in zip(values, checked.tolist(), strict=True) if not isfinite(pair[1]))
-            raise NonFiniteLoss(
-                f"the {player.name}'s term '{name}' became {value}; no weight was changed by it. {FLOAT32_FIRST}"
-            )
+        self._unread.append((player.name, tuple(values), checked))
+        if self._read_at_once(player):
+            self.read_faults()
+        else:
+            torch.maximum(self._fault, 1 - torch.isfinite(checked).all().float(), out=self._fault)
         return {f"{player.name}.{name}": value for name, value in values.items()}
+
+    def read_faults(self) -> None:
+        """Wait for the device, and see whether all terms since the last reading were finite.
+
+        Raises:
+            NonFiniteLoss: one was not; since then no weight has been touched.
+        """
+        unread, self._unread = self._unread, []
+        if not unread:
+            return
+        if torch.isfinite(values := torch.cat([checked for _, _, checked in unread])).all():
+            return
+        self._fault.zero_()
+        named = [(player, name) for player, names, _ in unread for name in names]
+        (player, name), value = next(pair for pair in zip(named, values.tolist(), strict=True) if not isfinite(pair[1]))
+        raise NonFiniteLoss(
+            f"the {player}'s term '{name}' became {value}; no weight was changed by it. {FLOAT32_FIRST}"
+        )
 
     def _clip(self, player: Player) -> None:
         if player.optimizer.clip is not None:
             with torch.no_grad():
-                for weight in self._weights(player.trains):
+                for weight in self.weights(player):
                     weight.clamp_(-player.optimizer.clip, player.optimizer.clip)
 
     def state_dict(self) -> dict[str, Any]:
@@ -114,6 +161,8 @@ class Stepper:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
+        self._unread = []
+        self._fault.zero_()
 
 
 def _average_all(average: Callable[[Tensor], None], tensors: Sequence[Tensor]) -> None:
@@ -133,16 +182,21 @@ class Ema:
     def __init__(self, nets: Mapping[str, nn.Module], decay: float) -> None:
         self.nets = {name: copy.deepcopy(net).requires_grad_(False) for name, net in nets.items()}
         self.decay, self.step = decay, 0
+        self._means: list[Tensor] = [weight for net in self.nets.values() for weight in net.parameters()]
+        self._moving: list[Tensor] = [weight for net in nets.values() for weight in net.parameters()]
+        modules = [(net.modules() for net in sides.values()) for sides in (self.nets, nets)]
+        pairs = zip(*map(chain.from_iterable, modules), strict=True)
+        self._buffered = [(own, theirs) for own, theirs in pairs if any(True for _ in theirs.buffers(recurse=False))]
 
     @torch.no_grad()
-    def update(self, nets: Mapping[str, nn.Module]) -> None:
+    def update(self) -> None:
+        """Move the means by one step."""
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         self.step += 1
-        for name, mean in self.nets.items():
-            moving = [weight.detach() for weight in nets[name].parameters()]
-            torch._foreach_lerp_(list(mean.parameters()), moving, 1 - decay)
-            for mine, theirs in zip(mean.buffers(), nets[name].buffers(), strict=True):
-                mine.copy_(theirs)
+        torch._foreach_lerp_(self._means, self._moving, 1 - decay)
+        for own, theirs in self._buffered:
+            for mean, moved in zip(own.buffers(recurse=False), theirs.buffers(recurse=False), strict=True):
+                mean.copy_(moved)
 
     def state_dict(self) -> dict[str, Any]:
         return {"nets": {name: net.state_dict() for name, net in self.nets.items()}, "step": self.step}

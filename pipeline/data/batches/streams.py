@@ -154,19 +154,22 @@ class Stream:
         if self._position[which] == len(self._order[which]):
             self._order[which], self._position[which] = self._shuffled(self._members[which]), 0
         self._position[which] += 1
-        return int(self._order[which][self._position[which] - 1])
+        return self._order[which][self._position[which] - 1]
 
-    def _shuffled(self, members: Tensor) -> Tensor:
-        return members[torch.randperm(len(members), generator=self._random)]
+    def _shuffled(self, members: Tensor) -> list[int]:
+        """As a list, of which single numbers are had at no cost."""
+        rows: list[int] = members[torch.randperm(len(members), generator=self._random)].tolist()
+        return rows
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "random": self._random.get_state(),
-            "order": self._order,
+            "order": [torch.tensor(rows) for rows in self._order],
             "position": self._position,
             "turn": self._turn,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._random.set_state(state["random"])
-        self._order, self._position, self._turn = list(state["order"]), list(state["position"]), state["turn"]
+        self._order = [rows.tolist() for rows in state["order"]]
+        self._position, self._turn = list(state["position"]), state["turn"]
