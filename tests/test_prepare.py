@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Orientation
+from nibabel import orientations
 
 from pipeline.config.data import CropConfig
 from pipeline.config.loading import validate_experiment
@@ -19,7 +21,7 @@ from pipeline.core.records import Record
 from pipeline.data import ingest, prepare
 from pipeline.data.batches.dataset import DataSet, open_dataset
 from pipeline.data.cohort import split
-from pipeline.data.geometry import geometry
+from pipeline.data.geometry import Item, Placed, geometry
 from pipeline.data.prepare import choose_scaling
 from pipeline.data.resampling import AxisGrid, resample, resample_nearest
 from pipeline.data.writers import DicomIds, SlicePlace, write_dicom, write_nifti, write_png
@@ -28,17 +30,12 @@ Prepared = Callable[..., tuple[DataSet, Record]]
 RAS = np.eye(4)
 
 
-def item(array: np.ndarray, affine: np.ndarray = RAS, **more: Any) -> dict[str, Any]:
-    image = MetaTensor(torch.from_numpy(np.asarray(array, np.float32)), affine=torch.from_numpy(affine))
-    return {"image": image, "name": "i.png"} | more
+def item(array: np.ndarray, affine: np.ndarray = RAS, **more: Any) -> Item:
+    return Item("i.png", Placed(np.asarray(array, np.float32), affine), **more)
 
 
-def meta(array: np.ndarray, affine: np.ndarray = RAS) -> MetaTensor:
-    return MetaTensor(torch.from_numpy(np.ascontiguousarray(array)), affine=torch.from_numpy(affine))
-
-
-def fitted(data: dict[str, Any], shape: tuple[int, ...], **options: Any) -> np.ndarray:
-    return np.asarray(geometry(shape, **({"spacing": None, "crop": None, "fit": "pad"} | options))(data)["image"])
+def fitted(data: Item, shape: tuple[int, ...], **options: Any) -> np.ndarray:
+    return geometry(shape, **({"spacing": None, "crop": None, "fit": "pad"} | options))(data).image.array
 
 
 @pytest.mark.parametrize("shape", [(24, 36), (12, 24, 18)])
@@ -82,9 +79,9 @@ def test_a_checkerboard_does_not_alias() -> None:
 def test_a_slightly_smaller_image_is_padded_and_never_resampled() -> None:
     array = np.random.default_rng(0).integers(1, 255, (1, 28, 27)).astype(np.float32)
     out = geometry((32, 32), spacing=None, crop=None, fit="pad")(item(array))
-    assert np.array_equal(out["image"][:, 2:30, 2:29], array)
-    assert float(out["image"].sum()) == array.sum()
-    np.testing.assert_allclose(out["image"].affine[:2, 3], [-2, -2])
+    assert np.array_equal(out.image.array[:, 2:30, 2:29], array)
+    assert float(out.image.array.sum()) == array.sum()
+    np.testing.assert_allclose(out.image.affine[:2, 3], [-2, -2])
     half = fitted(item(array[:, :16, :16]), (32, 32))
     assert (half > 0).all()  # a much smaller one is enlarged
 
@@ -104,11 +101,29 @@ def test_volumes_are_turned_to_ras_with_their_masks() -> None:
     ras[0, 1, 3, 8] = 1
     lps = np.ascontiguousarray(ras[:, ::-1, ::-1])
     affine = np.array([[-1.0, 0, 0, 11], [0, -1, 0, 11], [0, 0, 1, 0], [0, 0, 0, 1]])
-    mask = MetaTensor(torch.from_numpy(lps.astype(np.uint8)), affine=torch.from_numpy(affine))
-    out = geometry((12, 12, 12), spacing=None, crop=None, fit="pad")(item(lps, affine) | {"mask": mask})
-    assert np.argwhere(np.asarray(out["image"])[0]).tolist() == [[1, 3, 8]]
-    assert np.argwhere(np.asarray(out["mask"])[0]).tolist() == [[1, 3, 8]]
-    np.testing.assert_allclose(out["image"].affine, np.eye(4))
+    mask = Placed(lps.astype(np.uint8), affine)
+    out = geometry((12, 12, 12), spacing=None, crop=None, fit="pad")(item(lps, affine, mask=mask))
+    assert out.mask is not None
+    assert np.argwhere(out.image.array[0]).tolist() == [[1, 3, 8]]
+    assert np.argwhere(out.mask.array[0]).tolist() == [[1, 3, 8]]
+    np.testing.assert_allclose(out.image.affine, np.eye(4))
+
+
+@pytest.mark.parametrize("codes", ["LPS", "SRA", "PIR", "ASL"])
+def test_volumes_are_turned_as_by_monai(codes: str) -> None:
+    random = np.random.default_rng(0)
+    array, affine = random.normal(size=(1, 4, 5, 6)).astype(np.float32), np.diag([0.7, 0.8, 2.5, 1.0])
+    affine[:3, 3] = [3.0, -7.0, 11.0]
+    turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt(tuple(codes)))
+    given = orientations.apply_orientation(array[0], turn)[None]
+    placed = affine @ orientations.inv_ornt_aff(turn, array.shape[1:])
+    labels = (("L", "R"), ("P", "A"), ("I", "S"))
+    image = MetaTensor(torch.from_numpy(given.copy()), affine=torch.from_numpy(placed))
+    reference = Orientation(axcodes="RAS", labels=labels)(image)
+    out = geometry(array.shape[1:], spacing=(0.7, 0.8, 2.5), crop=None, fit="stretch")(item(given, placed))
+    np.testing.assert_array_equal(out.image.array, np.asarray(reference))
+    np.testing.assert_array_equal(reference, array)
+    np.testing.assert_allclose(out.image.affine, np.asarray(reference.affine), atol=1e-12)
 
 
 def test_spacing_resamples_to_mm_a_voxel() -> None:
@@ -125,12 +140,12 @@ def test_crop_around_a_mask_is_centred_on_it_and_padded_outside() -> None:
     array[0, 2, 23] = 9
     crop = CropConfig(around="mask", size_mm=22)  # 11 pixels of 2 mm
     affine = np.diag([2.0, 2.0, 1.0, 1.0])
-    whole = geometry((11, 11), spacing=None, crop=crop, fit="pad")(item(array, affine) | {"mask": meta(mask, affine)})
-    image = np.asarray(whole["image"])[0]
+    whole = geometry((11, 11), spacing=None, crop=crop, fit="pad")(item(array, affine, mask=Placed(mask, affine)))
+    image = whole.image.array[0]
     assert image[5, 5] == 9
     assert (image[:3] == 0).all()
     assert (image[3:] >= 5).all()
-    np.testing.assert_allclose(whole["image"].affine[:2, 3], [2 * (2 - 5), 2 * (23 - 5)])
+    np.testing.assert_allclose(whole.image.affine[:2, 3], [2 * (2 - 5), 2 * (23 - 5)])
 
 
 def test_crop_around_a_point_finds_a_place_in_a_turned_volume() -> None:
@@ -139,7 +154,7 @@ def test_crop_around_a_point_finds_a_place_in_a_turned_volume() -> None:
     array[0, 12, 20, 9] = 1
     point = (affine @ [12, 20, 9, 1])[:3]
     crop = CropConfig(around="point", size_mm=9)
-    out = np.asarray(geometry((9, 9, 9), spacing=None, crop=crop, fit="pad")(item(array, affine, point=point))["image"])
+    out = geometry((9, 9, 9), spacing=None, crop=crop, fit="pad")(item(array, affine, point=tuple(point))).image.array
     assert np.unravel_index(out[0].argmax(), out[0].shape) == (4, 4, 4)
 
 
@@ -147,16 +162,16 @@ def test_crop_around_a_point_finds_a_place_in_a_turned_volume() -> None:
     ("around", "more", "expected"),
     [
         ("mask", {}, "has no mask"),
-        ("mask", {"mask": meta(np.zeros((1, 20, 20), np.uint8))}, "or an empty one"),
-        ("mask", {"mask": meta(np.ones((1, 10, 20), np.uint8))}, "10x20, 20x20"),
+        ("mask", {"mask": Placed(np.zeros((1, 20, 20), np.uint8), RAS)}, "or an empty one"),
+        ("mask", {"mask": Placed(np.ones((1, 10, 20), np.uint8), RAS)}, "10x20, 20x20"),
         ("point", {}, "has no point"),
-        ("point", {"point": [30.0, 0.0, 0.0]}, "outside the image"),
+        ("point", {"point": (30.0, 0.0, 0.0)}, "outside the image"),
     ],
 )
 def test_lesions_that_cannot_be_found_name_the_file(around: Any, more: dict[str, Any], expected: str) -> None:
     transform = geometry((8, 8), spacing=None, crop=CropConfig(around=around, size_mm=8), fit="pad")
     with pytest.raises(DataError) as error:
-        transform(item(np.zeros((1, 20, 20))) | more)
+        transform(item(np.zeros((1, 20, 20)), **more))
     assert expected in str(error.value)
     assert "i.png" in str(error.value)
 
@@ -165,9 +180,9 @@ def test_a_mask_elsewhere_in_the_patient_is_refused() -> None:
     array = np.zeros((1, 9, 9, 9))
     moved = np.eye(4)
     moved[0, 3] = 3
-    mask = meta(np.ones((1, 9, 9, 9), np.uint8), moved)
+    mask = Placed(np.ones((1, 9, 9, 9), np.uint8), moved)
     with pytest.raises(DataError, match="does not lie on the image's grid"):
-        geometry((9, 9, 9), spacing=None, crop=None, fit="pad")(item(array) | {"mask": mask})
+        geometry((9, 9, 9), spacing=None, crop=None, fit="pad")(item(array, mask=mask))
 
 
 def test_storage_follows_what_the_values_are() -> None:

@@ -40,9 +40,17 @@ class UnreadableImage(DataError):
         self.path = str(path)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[UnreadableImage], tuple[str, str]]:
+        """How it comes from another process."""
+        return type(self), (self.path, self.reason)
+
 
 class NonFiniteLoss(UserError):
     """A loss became NaN or infinite; training stopped before the optimiser moved."""
+
+
+class Killed(RadaugError):
+    """A process that did a part of the work ended before the work did."""
 
 
 class RefusedError(RadaugError):

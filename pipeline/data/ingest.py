@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -12,35 +11,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.config.data import DataConfig, DicomSource, PhantomSource, Source
 from pipeline.config.loading import data_root
 from pipeline.config.section import Section
-from pipeline.core.errors import ConfigError, DataError, UnreadableImage
+from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.files import digest_file, digest_json
 from pipeline.core.layout import AUDIT, MANIFEST, REJECTED
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import write_table
 from pipeline.data.cohort.audit import audit_manifest
 from pipeline.data.cohort.audit_rows import Row, audit_table
-from pipeline.data.cohort.duplicates import near_groups, pixel_digest, thumbnail
+from pipeline.data.cohort.duplicates import near_groups
 from pipeline.data.cohort.identities import largest_patient, refuse_one_patient, void_headers, with_patients
-from pipeline.data.cohort.manifest import EXTERNAL, FACTS, REJECTED_COLUMNS, row_dicts, shown, validate_manifest
+from pipeline.data.cohort.manifest import EXTERNAL, REJECTED_COLUMNS, row_dicts, shown, validate_manifest
 from pipeline.data.cohort.sources import ImageReader, SourceRows, read_source, source_files, source_root
-from pipeline.data.cohort.units import SIDES_KNOWN, UNIT_FROM, require_one_unit, unit_of, unit_rows
-from pipeline.data.readers.folders import files_below
-from pipeline.data.readers.image import Image
+from pipeline.data.cohort.units import SIDES_KNOWN, UNIT_FROM, require_one_unit, unit_rows
+from pipeline.data.looking import Look
+from pipeline.data.many_images import on_every_image
 
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
 
-logger = logging.getLogger(__name__)
-
 EXTERNAL_PREFIX, EXTERNAL_ROOT = "external-", "external"
-MODALITIES = frozenset({"", "CT", "CR", "DX", "DR", "RG", "RF", "XA", "MG", "PX", "IO", "OT", "SC"})
-"""X-ray images of all kinds, and exports that do not say; anything else (MR, US, PT, …) is rejected."""
-_PROGRESS_EVERY = 500
 
 
 class IngestConfig(Section):
@@ -191,64 +186,22 @@ def _labels(config: IngestConfig) -> Path | None:
 def _look(rows: SourceRows, reader: ImageReader, told: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The manifest with what the images say, and the list of rejected ones; `told` is the unit that the user names."""
     kept: list[dict[str, str]] = []
-    thumbnails: list[np.ndarray] = []
+    thumbnails: list[NDArray[np.float32]] = []
     rejected = [dict(zip(REJECTED_COLUMNS, row, strict=True)) for row in rows.rejected.itertuples(index=False)]
     records = row_dicts(rows.table)
-    for number, row in enumerate(records, start=1):
-        try:
-            image = reader.image(row)
-            _require_usable(row["path"], image)
-            kept.append(_described(row, image, told))
-        except UnreadableImage as error:
-            named = _named_files(reader.root / row["path"], error.reason)
-            rejected.append({"image_id": row["image_id"], "path": row["path"], "reason": error.reason, "files": named})
-            continue
-        thumbnails.append(thumbnail(image.array))
-        if number % _PROGRESS_EVERY == 0:
-            logger.info("ingest: %d of %d images read", number, len(records))
+    paths = [reader.root / row["path"] for row in records]
+    with on_every_image("ingest", Look(reader, told), records, paths) as looks:
+        for row, small in looks:
+            if small is None:
+                rejected.append(row)
+            else:
+                kept.append(row)
+                thumbnails.append(small)
     manifest = pd.DataFrame(kept, dtype=str).fillna("")
     if kept:
         groups = near_groups(np.stack(thumbnails))
         manifest["near_group"] = ["" if group < 0 else f"near-{group:04d}" for group in groups]
     return manifest, pd.DataFrame(rejected, columns=[*REJECTED_COLUMNS, "files"], dtype=str).fillna("")
-
-
-def _named_files(place: Path, reason: str) -> str:
-    """The files of a series' folder that a reason names, with a slash between: a shareable report must not."""
-    names = {path.name for path in files_below(place)} if place.is_dir() else set()
-    return "/".join(sorted(name for name in names if name in reason))
-
-
-def _require_usable(path: str, image: Image) -> None:
-    modality = image.meta.get("modality", "")
-    if modality not in MODALITIES:
-        raise UnreadableImage(path, f"wrong modality ({modality}): radaug works on CT and X-ray images; leave it out")
-    if not np.isfinite(image.array).all():
-        raise UnreadableImage(path, "values are NaN or infinite: mend the image, or leave it out")
-    if image.array.min() == image.array.max():
-        raise UnreadableImage(path, "constant: all pixels have one value; leave it out, or export it again")
-
-
-def _described(row: dict[str, str], image: Image, told: str) -> dict[str, str]:
-    """The manifest row of an image: the source's columns, then facts (a column of the user's wins), then content."""
-    array, meta = image.array, image.meta
-    facts = {name: row.get(name) or meta.get(name, "") for name in (*FACTS, "study_id", "spacing_known")}
-    facts["modality"] = facts["modality"].strip().upper()
-    values, unit_from = unit_of(row["path"], image, facts["modality"], told)
-    content = {
-        "spacing": "x".join(f"{mm:.6g}" for mm in image.spacing),
-        "size": "x".join(str(size) for size in array.shape[1:]),
-        "values": values,
-        "minimum": f"{array.min():.6g}",
-        "maximum": f"{array.max():.6g}",
-        "pixel_digest": pixel_digest(array),
-        "header_patient": meta.get("patient_id", ""),
-        UNIT_FROM: unit_from,
-        SIDES_KNOWN: meta.get(SIDES_KNOWN, ""),
-    }
-    own = {name: value for name, value in row.items() if name not in content and name not in facts}
-    clashing = {f"source_{name}": row[name] for name in content if name in row}
-    return own | clashing | facts | content
 
 
 def _check_rejected(config: IngestConfig, kept: int, rejected: pd.DataFrame) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -11,8 +10,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-import torch
-from monai.data import MetaTensor
 
 from pipeline.config.data import CropConfig
 from pipeline.config.section import Section
@@ -21,23 +18,19 @@ from pipeline.core.layout import IMAGES, MANIFEST, MASKS
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.data.batches.scaling import Scaling
-from pipeline.data.cohort.duplicates import pixel_digest
 from pipeline.data.cohort.manifest import row_dicts
 from pipeline.data.cohort.sources import ImageReader
-from pipeline.data.geometry import IMAGE, MASK, NAME, POINT, Item, geometry
+from pipeline.data.geometry import geometry
 from pipeline.data.ingest import EXTERNAL_ROOT, ingest_config
-from pipeline.data.readers.image import Image
+from pipeline.data.many_images import on_every_image
+from pipeline.data.placing import Placing
 from pipeline.data.resampling import Floats
 
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
 
-logger = logging.getLogger(__name__)
-
 CT_WINDOW = (-1000.0, 1000.0)
 GREY_WINDOW = (0.0, 255.0)
-PERCENTILES = (0.5, 99.5)
-_PROGRESS_EVERY = 500
 _INT16 = np.iinfo(np.int16)
 
 
@@ -155,55 +148,21 @@ def _write_arrays(
     with_masks = "mask" in table and bool((table["mask"] != "").any())
     images = np.lib.format.open_memmap(out_dir / IMAGES, mode="w+", dtype=np.dtype(scaling.dtype), shape=shape)
     masks = np.lib.format.open_memmap(out_dir / MASKS, mode="w+", dtype=np.uint8, shape=shape) if with_masks else None
-    transform = geometry(config.shape, spacing=config.spacing, crop=config.crop, fit=config.fit)
-    affines: list[Floats] = []
-    for number, row in enumerate(row_dicts(table)):
-        item, lowest = _item(config, row, readers[row["split"] == "external"], scaling)
-        done = transform(item)
-        images[number] = scaling.to_stored(np.asarray(done[IMAGE]) + lowest)
-        if masks is not None and MASK in done:
-            masks[number] = np.asarray(done[MASK]) > 0
-        affines.append(np.asarray(done[IMAGE].affine, dtype=np.float64))
-        if (number + 1) % _PROGRESS_EVERY == 0:
-            logger.info("prepare: %d of %d images", number + 1, len(table))
+    placing = Placing(
+        readers=readers,
+        scaling=scaling,
+        geometry=geometry(config.shape, spacing=config.spacing, crop=config.crop, fit=config.fit),
+        to_point=config.crop is not None and config.crop.around == "point",
+        folder=out_dir,
+    )
+    rows = row_dicts(table)
+    paths = [readers[row["split"] == "external"].root / row["path"] for row in rows]
+    with on_every_image("prepare", placing, list(enumerate(rows)), paths) as found:
+        affines = list(found)
     images.flush()
     if masks is not None:
         masks.flush()
     return affines
-
-
-def _item(config: PrepareConfig, row: dict[str, str], reader: ImageReader, scaling: Scaling) -> tuple[Item, float]:
-    """One image for the geometry, its lowest value subtracted so that 0 is outside; and that value."""
-    image = reader.image(row)
-    if pixel_digest(image.array) != row["pixel_digest"]:
-        raise DataError(f"{row['path']}: the file changed since ingest. Run again: ingest will read it anew.")
-    array = image.array[:1]
-    if scaling.dtype == "float16":
-        low, high = np.percentile(array, PERCENTILES)
-        array = np.clip((array - low) / max(float(high - low), 1e-6), 0, 1)
-    lowest = scaling.window[0]
-    above = np.clip(array, *scaling.window)
-    above -= lowest
-    item: Item = {IMAGE: _tensor(image, above), NAME: row["path"]}
-    if row.get("mask"):
-        mask = reader.mask(row)
-        item[MASK] = _tensor(mask, (mask.array[:1] > 0).astype(np.uint8))
-    if row.get("point_x") and config.crop is not None and config.crop.around == "point":
-        item[POINT] = _point(row)
-    return item, lowest
-
-
-def _tensor(image: Image, array: np.ndarray) -> MetaTensor:
-    return MetaTensor(torch.from_numpy(np.ascontiguousarray(array)), affine=torch.from_numpy(image.affine))
-
-
-def _point(row: dict[str, str]) -> list[float]:
-    """The lesion's place, LPS mm in the manifest, as RAS mm; NaN for a third coordinate that is not given."""
-    try:
-        x, y, z = (float(row.get(f"point_{axis}") or "nan") for axis in "xyz")
-    except ValueError as error:
-        raise DataError(f"{row['path']}: its point is not a number in mm. Use a decimal point, as in 12.5.") from error
-    return [-x, -y, z]
 
 
 def _placed(table: pd.DataFrame, affines: list[Floats], dims: int) -> pd.DataFrame:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Scaling:
     def to_model(self, stored: torch.Tensor) -> torch.Tensor:
         """Stored numbers [B, C, *spatial] to float32 in [-1, 1]."""
         low, high = self.window
-        physical = (stored.to(torch.float32) * self.scale).add_(self.offset)  # from here on in place
+        physical = (stored.float() * self.scale).add_(self.offset)  # from here on in place
         return physical.sub_(low).mul_(2.0 / (high - low)).sub_(1.0).clamp_(-1.0, 1.0)
 
     def to_physical(self, model: np.ndarray) -> np.ndarray:
