@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
+import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,9 +26,9 @@ from pipeline.config.loading import load_experiment, require_data
 from pipeline.core.decisions import Verdicts
 from pipeline.core.errors import RadaugError, UserError
 from pipeline.core.files import make_folder
-from pipeline.core.layout import CONFIG, CURVE, FAULT_LOG, LOCK, REPORT
+from pipeline.core.layout import CONFIG, CURVE, FAULT_LOG, LOCK, REPORT, VERDICT
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 app = App(
     name="radaug",
     version=lambda: version("radaug"),
@@ -35,6 +37,10 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 Overrides = Annotated[list[str], Parameter(name="--set", negative="", help="key=value over CONFIG; may be repeated.")]
+EngineName = Annotated[
+    Literal["prefect", "direct"],
+    Parameter(help="prefect: a flow with a local server's pages; direct: the same run without a server."),
+]
 Out = Annotated[Path | None, Parameter(name="--out", help="The run directory; runs/NAME unless given.")]
 
 
@@ -66,17 +72,22 @@ def launch(tokens: list[str]) -> int:
 
 
 @app.command
-def run(config: Path, *, out: Out = None, overrides: Overrides | None = None) -> None:
+def run(config: Path, *, out: Out = None, engine: EngineName = "prefect", overrides: Overrides | None = None) -> None:
     """Run the experiment in CONFIG and say both verdicts and where the report is. (--debug prints tracebacks.)"""
     experiment = _load_with_data(config, overrides or [])
     place = _run_directory(experiment, out)
     make_folder(place)
-    server = start_server()
-    from flows.flow import experiment_flow
+    with _ready(engine, place) as chosen:
+        if chosen == "direct":
+            from flows.engines import direct_engine
+            from flows.running import run_experiment
 
-    wait_for_server(server)
-    _show_progress()
-    print_verdicts(experiment_flow(experiment.model_dump(mode="json"), str(place)))
+            verdicts = run_experiment(experiment, place, direct_engine)
+        else:
+            from flows.flow import experiment_flow
+
+            verdicts = experiment_flow(experiment.model_dump(mode="json"), str(place))
+    print_verdicts(verdicts)
     print(f"Report: {place / REPORT}")
 
 
@@ -97,6 +108,7 @@ def curve(
     draws: int = 5,
     arm: str = "real+classical+synthetic@1",
     out: Out = None,
+    engine: EngineName = "prefect",
     overrides: Overrides | None = None,
 ) -> None:
     """Draw the low-data curve of CONFIG: how many real images is a synthetic set worth?
@@ -110,13 +122,17 @@ def curve(
     make_folder(place)
     most = f"at most {len(sizes) * draws * experiment.gan.gan_seeds} GANs of {experiment.gan.num_images:,} images"
     print(f"{len(sizes)} sizes, up to {draws} draws each: {most}.")
-    server = start_server()
-    from flows.curve import curve_flow
+    with _ready(engine, place) as chosen:
+        if chosen == "direct":
+            from flows.curve import run_curve
+            from flows.engines import direct_engine
 
-    wait_for_server(server)
-    _show_progress()
-    for sentence in curve_flow(experiment.model_dump(mode="json"), str(place), sizes, draws, arm):
-        print(sentence)
+            sentences = run_curve(experiment, place, direct_engine, sizes, draws, arm)
+        else:
+            from flows.flow import curve_flow
+
+            sentences = curve_flow(experiment.model_dump(mode="json"), str(place), sizes, draws, arm)
+    print("\n".join(sentences))
     print(f"Curve: {place / CURVE}")
 
 
@@ -257,14 +273,39 @@ def _config_of(plan: Path) -> Path:
     return plan / CONFIG
 
 
-def _show_progress() -> None:
-    """Print one line for every finished stage, the progress of long ones, and warnings; Prefect's own logs stay out."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    for name in ("flows", "pipeline", "radaug"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
-        logger.addHandler(handler)
+@contextmanager
+def _ready(engine: Literal["prefect", "direct"], place: Path) -> Iterator[Literal["prefect", "direct"]]:
+    """Show progress, end on SIGTERM as on Ctrl-C, and give the engine to use: a server that does not start is done
+    without."""
+    server = start_server() if engine == "prefect" else None
+    if not (place / VERDICT).is_file():
+        from flows.children import warm_up
+
+        warm_up()
+    from flows.progress import progress_shown
+
+    if engine == "prefect":
+        import flows.flow  # noqa: F401  (takes as long as the server's start)
+
+        if not wait_for_server(server):
+            print("The local Prefect server did not start: this run goes on without it, as with --engine direct.")
+            engine = "direct"
+    with _ended_by_sigterm(), progress_shown(Console(highlight=False)):
+        yield engine
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM leave the block as an exception, so that children are ended and files closed."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

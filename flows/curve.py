@@ -1,4 +1,4 @@
-"""The low-data curve as a flow: small experiments on more and more training images, tested on the same patients."""
+"""The low-data curve: small experiments on more and more training images, tested on the same patients."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from prefect import flow
 
+from flows.engines import Engine
 from flows.faults import faults_kept_in
-from flows.flow import describe_execution, run_stage
-from flows.ledger import LOOKING, Look, begin_look, finish_look, read_ledger, settings_of
-from flows.plan import AnyStep, plan_experiment
+from flows.ledger import Look, finish_look, read_ledger, settings_of
+from flows.plan import Step, plan_experiment
 from flows.run_directory import cache_of, open_run
+from flows.running import StepWatcher, run_steps
 from flows.standing import Standing, ledger_table, looks_json, standings
 from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate
 from pipeline.config.experiment import Experiment
@@ -33,7 +33,7 @@ from pipeline.core.layout import (
     PREDICTIONS,
     SPLITS_FILE,
 )
-from pipeline.core.metrics import MetricRow, read_metrics
+from pipeline.core.metrics import read_metrics
 from pipeline.core.patients import known_patients, patient_units
 from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.report.comparison_lines import curve_lines
@@ -47,15 +47,16 @@ _KINDS = ("ingest", "split", "prepare", "fit-gan", "synthesise", "quality", "dow
 _LEAST_SIZES = 2
 
 
-@flow(name="radaug-curve", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)
-def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws: int, arm: str) -> list[str]:
-    """Train on `sizes` real images a class with and without synthetic ones, and write the curve into `out`.
+def run_curve(
+    settings: Experiment, place: Path, engine: Engine, sizes: Sequence[int], draws: int, arm: str
+) -> list[str]:
+    """Train on `sizes` real images a class with and without synthetic ones, and write the curve into `place`.
 
     Every size has up to `draws` training sets that share no patient, each with a GAN of its own that saw nothing else.
     Sizes that the data cannot give are left out, with their reasons.
 
     Returns:
-        The curve size by size and the answer in sentences, as lines; curve.html in `out` is the page.
+        The curve size by size and the answer in sentences, as lines; curve.html in `place` is the page.
 
     Raises:
         ConfigError: `arm` is no arm that may help.
@@ -63,9 +64,7 @@ def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws
         DataError: the data can give fewer than two of the sizes.
         RadaugError: a stage refused or could not go on.
     """
-    settings = validate_experiment(experiment, "the flow's parameters")
     _check(sizes, draws, arm)
-    place = Path(out)
     with open_run(place, settings), faults_kept_in(place / FAULT_LOG, "curve"):
         plan = curve_plan(plan_of(settings.verdict, settings.data.positive, settings.seed), arm)
         rows: list[dict[str, Any]] = []
@@ -75,7 +74,7 @@ def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws
         read_ledger(cache_of(place))  # a ledger that cannot be read is told before anything is trained
         for size in sorted(sizes):
             try:
-                row, own, split = _measure(settings, plan, size, draws, place, key)
+                row, own, split = _measure(settings, plan, size, draws, place, engine, key)
             except _NotEnough as error:
                 left_out[size] = str(error)
                 logger.warning("%d images a class: left out. %s", size, error)
@@ -126,31 +125,26 @@ def _check(sizes: Sequence[int], draws: int, arm: str) -> None:
 
 
 def _measure(
-    settings: Experiment, plan: VerdictPlan, size: int, draws: int, place: Path, key: str
+    settings: Experiment, plan: VerdictPlan, size: int, draws: int, place: Path, engine: Engine, key: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
     """Make every stage of one size, and compare its arms on the test patients; also gives the size's split."""
     cache = cache_of(place)
-    directories: dict[str, Path] = {}
-    fitted: list[Path] = []
-    metrics: list[MetricRow] = []
-    for step in _steps(settings, plan.arm, size, draws, cache):
-        execution = run_stage(step, directories, cache, place / FAULT_LOG)
-        directories[step.name] = execution.directory
-        fitted += [execution.directory] if step.kind == "downstream" else []
-        metrics += read_metrics(execution.directory) if step.kind == "quality" else []
-        logger.info("%d a class: %s", size, describe_execution(step.name, execution))
-        if step.kind in LOOKING:
-            begin_look(cache, directories["split"], settings, "curve", key)
-    predictions = pd.concat([read_table(at / PREDICTIONS) for at in fitted], ignore_index=True)
+    at_size, steps = _steps(settings, plan.arm, size, draws, cache)
+    watcher = StepWatcher(settings, cache, "curve", key, prefix=f"{size} a class: ")
+    directories = run_steps(at_size, steps, place, engine, watcher)
+    made = {kind: [directories[step.name] for step in steps if step.kind == kind] for kind in ("quality", "downstream")}
+    metrics = [row for directory in made["quality"] for row in read_metrics(directory)]
+    predictions = pd.concat([read_table(at / PREDICTIONS) for at in made["downstream"]], ignore_index=True)
     row = size_row(predictions, plan, size, metrics) | _patients(directories["split"])
     return row, size_points(predictions, plan, size), directories["split"]
 
 
-def _steps(settings: Experiment, arm: str, size: int, draws: int, cache: Path) -> list[AnyStep]:
-    """The steps of the size, with as many draws as the data can give."""
+def _steps(settings: Experiment, arm: str, size: int, draws: int, cache: Path) -> tuple[Experiment, list[Step]]:
+    """The size's experiment, with as many draws as the data can give, and its steps."""
     reason = ""
     for number in range(draws, 0, -1):
-        steps = plan_experiment(_at_size(settings, size, number, arm))
+        at_size = _at_size(settings, size, number, arm)
+        steps = plan_experiment(at_size)
         ingest, split, *_ = steps
         source = {ingest.name: execute(ingest.stage({}), cache).directory}
         try:
@@ -158,7 +152,7 @@ def _steps(settings: Experiment, arm: str, size: int, draws: int, cache: Path) -
         except DataError as error:
             reason = str(error)
             continue
-        return [step for step in steps if step.kind in _KINDS]
+        return at_size, [step for step in steps if step.kind in _KINDS]
     raise _NotEnough(reason)
 
 

@@ -1,116 +1,98 @@
-"""The one flow: every step of an experiment in turn, each a Prefect task around a cached stage."""
+"""The run as a Prefect flow: every job of its graph a task, its verdicts and tables in Prefect's pages."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
 
-from flows.faults import faults_kept_in
-from flows.ledger import LOOKING, Look, begin_look, finish_look, read_ledger, settings_of
-from flows.plan import AnyStep, plan_experiment
-from flows.run_directory import cache_of, link_stage, open_run, publish_results
-from flows.standing import Standing, ledger_table, looks_json, standings
-from pipeline.config.experiment import Experiment
+from flows.children import Work
+from flows.curve import run_curve
+from flows.engines import carry_out, no_child_left_behind
+from flows.graph import Start
+from flows.running import run_experiment
+from flows.shares import Machine
 from pipeline.config.loading import validate_experiment
-from pipeline.core.cache import Execution, execute
+from pipeline.core.cache import Execution
 from pipeline.core.decisions import Verdicts
 from pipeline.core.files import read_json
-from pipeline.core.layout import FAULT_LOG, FIGURES, LEDGER, VERDICT
+from pipeline.core.layout import FIGURES, REPORT, VERDICT
 from pipeline.core.metrics import read_metrics
-from pipeline.core.records import load_record
-from pipeline.data.batches.dataset import write_table
-from pipeline.report.page import write_report
-
-logger = logging.getLogger(__name__)
-_SHOWN_FIGURES = 4
 
 
-@task(task_run_name="{step.name}", cache_policy=NO_CACHE, persist_result=False)
-def run_stage(step: AnyStep, directories: Mapping[str, Path], cache: Path, fault_log: Path) -> Execution:
-    """Execute one step, or find it in the cache.
+@task(task_run_name="{work.name}", cache_policy=NO_CACHE, persist_result=False)
+def run_job(work: Work, found: Execution | None) -> Execution | None:
+    """Carry out one job of the graph in a child process, or take what was found in the cache.
 
     Raises:
         RadaugError: the stage's own error, or an unexpected one without its text (see `flows.faults`).
     """
-    with faults_kept_in(fault_log, step.name):
-        return execute(step.stage(directories), cache)
+    return carry_out(work, found)
 
 
-@task(task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
-def run_report(out: Path) -> Path:
-    """Write the report of a run whose results are in place."""
-    with faults_kept_in(out / FAULT_LOG, "report"):
-        return write_report(out)
+@contextmanager
+def prefect_engine(machine: Machine) -> Iterator[Start]:
+    """Jobs are tasks of the flow that is running, each after those of the steps that it needs."""
+    tasks: dict[str, PrefectFuture[Execution | None]] = {}
+
+    def start(work: Work, found: Execution | None) -> Future[Execution | None]:
+        needed = [tasks[name] for name in dict.fromkeys(work.step.needs.values()) if name in tasks]
+        submitted: PrefectFuture[Execution | None]
+        submitted = run_job.submit(work, found, wait_for=needed)  # type: ignore[call-overload]
+        if not work.part:
+            tasks[work.step.name] = submitted
+        outcome: Future[Execution | None] = Future()
+        submitted.add_done_callback(lambda ended: _hand_over(ended, outcome))
+        return outcome
+
+    with no_child_left_behind():
+        yield start
+
+
+def _hand_over(ended: PrefectFuture[Execution | None], outcome: Future[Execution | None]) -> None:
+    try:
+        outcome.set_result(ended.result())
+    except Exception as error:
+        outcome.set_exception(error)
 
 
 @flow(name="radaug", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)
 def experiment_flow(experiment: dict[str, Any], out: str) -> Verdicts:
-    """Run an experiment into the directory `out`; finished stages come from the cache.
+    """Run an experiment into the directory `out`; see `run_experiment`.
 
     Args:
         experiment: the resolved configuration, as plain values.
-        out: the run directory; links, tables and report are written there, stages into the cache.
 
     Returns:
         The run's verdict.json.
 
     Raises:
-        RadaugError: a stage refused or could not go on; the first one ends the flow.
+        RadaugError: a stage refused or could not go on.
+    """
+    verdicts = run_experiment(validate_experiment(experiment, "the flow's parameters"), Path(out), prefect_engine)
+    publish_artifacts(Path(out))
+    return verdicts
+
+
+@flow(name="radaug-curve", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)
+def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws: int, arm: str) -> list[str]:
+    """Draw the low-data curve of an experiment into the directory `out`; see `run_curve`.
+
+    Raises:
+        RadaugError: a stage refused or could not go on.
     """
     settings = validate_experiment(experiment, "the flow's parameters")
-    place = Path(out)
-    cache = cache_of(place)
-    with open_run(place, settings), faults_kept_in(place / FAULT_LOG, "run"):
-        read_ledger(cache)  # a ledger that cannot be read is told before anything is trained
-        directories: dict[str, Path] = {}
-        looking = False
-        for step in plan_experiment(settings):
-            execution = run_stage(step, directories, cache, place / FAULT_LOG)
-            directories[step.name] = execution.directory
-            link_stage(place, execution.record, execution.directory)
-            logger.info(describe_execution(step.name, execution))
-            if step.kind in LOOKING and not looking:
-                begin_look(cache, directories["split"], settings, "run", settings_of(settings))
-                looking = True
-        looked = _looked(cache, settings, directories)
-        write_table(place / LEDGER, ledger_table(looked))
-        publish_results(place, directories, looks_json(looked))
-        report = run_report(place)
-        publish_artifacts(place, report)
-        verdicts: Verdicts = read_json(place / VERDICT)
-        return verdicts
+    return run_curve(settings, Path(out), prefect_engine, sizes, draws, arm)
 
 
-def _looked(cache: Path, settings: Experiment, directories: Mapping[str, Path]) -> list[Standing]:
-    """Put the finished run into the ledger, and say where its look stands."""
-    verdict, key = directories["verdict"], settings_of(settings)
-    record, decided = load_record(verdict), read_json(verdict / VERDICT)
-
-    def look(when: str, sets: dict[str, str]) -> Look:
-        utility, release = (str(decided[part]["decision"]) for part in ("utility", "release"))
-        return Look(when, settings.name, "run", key, record.fingerprint, record.digest, utility, release, sets)
-
-    return standings(*finish_look(cache, directories["split"], settings, look))
-
-
-def describe_execution(name: str, execution: Execution) -> str:
-    """A finished stage in one line: its name, `cached` or its seconds, and its first figures."""
-    took = "cached" if execution.cached else f"{execution.record.wall_s:.1f} s"
-    numbers = [
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in execution.record.figures.items()
-        if isinstance(value, (int, float, str))
-    ]
-    return "  ".join([f"{name:<28}", f"{took:>9}", ", ".join(numbers[:_SHOWN_FIGURES])]).rstrip()
-
-
-def publish_artifacts(out: Path, report: Path) -> None:
+def publish_artifacts(out: Path) -> None:
     """Show the run in Prefect's pages: verdicts and mean metrics, and links to the report and its pictures.
 
     Tables and sentences hold no patient; the links lead to files that stay on this machine.
@@ -123,7 +105,7 @@ def publish_artifacts(out: Path, report: Path) -> None:
     )
     create_table_artifact(mean_metrics(out), key="metrics", description="Means over fits.")
     pictures = {f"figure-{path.stem}": path for path in sorted((out / FIGURES).glob("*.png"))}
-    for key, path in {"report": report, **pictures}.items():
+    for key, path in {"report": out / REPORT, **pictures}.items():
         create_link_artifact(path.resolve().as_uri(), key=key.lower().replace("_", "-"), link_text=path.name)
 
 

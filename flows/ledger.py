@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock
@@ -107,8 +108,9 @@ def finish_look(
 
 
 def settings_of(experiment: Experiment, *more: object) -> str:
-    """Digest of an experiment whatever it is called."""
-    return digest_json([experiment.model_dump(mode="json", exclude={"name"}), *more])[:16]
+    """Digest of an experiment whatever it is called and however many processes and threads it is run by."""
+    unlike: dict[str, Any] = {"name": True, "compute": {"workers", "threads"}}
+    return digest_json([experiment.model_dump(mode="json", exclude=unlike), *more])[:16]
 
 
 def read_ledger(cache: Path) -> Ledger:

@@ -11,8 +11,6 @@ import time
 
 import httpx
 
-from pipeline.core.errors import RadaugError
-
 API_URL = "PREFECT_API_URL"
 HOST = "127.0.0.1"
 START_S = 180.0
@@ -39,20 +37,16 @@ def start_server() -> subprocess.Popen[bytes] | None:
     return process
 
 
-def wait_for_server(process: subprocess.Popen[bytes] | None) -> None:
-    """Wait until the server of `start_server` answers.
-
-    Raises:
-        RadaugError: it ended, or did not answer in three minutes.
-    """
+def wait_for_server(process: subprocess.Popen[bytes] | None) -> bool:
+    """Wait until the server of `start_server` answers; False where it ended, or did not answer in three minutes."""
     end = time.monotonic() + START_S
     while process is not None and not server_answers(os.environ[API_URL]):
         if process.poll() is not None or time.monotonic() > end:
-            raise RadaugError(
-                "The local Prefect server did not start. Try `prefect server start` in another terminal to see why, "
-                "or set PREFECT_API_URL to a server that runs."
-            )
+            process.kill()
+            del os.environ[API_URL]
+            return False
         time.sleep(0.1)
+    return True
 
 
 def server_answers(url: str) -> bool:

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from flows.plan import MANIFEST_STEPS, AnyStep, plan_experiment
+from flows.plan import MANIFEST_STEPS, Step, plan_experiment
 from pipeline.adversarial import gan_cost
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import execute
@@ -75,7 +75,7 @@ def _split_order(value: str) -> str:
     return str(order.index(value)) if value in order else value.zfill(6)
 
 
-def _read_manifests(steps: tuple[AnyStep, ...], cache: Path, console: Console) -> dict[str, Path]:
+def _read_manifests(steps: tuple[Step, ...], cache: Path, console: Console) -> dict[str, Path]:
     directories: dict[str, Path] = {}
     for step in steps:
         if step.kind not in MANIFEST_STEPS:
@@ -88,7 +88,7 @@ def _read_manifests(steps: tuple[AnyStep, ...], cache: Path, console: Console) -
     return directories
 
 
-def _print_plan(console: Console, experiment: Experiment, steps: tuple[AnyStep, ...]) -> None:
+def _print_plan(console: Console, experiment: Experiment, steps: tuple[Step, ...]) -> None:
     folds, gan_seeds = experiment.data.split.num_folds, experiment.gan.gan_seeds
     gans = folds * gan_seeds
     fits = classifier_cost.number_of_fits(experiment)

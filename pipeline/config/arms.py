@@ -7,6 +7,7 @@ docs/arms.md follow from it; docs/add-an-arm.md adds one.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -221,6 +222,20 @@ ARMS: dict[str, ArmFacts] = {
     ),
 }  # fmt: skip
 """Names without @RATIO, in the order of a report."""
+
+
+def classifier_fits(arms: Sequence[str], seeds: int, *, generator: bool) -> tuple[tuple[str, int], ...]:
+    """Arm and seed of every classifier of one fold: those without a generator, or those of one generator.
+
+    The second have the reference arm's first one among them, for the reverse check.
+    """
+    own = [(arm, seed) for arm in arms if uses_synthetic(arm) == generator for seed in range(seeds)]
+    return (*own, (REFERENCE_ARM, 0)) if generator else tuple(own)
+
+
+def part_name(arm: str, seed: int) -> str:
+    """`ARM seed S`: what one classifier is called among the parts of its stage."""
+    return f"{arm} seed {seed}"
 
 
 def arm_facts(name: str) -> ArmFacts | None:

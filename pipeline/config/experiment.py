@@ -113,12 +113,17 @@ class ComputeConfig(Section):
     Attributes:
         deterministic: makes CUDA runs repeatable at some cost; CPU runs always are.
         devices: processes that train one GAN together, each on a device of its own.
+        workers: stages and classifiers that run side by side, each a process; null = as many as there are cores for.
+        threads: of each of them; null = chosen for each from the cores that are free when it starts. Another number
+            rounds sums in another order: figures then differ as between two seeds.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bf16"] = "auto"
     deterministic: bool = False
     devices: int = Field(1, ge=1)
+    workers: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1)
 
 
 class Experiment(Section):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,15 +18,19 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from pipeline.core.errors import DataError, UserError
-from pipeline.core.files import clear_disk_errors, digest_json, digest_tree, make_folder
+from pipeline.core.files import clear_disk_errors, digest_json, digest_tree, make_folder, safe_name, write_text
 from pipeline.core.layout import RECORD, TIMED_LOG, stage_name
 from pipeline.core.records import Record, load_record
 from pipeline.core.sources import Reach, reach_of
+from pipeline.core.threads import use_threads
+from pipeline.core.usage import peak_mib, used_threads
 
 logger = logging.getLogger(__name__)
+_LONGEST_S = 86_400
 _ALWAYS_RECORDED = ("radaug", "torch", "monai", "numpy")
 Config = TypeVar("Config", bound=BaseModel)
 StageFunction = Callable[[Config, Mapping[str, Path], Path], Record]
+PartFunction = Callable[[Config, Mapping[str, Path], Path, str], None]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Stage(Generic[Config]):
         external: digests of what it reads outside the cache (the user's files).
         loads: modules that it finds by name when it runs, such as a GAN's family: their code counts too.
         resumable: keep the half-written directory of a killed process, so that the stage can continue it.
+        run_part: makes one of the parts of a resumable stage that other processes may make: what `run` finds made, it
+            does not make again, and its directory is the same whoever made what.
     """
 
     kind: str
@@ -56,6 +62,7 @@ class Stage(Generic[Config]):
     device: str = "cpu"
     precision: str = "float32"
     resumable: bool = False
+    run_part: PartFunction[Config] | None = None
 
     @property
     def name(self) -> str:
@@ -94,35 +101,97 @@ class Execution:
     cached: bool
 
 
-def execute(stage: Stage[Config], cache: Path) -> Execution:
+def find(stage: Stage[Config], cache: Path) -> Execution | None:
+    """The stage as it lies finished in `cache`; None where it does not."""
+    place = _places(stage, cache, fingerprint(stage)).whole
+    return Execution(place, load_record(place), cached=True) if is_whole(place) else None
+
+
+def execute(stage: Stage[Config], cache: Path, threads: int | None = None) -> Execution:
     """Run `stage`, or find its finished directory in `cache`.
 
     The stage writes into a hidden directory beside its place, which is moved in whole when it is finished: another
     process never sees half of it. A second process that wants the same stage waits for the first one.
 
+    Args:
+        threads: to compute with; a stage that a killed process began goes on with as many as it began with. None
+            leaves this process's number as it is.
+
     Raises:
         UserError: the disk is full, the cache cannot be written, or another process held the stage for a day.
     """
     key = fingerprint(stage)
-    place = cache / f"{stage.name}-{key}"
-    partial = cache / f".partial-{stage.name}-{key}"
+    places = _places(stage, cache, key)
+    with _held(stage, cache, places.lock):
+        if is_whole(places.whole):
+            return Execution(places.whole, load_record(places.whole), cached=True)
+        shutil.rmtree(places.whole, ignore_errors=True)
+        if not stage.resumable:
+            shutil.rmtree(places.partial, ignore_errors=True)
+        if threads is not None:
+            _settle_threads(places, threads)
+        places.partial.mkdir(exist_ok=True)
+        record = _run_and_record(stage, key, places.partial)
+        os.replace(places.partial, places.whole)
+        places.threads.unlink(missing_ok=True)
+        return Execution(places.whole, record, cached=False)
+
+
+def execute_part(stage: Stage[Config], part: str, cache: Path, threads: int) -> None:
+    """Make one part of a stage into its half-written directory, for the process that will `execute` the stage.
+
+    Nothing where the stage is finished. Raises as `execute` does.
+    """
+    assert stage.run_part is not None and stage.resumable
+    places = _places(stage, cache, fingerprint(stage))
+    with _held(stage, cache, places.lock.with_name(f"{places.lock.name}-{safe_name(part)}")):
+        if is_whole(places.whole):
+            return
+        use_threads(threads)
+        places.partial.mkdir(exist_ok=True)
+        try:
+            stage.run_part(stage.config, stage.inputs, places.partial, part)
+        except OSError:
+            if not is_whole(places.whole):  # else another process finished the stage and moved the directory away
+                raise
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a stage lies in the cache: whole, half-written, and what says who makes it and with how many threads."""
+
+    whole: Path
+    partial: Path
+    lock: Path
+    threads: Path
+
+
+def _places(stage: Stage[Config], cache: Path, key: str) -> _Places:
+    name = f"{stage.name}-{key}"
+    return _Places(cache / name, *(cache / f".{what}-{name}" for what in ("partial", "lock", "threads")))
+
+
+@contextmanager
+def _held(stage: Stage[Config], cache: Path, lock: Path) -> Iterator[None]:
     with clear_disk_errors(cache):
         make_folder(cache, "Set RADAUG_CACHE to a folder that may be written, or choose another --out.")
         try:
-            with FileLock(cache / f".lock-{stage.name}-{key}", timeout=86_400):
-                if is_whole(place):
-                    return Execution(place, load_record(place), cached=True)
-                shutil.rmtree(place, ignore_errors=True)
-                if not stage.resumable:
-                    shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(exist_ok=True)
-                record = _run_and_record(stage, key, partial)
-                os.replace(partial, place)
-                return Execution(place, record, cached=False)
+            held = FileLock(lock, timeout=_LONGEST_S).acquire()
         except Timeout as error:
             raise UserError(
                 f"{stage.name}: another process has held this stage for a day. End it, or clean the cache."
             ) from error
+        with held:
+            yield
+
+
+def _settle_threads(places: _Places, threads: int) -> None:
+    """Compute with `threads`, or with as many as the half-written directory was begun with."""
+    if places.partial.is_dir():
+        with suppress(OSError, ValueError):
+            threads = int(places.threads.read_text(encoding="utf-8"))
+    write_text(places.threads, str(threads))
+    use_threads(threads)
 
 
 def _run_and_record(stage: Stage[Config], key: str, partial: Path) -> Record:
@@ -143,8 +212,9 @@ def _run_and_record(stage: Stage[Config], key: str, partial: Path) -> Record:
         seed=stage.seed,
         device=stage.device,
         precision=stage.precision,
-        wall_s=round(time.monotonic() - started, 3),
-        peak_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        threads=used_threads(),
+        wall_s=round(record.wall_s + time.monotonic() - started, 3),
+        peak_mib=max(record.peak_mib, peak_mib()),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     record.save(partial)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 
-logger = logging.getLogger("radaug.progress")
+PROGRESS = "radaug.progress"
+"""The logger. Its records have `what`, `done` and `total` as attributes too."""
+logger = logging.getLogger(PROGRESS)
 
 
 class Progress:
@@ -37,8 +39,15 @@ class Progress:
         if now - self._said < self.every_s and done < self.total:
             return
         self._said = now
-        left = round((self.total - done) / max(self.rate, 1e-9))
         logger.info(
-            "%s: %s of %s %s, %s, %d min %02d s left",
-            self.what, f"{done:,}", f"{self.total:,}", self.unit, self._pace(), left // 60, left % 60,
+            "%s: %s of %s %s, %s, %s left",
+            self.what, f"{done:,}", f"{self.total:,}", self.unit, self._pace(),
+            in_minutes((self.total - done) / max(self.rate, 1e-9)),
+            extra={"what": self.what, "done": done, "total": self.total},
         )  # fmt: skip
+
+
+def in_minutes(seconds: float) -> str:
+    """`3 min 05 s`."""
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60:02d} s"

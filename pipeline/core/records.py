@@ -25,6 +25,8 @@ class Record:
         notes: sentences the report must show, such as warnings. No patient ids.
         extra: what later stages need to read the directory (a data set's scaling, for instance).
         outputs: relative path -> (bytes, sha256) of every file in the directory but this one.
+        threads: that the stage computed with.
+        wall_s, peak_mib: of the computing, with the parts that other processes made.
     """
 
     kind: str
@@ -42,6 +44,7 @@ class Record:
     seed: int = 0
     device: str = "cpu"
     precision: str = "float32"
+    threads: int = 1
     wall_s: float = 0.0
     peak_mib: float = 0.0
     finished: str = ""

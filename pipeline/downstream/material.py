@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware
@@ -28,7 +30,7 @@ class Material:
 
     Attributes:
         inputs: the stage's directories: prepare, split and, with a generator, synthesise and fit-gan.
-        parts: a directory for what a killed stage keeps.
+        parts: a directory for what processes share and a killed stage keeps.
         seed: of the ensemble that gives soft labels.
     """
 
@@ -142,9 +144,13 @@ class Material:
 
     @cached_property
     def _curation(self) -> Curation:
-        return curate(
-            self.dataset, self.real.rows, self.generated, self._synthetic_scores, self.classes, self.inputs["fit-gan"]
-        )
+        asked = self.generated.labels(self.synthetic.rows, self.classes).numpy()
+
+        def passed() -> dict[str, np.ndarray]:
+            scores, fit_dir = self._synthetic_scores, self.inputs["fit-gan"]
+            return curate(self.dataset, self.real.rows, self.generated, scores, self.classes, fit_dir).passed
+
+        return Curation(self.classes, asked, self._once("curation", passed, len(asked)))
 
     @cached_property
     def _synthetic_scores(self) -> np.ndarray:
@@ -163,22 +169,34 @@ class Material:
         return lambda dataset, rows: apply_classifier(net, dataset, rows, self.hardware)
 
     def judged(self, name: str, dataset: DataSet, rows: np.ndarray) -> np.ndarray:
-        """Mean probabilities [len(rows), num_classes] of the ensemble; kept under `name` for a resumed stage."""
-        path = self.parts / f"ensemble-{name}.npy"
-        if not _is_kept(path, (len(rows), len(self.classes))):
-            scores = np.mean([predict(dataset, rows) for predict in self._ensemble], axis=0)
-            with atomic_path(path) as temporary, temporary.open("wb") as handle:
-                np.save(handle, scores)
-        found: np.ndarray = np.load(path, allow_pickle=False)
+        """Mean probabilities [len(rows), num_classes] of the ensemble."""
+
+        def scores() -> dict[str, np.ndarray]:
+            return {"scores": np.mean([predict(dataset, rows) for predict in self._ensemble], axis=0)}
+
+        return self._once(f"ensemble-{name}", scores, len(rows))["scores"]
+
+    def _once(self, name: str, make: Callable[[], dict[str, np.ndarray]], length: int) -> dict[str, np.ndarray]:
+        """Arrays of `length` entries each, made by the first process that asks and kept for others and for a resumed
+        stage."""
+        path = self.parts / f"{name}.npz"
+        with FileLock(self.parts / f".lock-{name}"):
+            found = _kept(path, length)
+            if found is None:
+                found = make()
+                with atomic_path(path) as temporary, temporary.open("wb") as handle:
+                    np.savez(handle, **found)  # type: ignore[arg-type]  # its stub takes an array for `allow_pickle`
         return found
 
 
-def _is_kept(path: Path, shape: tuple[int, int]) -> bool:
-    """Whether a killed run left this array whole."""
+def _kept(path: Path, length: int) -> dict[str, np.ndarray] | None:
+    """What lies whole at `path`."""
     try:
-        return bool(np.load(path, allow_pickle=False).shape == shape)
-    except (OSError, ValueError, EOFError):
-        return False
+        with np.load(path, allow_pickle=False) as arrays:
+            found = dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+    return found if found and all(len(array) == length for array in found.values()) else None
 
 
 def filling(asked: np.ndarray, lacking: np.ndarray) -> np.ndarray:

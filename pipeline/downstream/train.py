@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import pandas as pd
 from torch import nn
 
 from pipeline.adversarial.families import learns_from_pool
-from pipeline.config.arms import REFERENCE_ARM, known_arm, uses_synthetic
+from pipeline.config.arms import REFERENCE_ARM, classifier_fits, known_arm, part_name, uses_synthetic
 from pipeline.config.experiment import ClassifierConfig, Experiment
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, resolve_hardware
@@ -24,6 +25,7 @@ from pipeline.core.layout import PREDICTIONS
 from pipeline.core.progress import Progress
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
+from pipeline.core.usage import peak_mib, used_threads
 from pipeline.data.batches.dataset import DataSet, read_table, write_table
 from pipeline.downstream.feature_models import Predict, fit_feature_model
 from pipeline.downstream.features import TrunkConfig, fit_on_features, trunk_config
@@ -31,6 +33,8 @@ from pipeline.downstream.material import Material
 from pipeline.downstream.regimens import regimen_of
 from pipeline.downstream.shortcut import called_rare, shortcut_notes
 from pipeline.supervised.fit import apply_classifier, fit
+
+_PARTS = "parts"
 
 
 class DownstreamConfig(Section):
@@ -97,12 +101,59 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     """Fit `classifier.seeds` classifiers an arm; write class probabilities on val, test and external images.
 
     With synthetic images at hand, the reference arm's first classifier is fitted too and applied to them (the reverse
-    check: what one that never saw a synthetic image says of them). A killed run keeps its finished classifiers.
+    check: what one that never saw a synthetic image says of them). Classifiers that a killed run or other processes
+    made (see `run_part`) are taken as they are.
 
     Raises:
         DataError: an arm cannot be trained on these images, such as one of unlabelled images where there are none.
     """
-    parts = out_dir / "parts"
+    material = _material(config, inputs, out_dir)
+    fits = _fits(config)
+    waiting = [fit for fit in fits if not _is_kept(_kept(out_dir, *fit))]
+    made_before = [_facts_of_fit(out_dir, *fit) for fit in fits if fit not in waiting]
+    what = f"classifiers of fold {config.fold}" + ("" if config.gan_seed is None else f", GAN seed {config.gan_seed}")
+    progress = Progress(what, len(fits), "fits", done=len(made_before))
+    for done, (arm, seed) in enumerate(waiting, start=len(made_before) + 1):
+        _make(arm, seed, config, material)
+        progress.update(done)
+    write_table(out_dir / PREDICTIONS, pd.concat([read_table(_kept(out_dir, *fit)) for fit in fits], ignore_index=True))
+    made = {fit: _facts_of_fit(out_dir, *fit) for fit in fits}
+    shutil.rmtree(out_dir / _PARTS)
+    figures = {
+        "classifiers": len(fits),
+        "train_images": len(material.real.rows),
+        "seconds_a_fit": round(float(np.mean([one["seconds"] for one in made.values()])), 2),
+        "threads_a_fit": sorted({one["threads"] for one in made.values()}),
+    }
+    told = {f"{arm} seed {seed}": one["facts"] for (arm, seed), one in made.items() if one["facts"]}
+    by_arm = {arm: [made[fit]["facts"] for fit in fits if fit[0] == arm] for arm in config.arms}
+    notes = [shortcut_notes(arm, own) for arm, own in by_arm.items()]
+    return Record(
+        kind="downstream",
+        figures=figures | {"fits": told},
+        notes=tuple(itertools.chain(*notes)),
+        wall_s=sum(one["seconds"] for one in made_before),
+        peak_mib=max((one["peak_mib"] for one in made_before), default=0.0),
+    )
+
+
+def run_part(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path, part: str) -> None:
+    """Fit one classifier, named as in `part_name`, for a `run` that comes after; nothing where it lies finished.
+
+    Raises:
+        DataError: as of `run`.
+    """
+    arm, seed = next(fit for fit in _fits(config) if part_name(*fit) == part)
+    if not _is_kept(_kept(out_dir, arm, seed)):
+        _make(arm, seed, config, _material(config, inputs, out_dir))
+
+
+def _fits(config: DownstreamConfig) -> tuple[tuple[str, int], ...]:
+    return classifier_fits(config.arms, config.classifier.seeds, generator=config.gan_seed is not None)
+
+
+def _material(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> Material:
+    parts = out_dir / _PARTS
     parts.mkdir(exist_ok=True)
     material = Material(
         config.classifier, config.classes, config.fold, inputs, parts, Hardware(config.device, config.precision),
@@ -110,34 +161,35 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     )  # fmt: skip
     if config.needs_pool:
         _ = material.pool_rows  # says now, before hours of training, that there are none
-    fits = [
-        (arm, seed)
-        for arm in config.arms
-        for seed in range(1 if _is_reverse_check(config, arm) else config.classifier.seeds)
-    ]
-    what = f"classifiers of fold {config.fold}" + ("" if config.gan_seed is None else f", GAN seed {config.gan_seed}")
-    waiting = [(arm, seed) for arm, seed in fits if not _is_kept(parts / f"{arm}-{seed}.csv")]
-    finished = len(fits) - len(waiting)
-    progress = Progress(what, len(fits), "fits", done=finished)
-    for done, (arm, seed) in enumerate(waiting, start=finished + 1):
-        predict, facts = fit_arm(arm, config, material, _classifier_seed(config, arm, seed))
-        kept = parts / f"{arm}-{seed}.csv"
-        write_table(kept, _applied(config, arm, seed, material, predict))
-        write_json(_facts_beside(kept), {"facts": facts, "digest": digest_file(kept)})
-        progress.update(done)
-    table = pd.concat([read_table(parts / f"{arm}-{seed}.csv") for arm, seed in fits], ignore_index=True)
-    write_table(out_dir / PREDICTIONS, table)
-    facts = {f"{arm} seed {seed}": read_json(_facts_beside(parts / f"{arm}-{seed}.csv"))["facts"] for arm, seed in fits}
-    shutil.rmtree(parts)
-    figures = {"classifiers": len(fits), "train_images": len(material.real.rows)}
-    told = {name: fact for name, fact in facts.items() if fact}
-    by_arm = {arm: [facts[f"{arm} seed {seed}"] for own, seed in fits if own == arm] for arm in config.arms}
-    notes = [shortcut_notes(arm, own) for arm, own in by_arm.items()]
-    return Record(kind="downstream", figures=figures | {"fits": told}, notes=tuple(itertools.chain(*notes)))
+    return material
+
+
+def _make(arm: str, seed: int, config: DownstreamConfig, material: Material) -> None:
+    """Fit one classifier and keep what it says, with the facts that are written after it."""
+    started = time.monotonic()
+    predict, facts = fit_arm(arm, config, material, _classifier_seed(config, arm, seed))
+    kept = material.parts / f"{arm}-{seed}.csv"
+    write_table(kept, _applied(config, arm, seed, material, predict))
+    write_json(
+        _facts_beside(kept),
+        {
+            "facts": facts, "digest": digest_file(kept), "seconds": round(time.monotonic() - started, 2),
+            "threads": used_threads(), "peak_mib": peak_mib(),
+        },
+    )  # fmt: skip
+
+
+def _kept(out_dir: Path, arm: str, seed: int) -> Path:
+    return out_dir / _PARTS / f"{arm}-{seed}.csv"
+
+
+def _facts_of_fit(out_dir: Path, arm: str, seed: int) -> dict[str, Any]:
+    facts: dict[str, Any] = read_json(_facts_beside(_kept(out_dir, arm, seed)))
+    return facts
 
 
 def _is_kept(predictions: Path) -> bool:
-    """Whether a killed run left this classifier's predictions whole, with the facts that are written after them."""
+    """Whether a classifier's predictions lie whole, with the facts that are written after them."""
     try:
         return bool(read_json(_facts_beside(predictions))["digest"] == digest_file(predictions))
     except (OSError, ValueError, TypeError, KeyError):

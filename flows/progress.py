@@ -1,0 +1,55 @@
+"""What a person sees of a run: on a terminal one block that is drawn anew below the finished jobs, else plain lines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from flows.children import LOGGED
+from pipeline.core.progress import PROGRESS
+
+WHOLE_RUN = "flows.whole_run"
+"""Logger of the line on what runs and how long the rest will take."""
+
+
+@contextmanager
+def progress_shown(console: Console) -> Iterator[None]:
+    """Show what the program's loggers say while the block lasts. Prefect's own logs stay out."""
+    with Live(console=console, transient=True, refresh_per_second=2) as live:
+        handler = _Shown(live if console.is_terminal else None, console)
+        loggers = [logging.getLogger(name) for name in LOGGED]
+        for logger in loggers:
+            logger.setLevel(logging.INFO)
+            logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeHandler(handler)
+
+
+class _Shown(logging.Handler):
+    """Lines of unfinished work go into the block, by the name of the work; all others are printed above it."""
+
+    def __init__(self, live: Live | None, console: Console) -> None:
+        super().__init__()
+        self.live, self.console = live, console
+        self._block: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if self.live is None or record.name not in (PROGRESS, WHOLE_RUN):
+            self.console.print(Text(text), soft_wrap=True)
+            return
+        name, unfinished = record.name, True
+        if record.name == PROGRESS:
+            name, unfinished = record.what, record.done < record.total  # type: ignore[attr-defined]
+        self._block.pop(name, None)
+        if unfinished:
+            self._block[name] = text
+        self.live.update(Text("\n".join(self._block.values())))

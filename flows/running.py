@@ -1,0 +1,149 @@
+"""A run, whatever engine its jobs are started by: the graph, the run directory, the look at test patients."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flows.engines import Engine
+from flows.faults import faults_kept_in
+from flows.graph import Graph, Job
+from flows.ledger import LOOKING, Look, begin_look, finish_look, read_ledger, settings_of
+from flows.plan import Step, check_configs, plan_experiment
+from flows.progress import WHOLE_RUN
+from flows.run_directory import cache_of, link_stage, open_run, publish_results
+from flows.shares import machine_of
+from flows.standing import Standing, ledger_table, looks_json, standings
+from pipeline.config.experiment import Experiment
+from pipeline.core.cache import Execution
+from pipeline.core.decisions import Verdicts
+from pipeline.core.errors import RadaugError
+from pipeline.core.files import read_json
+from pipeline.core.layout import FAULT_LOG, LEDGER, VERDICT
+from pipeline.core.progress import in_minutes
+from pipeline.core.records import load_record
+from pipeline.data.batches.dataset import write_table
+from pipeline.report.page import write_report
+
+logger = logging.getLogger(__name__)
+whole_run = logging.getLogger(WHOLE_RUN)
+_SHOWN_FIGURES = 4
+_WHOLE_RUN_EVERY_S = 10.0
+
+
+def run_experiment(experiment: Experiment, place: Path, engine: Engine) -> Verdicts:
+    """Run an experiment into the directory `place`; finished stages come from the cache.
+
+    Links, tables and report are written into `place`, stages into the cache.
+
+    Returns:
+        The run's verdict.json.
+
+    Raises:
+        RadaugError: a stage refused or could not go on; those that do not need it have ended.
+    """
+    cache = cache_of(place)
+    with open_run(place, experiment), faults_kept_in(place / FAULT_LOG, "run"):
+        read_ledger(cache)  # a ledger that cannot be read is told before anything is trained
+        directories = run_steps(experiment, plan_experiment(experiment), place, engine, _RunWatcher(experiment, place))
+        looked = _looked(cache, experiment, directories)
+        write_table(place / LEDGER, ledger_table(looked))
+        publish_results(place, directories, looks_json(looked))
+        with faults_kept_in(place / FAULT_LOG, "report"):
+            write_report(place)
+        verdicts: Verdicts = read_json(place / VERDICT)
+        return verdicts
+
+
+def run_steps(
+    experiment: Experiment, steps: Sequence[Step], place: Path, engine: Engine, watcher: StepWatcher
+) -> dict[str, Path]:
+    """Run `steps` on this machine; gives the directory of each.
+
+    Raises:
+        RadaugError: as of `Graph.run`.
+    """
+    check_configs(steps)
+    machine = machine_of(experiment.compute)
+    with engine(machine) as start:
+        return Graph(experiment, steps, machine, cache_of(place), place / FAULT_LOG, start, watcher).run()
+
+
+class StepWatcher:
+    """Notes the look at test patients before the first job opens their images, and says what runs and what has ended.
+
+    Args:
+        what, settings: of the look.
+        prefix: of every line.
+    """
+
+    def __init__(self, experiment: Experiment, cache: Path, what: str, settings: str, prefix: str = "") -> None:
+        self.experiment, self.cache = experiment, cache
+        self.what, self.settings, self.prefix = what, settings, prefix
+        self.directories: dict[str, Path] = {}
+        self._running: dict[str, int] = {}
+        self._looking, self._said = False, time.monotonic()
+
+    def started(self, job: Job, threads: int) -> None:
+        self._running[job.name] = threads
+        if job.step.kind in LOOKING and not self._looking:
+            begin_look(self.cache, self.directories["split"], self.experiment, self.what, self.settings)
+            self._looking = True
+
+    def finished(self, job: Job, execution: Execution | None) -> None:
+        del self._running[job.name]
+        if execution is None:
+            logger.info("%s%s", self.prefix, job.name)
+            return
+        self.directories[job.step.name] = execution.directory
+        logger.info("%s%s", self.prefix, describe_execution(job.name, execution))
+
+    def failed(self, job: Job, error: RadaugError) -> None:
+        del self._running[job.name]
+        logger.error("%s%s failed; what does not need it goes on", self.prefix, job.name)
+
+    def waiting(self, jobs: int, seconds: float) -> None:
+        if time.monotonic() - self._said >= _WHOLE_RUN_EVERY_S:
+            self._said = time.monotonic()
+            names = ", ".join(f"{name} ({number})" if number > 1 else name for name, number in self._running.items())
+            whole_run.info(
+                "%swhole run: %d jobs left, about %s; running now: %s", self.prefix, jobs, in_minutes(seconds), names
+            )
+
+
+class _RunWatcher(StepWatcher):
+    """Links finished stages into the run directory too."""
+
+    def __init__(self, experiment: Experiment, place: Path) -> None:
+        super().__init__(experiment, cache_of(place), "run", settings_of(experiment))
+        self.place = place
+
+    def finished(self, job: Job, execution: Execution | None) -> None:
+        if execution is not None:
+            link_stage(self.place, execution.record, execution.directory)
+        super().finished(job, execution)
+
+
+def _looked(cache: Path, settings: Experiment, directories: Mapping[str, Path]) -> list[Standing]:
+    """Put the finished run into the ledger, and say where its look stands."""
+    verdict, key = directories["verdict"], settings_of(settings)
+    record, decided = load_record(verdict), read_json(verdict / VERDICT)
+
+    def look(when: str, sets: dict[str, str]) -> Look:
+        utility, release = (str(decided[part]["decision"]) for part in ("utility", "release"))
+        return Look(when, settings.name, "run", key, record.fingerprint, record.digest, utility, release, sets)
+
+    return standings(*finish_look(cache, directories["split"], settings, look))
+
+
+def describe_execution(name: str, execution: Execution) -> str:
+    """A finished stage in one line: its name, `cached` or its seconds, and its first figures."""
+    took = "cached" if execution.cached else f"{execution.record.wall_s:.1f} s"
+    numbers = [
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in execution.record.figures.items()
+        if isinstance(value, (int, float, str))
+    ]
+    return "  ".join([f"{name:<28}", f"{took:>9}", ", ".join(numbers[:_SHOWN_FIGURES])]).rstrip()

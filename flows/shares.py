@@ -1,0 +1,129 @@
+"""How the machine is shared: threads, memory and GPUs of each job."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from flows.plan import Step
+from pipeline.config.experiment import ComputeConfig, Experiment
+
+_PROCESS_MIB = 700.0
+_SECONDS = {
+    "ingest": 3.0,
+    "split": 0.5,
+    "prepare": 1.0,
+    "quality": 10.0,
+    "anomaly": 1.0,
+    "privacy": 1.0,
+    "verdict": 3.0,
+}
+"""On one thread, of steps whose work is small beside that of training: guesses, to order the work by."""
+_MS_A_PIXEL = {"fit-gan": 2.2e-3, "downstream": 3.5e-4, "synthesise": 3e-4}
+"""Milliseconds an image and pixel on one thread of a core at 2.5 GHz, of the default nets; a voxel takes 0.4 of it."""
+_NO_NETS = ("ingest", "split", "prepare", "verdict")
+_COPIES = 4
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a job is expected to take: seconds on one thread, MiB, and whether it computes on the run's device."""
+
+    seconds: float
+    mib: float
+    on_device: bool
+
+
+def size_of(step: Step, part: str, experiment: Experiment) -> Size:
+    """What a step, or one of its parts, is expected to take. A step whose parts are made has little left to do."""
+    gan, classifier, shape = experiment.gan, experiment.classifier, experiment.data.shape
+    images = {
+        "fit-gan": float(gan.num_images),
+        "downstream": float(classifier.steps * classifier.batch_size) if part else 0.0,
+        "synthesise": float(experiment.synthesis.samples_per_class * len(experiment.data.classes)),
+    }.get(step.kind, 0.0)
+    pixels = math.prod(shape) * (1.0 if len(shape) == 2 else 0.4)
+    seconds = _SECONDS.get(step.kind, 0.5) + images * pixels * _MS_A_PIXEL.get(step.kind, 0.0) / 1000
+    batch, channels = {
+        "fit-gan": (gan.batch_size, gan.discriminator_width),
+        "downstream": (classifier.batch_size, 64),
+    }.get(step.kind, (16, 16))
+    activations = batch * channels * math.prod(shape) * 4 * _COPIES / 2**20
+    return Size(seconds, _PROCESS_MIB + activations, step.kind not in _NO_NETS)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a job gets: threads, MiB that are set aside for it, and numbers of GPUs (None: it computes on none)."""
+
+    threads: int
+    mib: float
+    gpus: tuple[int, ...] | None = None
+
+
+@dataclass
+class Machine:
+    """What jobs share, and who has what of it.
+
+    Attributes:
+        workers: jobs at once, at most.
+        cores: threads at once, at most, over all jobs.
+        free: cores that other processes leave idle: no job gets more threads than these.
+        mib: memory for all jobs together.
+        gpus: numbers of the GPUs, one step on each at a time; none where nets run on the CPU.
+        threads: of every job, where the user has set them.
+    """
+
+    workers: int
+    cores: int
+    free: int
+    mib: float
+    gpus: tuple[int, ...] = ()
+    threads: int | None = None
+    running: dict[str, Share] = field(default_factory=dict)
+
+    def share(self, size: Size, wanted: int, devices: int = 1) -> Share | None:
+        """A share for a job that would like `wanted` threads and `devices` GPUs; None where it must wait.
+
+        It gets the threads that are idle where those are fewer. A job that is alone never waits, however much it needs.
+        """
+        taken = {number for share in self.running.values() for number in share.gpus or ()}
+        left = tuple(number for number in self.gpus if number not in taken)
+        gpus = left[:devices] if size.on_device and self.gpus else None
+        threads = self.threads or max(1, min(wanted, self.free, self.idle))
+        if self.running:
+            held = sum(share.mib for share in self.running.values())
+            if len(self.running) >= self.workers or threads > self.idle or held + size.mib > self.mib:
+                return None
+            if gpus is not None and len(gpus) < devices:
+                return None
+        return Share(threads, size.mib, gpus)
+
+    @property
+    def idle(self) -> int:
+        """Cores that no job has."""
+        return self.cores - sum(share.threads for share in self.running.values())
+
+
+def machine_of(compute: ComputeConfig) -> Machine:
+    """This machine as it is now: what this process may use of it, and what others leave."""
+    from pipeline.core.compute import resolve_hardware
+    from pipeline.core.threads import available_cores, available_memory_mib, free_cores
+
+    cores = available_cores()
+    workers = compute.workers or max(1, cores // (compute.threads or 1))
+    return Machine(
+        workers=workers,
+        cores=max(cores, workers * (compute.threads or 1)),
+        free=max(1, min(cores, round(free_cores()))),
+        mib=available_memory_mib(),
+        gpus=_gpus() if resolve_hardware(compute.device, compute.precision).device == "cuda" else (),
+        threads=compute.threads,
+    )
+
+
+def _gpus() -> tuple[int, ...]:
+    """Numbers of the GPUs that this process may see."""
+    import torch
+
+    return tuple(range(torch.cuda.device_count()))

@@ -1,0 +1,117 @@
+"""The stages of an experiment, each made by a function that other processes and machines find by its name.
+
+A stage's module is imported where the stage is made: what reads the plan alone needs none of the heavy libraries. The
+device and the precision are resolved there too, since another machine may have others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Protocol, TypeAlias
+
+from pipeline.config.experiment import Experiment
+from pipeline.config.families import family_module
+from pipeline.core.cache import Config, Stage, StageFunction
+
+RESUMABLE = ("fit-gan", "downstream")
+AnyStage: TypeAlias = Stage[Any]
+
+
+class MakeStage(Protocol):
+    """Makes a stage of an experiment, without its inputs; fold and GAN seed where it is made once for each."""
+
+    def __call__(self, experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage: ...
+
+
+def ingest(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.data.ingest import ingest_config, run
+
+    return Stage("ingest", run, ingest_config(experiment), seed=experiment.seed)
+
+
+def ingest_sources(experiment: Experiment) -> dict[str, str]:
+    """Digests of the user's files that ingest reads."""
+    from pipeline.data.ingest import ingest_config, source_digest
+
+    return {"source": source_digest(ingest_config(experiment))}
+
+
+def split(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.data.cohort.split import run, split_config
+
+    return Stage("split", run, split_config(experiment), seed=experiment.seed)
+
+
+def prepare(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.data.prepare import prepare_config, run
+
+    return Stage("prepare", run, prepare_config(experiment), seed=experiment.seed)
+
+
+def verdict(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.verdict.stage import run, verdict_config
+
+    return Stage("verdict", run, verdict_config(experiment), seed=experiment.seed)
+
+
+def fit_gan(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.adversarial.fit import fit_config, run
+
+    assert fold is not None and gan_seed is not None
+    return _computing(experiment, "fit-gan", run, fit_config(experiment, fold, gan_seed), gan_seed)
+
+
+def synthesise(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.synthesis.synthesise import run, synthesise_config
+
+    assert fold is not None and gan_seed is not None
+    return _computing(experiment, "synthesise", run, synthesise_config(experiment, fold, gan_seed), gan_seed)
+
+
+def quality(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.quality.measure import run
+    from pipeline.quality.settings import quality_config
+
+    assert fold is not None and gan_seed is not None
+    return _computing(experiment, "quality", run, quality_config(experiment, fold, gan_seed), gan_seed)
+
+
+def anomaly(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.anomaly.score import anomaly_config, run
+
+    assert fold is not None and gan_seed is not None
+    return _computing(experiment, "anomaly", run, anomaly_config(experiment, fold, gan_seed), gan_seed)
+
+
+def privacy(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.privacy.memorisation import memorisation_config, run
+
+    assert fold is not None and gan_seed is not None
+    return _computing(experiment, "privacy", run, memorisation_config(experiment, fold, gan_seed), gan_seed)
+
+
+def downstream(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.downstream.train import downstream_config, run, run_part
+
+    assert fold is not None
+    made = _computing(experiment, "downstream", run, downstream_config(experiment, fold, gan_seed), gan_seed)
+    return replace(made, run_part=run_part)
+
+
+def _computing(
+    experiment: Experiment, kind: str, run: StageFunction[Config], config: Config, gan_seed: int | None
+) -> Stage[Config]:
+    """A stage that computes on the run's device."""
+    from pipeline.core.compute import resolve_hardware
+
+    hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
+    return Stage(
+        kind,
+        run,
+        config,
+        loads=() if gan_seed is None else (family_module(experiment.gan.family).__name__,),
+        seed=experiment.seed,
+        device=hardware.device,
+        precision=hardware.precision,
+        resumable=kind in RESUMABLE,
+    )
