@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from rows import append
 
-from flows.plan import AnyStep, plan_experiment
+from flows.plan import Step, plan_experiment
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.gan_cost import noise_training
 from pipeline.adversarial.loop import train
@@ -68,7 +68,7 @@ def experiment_of(setting: str, family: str, extra: list[str]) -> Experiment:
     return load_experiment(ROOT / "configs" / config, changes)
 
 
-def prepared(experiment: Experiment, cache: Path) -> tuple[dict[str, Path], tuple[AnyStep, ...]]:
+def prepared(experiment: Experiment, cache: Path) -> tuple[dict[str, Path], tuple[Step, ...]]:
     """Directories of the data steps, and all steps."""
     steps = plan_experiment(experiment)
     directories: dict[str, Path] = {}
@@ -114,7 +114,7 @@ def gflop(experiment: Experiment) -> float:
     return counter.total / training.images_per_step / 1e9
 
 
-def fitted(experiment: Experiment, directories: dict[str, Path], steps: tuple[AnyStep, ...], cache: Path) -> Execution:
+def fitted(experiment: Experiment, directories: dict[str, Path], steps: tuple[Step, ...], cache: Path) -> Execution:
     step = next(step for step in steps if step.kind == "fit-gan")
     return execute(step.stage(directories), cache)
 

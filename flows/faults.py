@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.core.errors import RadaugError
+from pipeline.core.errors import RadaugError, UserError
 from pipeline.core.files import write_text
 
 DEBUG = "RADAUG_DEBUG"
@@ -21,6 +22,7 @@ def faults_kept_in(log: Path, doing: str) -> Iterator[None]:
     """Let radaug's own errors pass without the chain of their causes; turn any other into one that names `log`.
 
     Raises:
+        UserError: memory ran out.
         RadaugError: an unexpected exception; its message gives the type alone, since its text may hold a patient's id.
     """
     try:
@@ -33,7 +35,21 @@ def faults_kept_in(log: Path, doing: str) -> Iterator[None]:
         log.chmod(0o600)
         if os.environ.get(DEBUG):
             print(text, file=sys.stderr)
+        if _is_out_of_memory(error):
+            raise UserError(
+                f"{doing}: memory ran out. Use a smaller batch or smaller images, compute.workers: 1, or a machine or "
+                "a limit with more memory. Finished stages and checkpoints are kept."
+            ) from None
         raise RadaugError(
             f"{doing}: {type(error).__name__}, a fault of radaug's. The traceback is in {log} "
             "(it may name patients: read it before you send it)."
         ) from None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's own error, a GPU's, or that of torch's allocator on the CPU, which is of no type of its own."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

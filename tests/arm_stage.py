@@ -79,8 +79,8 @@ def material_of(
 ) -> Material:
     """With `planted`, an ensemble that agrees with the classes asked for: one of so few steps agrees with nobody."""
     parts.mkdir(exist_ok=True)
-    if planted and not (parts / "ensemble-synthetic.npy").exists():
-        np.save(parts / "ensemble-synthetic.npy", np.repeat([[0.9, 0.1], [0.2, 0.8]], 12, axis=0))
+    if planted and not (parts / "ensemble-synthetic.npz").exists():
+        np.savez(parts / "ensemble-synthetic.npz", scores=np.repeat([[0.9, 0.1], [0.2, 0.8]], 12, axis=0))
     return Material(config or settings(), CLASSES, 0, inputs, parts, CPU, seed=1)
 
 

@@ -42,7 +42,8 @@ def plan(config: str, folder: Path, changes: list[str]) -> None:
     from pipeline.config.loading import load_experiment
 
     steps = plan_experiment(load_experiment(Path(config), changes))
-    plain = [(step.name, dict(step.needs), pickle.dumps((step.run, step.config))) for step in steps]
+    stages = [(step, step.make()) for step in steps]
+    plain = [(step.name, dict(step.needs), pickle.dumps((made.run, made.config))) for step, made in stages]
     (folder / "steps.pickle").write_bytes(pickle.dumps(plain))
 
 

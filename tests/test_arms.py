@@ -24,7 +24,7 @@ from arm_stage import (
     with_pool,
 )
 
-from pipeline.config.arms import ARMS, REFERENCE_ARM
+from pipeline.config.arms import ARMS, REFERENCE_ARM, part_name
 from pipeline.core.errors import DataError
 from pipeline.downstream import train
 from pipeline.downstream.material import Material
@@ -165,18 +165,37 @@ def test_a_killed_stage_keeps_its_whole_classifiers_and_makes_cut_ones_again(
     assert (killed / train.PREDICTIONS).read_bytes() == (whole / train.PREDICTIONS).read_bytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY half", "other shape"])
+def test_parts_that_other_processes_made_leave_what_the_stage_makes_alone(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    config = stage((f"{REFERENCE_ARM}+synthetic@1", REFERENCE_ARM)).model_copy(update={"gan_seed": 0})
+    whole, in_parts = tmp_path / "whole", tmp_path / "in-parts"
+    for place in (whole, in_parts):
+        place.mkdir()
+    seeds = range(config.classifier.seeds)
+    fits = [part_name(f"{REFERENCE_ARM}+synthetic@1", seed) for seed in seeds] + [part_name(REFERENCE_ARM, 0)]
+    record = train.run(config, inputs, whole)
+    for part in reversed(fits):
+        train.run_part(config, inputs, in_parts, part)
+    made = {path: path.stat().st_mtime_ns for path in (in_parts / "parts").glob("*.csv")}
+    train.run_part(config, inputs, in_parts, fits[0])
+    assert {path: path.stat().st_mtime_ns for path in made} == made  # it is not made twice
+    assert train.run(config, inputs, in_parts).figures.keys() == record.figures.keys()
+    assert (in_parts / train.PREDICTIONS).read_bytes() == (whole / train.PREDICTIONS).read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", "other shape"])
 def test_an_ensembles_array_that_is_not_whole_is_made_again(
     inputs: dict[str, Path], tmp_path: Path, content: bytes | str
 ) -> None:
     material = material_of(inputs, tmp_path, planted=False)
     rows = material.rows("val")
     right = material.judged("val", material.dataset, rows)
-    path = tmp_path / "ensemble-val.npy"
+    path = tmp_path / "ensemble-val.npz"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
-        np.save(path, right[:-1])
+        np.savez(path, scores=right[:-1])
     np.testing.assert_array_equal(
         material_of(inputs, tmp_path, planted=False).judged("val", material.dataset, rows), right
     )

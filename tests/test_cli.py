@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+import flows.children
 import flows.cli
 import flows.flow
 import flows.validate
@@ -21,6 +23,7 @@ from flows.cli import launch
 from flows.plan import Step
 from flows.validate import patients_tested, split_table
 from pipeline.config.section import Section
+from pipeline.core.cache import Stage
 from pipeline.core.cost import CostEstimate
 from pipeline.core.errors import LeakageError, UserError
 from pipeline.core.files import write_text
@@ -38,7 +41,8 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No --debug, no handlers and no folders are left by a test."""
     monkeypatch.setenv("RADAUG_DEBUG", "")
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # named, so that no server is started
-    monkeypatch.setattr(flows.cli, "wait_for_server", lambda process: None)
+    monkeypatch.setattr(flows.cli, "wait_for_server", lambda process: True)
+    monkeypatch.setattr(flows.children, "warm_up", lambda: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     monkeypatch.delenv("RADAUG_CACHE", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -218,9 +222,9 @@ def fake_manifests(leak: bool) -> Any:
         raise AssertionError("validate trains nothing")
 
     return (
-        Step("ingest", ingest, FakeConfig()),
-        Step("split", split, FakeConfig(), {"ingest": "ingest"}),
-        Step("fit-gan", never, FakeConfig(), {"split": "split"}, fold=0, gan_seed=0),
+        Step("ingest", partial(Stage, "ingest", ingest, FakeConfig())),
+        Step("split", partial(Stage, "split", split, FakeConfig()), {"ingest": "ingest"}),
+        Step("fit-gan", partial(Stage, "fit-gan", never, FakeConfig()), {"split": "split"}, fold=0, gan_seed=0),
     )
 
 

@@ -137,7 +137,8 @@ def reaches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, sources.Reach
     forget()
     experiment = load_experiment(ROOT / "configs" / "demo.yaml", TINY)
     steps = plan_experiment(experiment)
-    return {step.name: reach_of(frozenset({step.run.__module__, *step.loads})) for step in steps}
+    stages = {step.name: step.make() for step in steps}
+    return {name: reach_of(frozenset({stage.run.__module__, *stage.loads})) for name, stage in stages.items()}
 
 
 def test_versions_count_where_the_library_can_be_reached(reaches: dict[str, sources.Reach]) -> None:

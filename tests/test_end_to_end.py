@@ -42,9 +42,9 @@ def write_study(folder: Path, leak: bool = False, patients: int = 60) -> Path:
     return config
 
 
-def run(config: Path, out: Path, *changes: str) -> int:
+def run(config: Path, out: Path, *changes: str, engine: str = "direct") -> int:
     settings = [token for change in (*TINY, *changes) for token in ("--set", change)]
-    return launch(["run", str(config), "--out", str(out), *settings])
+    return launch(["run", str(config), "--out", str(out), "--engine", engine, *settings])
 
 
 def stage_directories(out: Path) -> dict[str, str]:
@@ -83,6 +83,25 @@ def test_only_what_a_change_can_reach_is_made_again(tmp_path: Path, capsys: pyte
     metrics = pd.read_csv(out / "metrics.csv", dtype=str, keep_default_na=False)
     assert set(metrics["metric"]) >= {"auroc", "sensitivity", "specificity", "threshold", "control_rate"}
     assert launch(["run", str(config), "--out", str(out), "--set", "gan.nonsense=1"]) == 2
+
+
+@pytest.mark.usefixtures("server")
+def test_every_engine_and_number_of_workers_gives_the_same_run(tmp_path: Path) -> None:
+    """Bit for bit at equal threads a fit: what runs beside what decides nothing."""
+    config = write_study(tmp_path / "study")
+    found = {}
+    for engine, workers in (("direct", 1), ("prefect", 2)):
+        out = tmp_path / engine / "study"
+        changes = ["gan.gan_seeds=2", "compute.threads=1", f"compute.workers={workers}"]
+        assert run(config, out, *changes, engine=engine) == 0
+        names = ("predictions.csv", "metrics.csv", "manifest.csv", "verdict.json")
+        files = [out / name for name in names] + sorted(out.glob("checkpoints/*/*.safetensors"))
+        found[engine] = {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+        record = load_record(out / "stages" / "downstream-fold-0-gan-1")
+        assert record.threads == 1 and record.figures["threads_a_fit"] == [1]
+    assert len(found["direct"]) == 4 + 2 * 2
+    different = [name for name in found["direct"] if found["direct"][name] != found["prefect"][name]]
+    assert found["direct"].keys() == found["prefect"].keys() and not different
 
 
 @pytest.mark.usefixtures("server")

@@ -203,7 +203,7 @@ def test_every_fitting_arm_runs_and_the_ensemble_is_of_the_same_kind(
     np.testing.assert_array_equal(said["real 5"], said["real 6"])  # nothing is drawn
     for arm in arms[1:]:
         assert np.abs(said[f"{arm} 5"] - said[f"{arm} 6"]).max() > 1e-6, arm
-    assert (tmp_path / "ensemble-pool.npy").is_file()
+    assert (tmp_path / "ensemble-pool.npz").is_file()
 
 
 def with_pool_and_images(inputs: dict[str, Path], root: Path) -> dict[str, Path]:

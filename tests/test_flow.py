@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
 
-import flows.flow
-from flows.flow import describe_execution, experiment_flow, mean_metrics, run_stage
+import flows.engines
+import flows.running
+from flows.children import Work
+from flows.flow import experiment_flow, mean_metrics
 from flows.plan import Step, plan_experiment
 from flows.run_directory import cache_of
+from flows.running import describe_execution
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.config.section import Section
-from pipeline.core.cache import Execution
+from pipeline.core.cache import Execution, Stage
 from pipeline.core.errors import LeakageError, RadaugError, UserError
 from pipeline.core.files import read_json, write_json, write_text
 from pipeline.core.layout import LOCK, stage_name
@@ -58,8 +62,8 @@ class FakeStages:
         for kind, fold, gan_seed in (("split", None, None), *self.gans, ("verdict", None, None)):
             name = stage_name(kind, fold, gan_seed)
             needs = {"before": steps[-1].name} if steps else {}
-            run = self._function(name)
-            steps.append(Step(kind, run, FakeConfig(text=name), needs, fold=fold, gan_seed=gan_seed))
+            make = partial(Stage, kind, self._function(name), FakeConfig(text=name))
+            steps.append(Step(kind, make, needs, fold=fold, gan_seed=gan_seed))
         return tuple(steps)
 
     def _function(self, name: str) -> Any:
@@ -81,8 +85,9 @@ class FakeStages:
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
     fake = FakeStages()
-    monkeypatch.setattr(flows.flow, "plan_experiment", fake.plan)
-    monkeypatch.setattr(flows.flow, "write_report", _write_fake_report)
+    monkeypatch.setattr(flows.running, "plan_experiment", fake.plan)
+    monkeypatch.setattr(flows.running, "write_report", _write_fake_report)
+    monkeypatch.setattr(flows.engines, "in_child", Work.do)  # what a test makes up cannot be sent to another process
     return fake
 
 
@@ -129,7 +134,11 @@ def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path)
         assert set(step.needs.values()) <= set(names[:place]), step.name
     by_name = {step.name: step for step in steps}
     assert by_name["fit-gan-fold-2-gan-1"].needs == {"split": "split", "prepare": "prepare"}
-    assert by_name["fit-gan-fold-2-gan-1"].resumable
+    assert by_name["fit-gan-fold-2-gan-1"].make().resumable
+    assert by_name["downstream-fold-2"].parts == tuple(
+        f"{arm} seed {seed}" for arm in ("real", "real+classical") for seed in range(3)
+    )
+    assert by_name["downstream-fold-2-gan-1"].parts[-1] == "real+classical seed 0"  # the reverse check
     assert by_name["downstream-fold-2-gan-1"].needs["synthesise"] == "synthesise-fold-2-gan-1"
     assert "synthesise" not in by_name["downstream-fold-2"].needs
     assert by_name["anomaly-fold-1-gan-0"].needs["fit-gan"] == "fit-gan-fold-1-gan-0"
@@ -145,10 +154,10 @@ def test_plan_trains_no_augmented_classifiers_without_a_synthetic_arm(tmp_path: 
 
 def test_plan_records_device_precision_and_seed_where_they_matter(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, "compute.device=cpu", "compute.precision=bf16", "seed=7")
-    steps = plan_experiment(experiment)
-    computing = {step.name for step in steps if step.precision == "bf16"}
-    assert computing == {step.name for step in steps} - {"ingest", "split", "prepare", "verdict"}
-    assert {step.seed for step in steps} == {7}
+    stages = {step.name: step.make() for step in plan_experiment(experiment)}
+    computing = {name for name, stage in stages.items() if stage.precision == "bf16"}
+    assert computing == set(stages) - {"ingest", "split", "prepare", "verdict"}
+    assert {stage.seed for stage in stages.values()} == {7}
 
 
 def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
@@ -196,7 +205,7 @@ def test_a_refusal_reaches_the_caller_and_leaves_no_old_verdict(
     run_flow(experiment, out)
     stages.gans = (("fit-gan", 0, 1),)
     stages.failing, stages.failure = "fit-gan-fold-0-gan-1", LeakageError("12 images are in train and in test.")
-    with pytest.raises(LeakageError, match="12 images") as caught:
+    with pytest.raises(LeakageError, match="^fit-gan-fold-0-gan-1: 12 images") as caught:
         run_flow(experiment, out)
     assert caught.value.exit_code == 3
     for name in ("verdict.json", "report.html", "metrics.csv", "predictions.csv", "figures"):
@@ -262,10 +271,11 @@ def test_a_folder_that_is_no_run_is_refused_untouched(
     assert stages.calls == []
 
 
-def test_the_task_runs_without_prefect(stages: FakeStages, experiment: Experiment, tmp_path: Path) -> None:
+def test_the_same_work_again_is_found_in_the_cache(stages: FakeStages, experiment: Experiment, tmp_path: Path) -> None:
     (step,) = stages.plan(experiment)[:1]
-    first = run_stage.fn(step, {}, tmp_path / "cache", tmp_path / "error.log")
-    second = run_stage.fn(step, {}, tmp_path / "cache", tmp_path / "error.log")
+    work = Work(step, "", {}, tmp_path / "cache", tmp_path / "error.log", 1)
+    first, second = work.do(), work.do()
+    assert first is not None and second is not None
     assert (first.cached, second.cached) == (False, True)
     assert first.directory == second.directory
 
@@ -275,7 +285,7 @@ def test_the_error_message_hides_the_cause(stages: FakeStages, experiment: Exper
     error.__cause__ = KeyError("patient-77")
     stages.failing, stages.failure = "split", error
     with pytest.raises(UserError) as caught:
-        run_stage.fn(stages.plan(experiment)[0], {}, tmp_path / "cache", tmp_path / "error.log")
+        Work(stages.plan(experiment)[0], "", {}, tmp_path / "cache", tmp_path / "error.log", 1).do()
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 

@@ -192,7 +192,7 @@ class Material:
 def _kept(path: Path, length: int) -> dict[str, np.ndarray] | None:
     """What lies whole at `path`."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
             found = dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
