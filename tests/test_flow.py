@@ -205,7 +205,7 @@ def test_a_refusal_reaches_the_caller_and_leaves_no_old_verdict(
     run_flow(experiment, out)
     stages.gans = (("fit-gan", 0, 1),)
     stages.failing, stages.failure = "fit-gan-fold-0-gan-1", LeakageError("12 images are in train and in test.")
-    with pytest.raises(LeakageError, match="^fit-gan-fold-0-gan-1: 12 images") as caught:
+    with pytest.raises(LeakageError, match=r"^fit-gan-fold-0-gan-1: 12 images") as caught:
         run_flow(experiment, out)
     assert caught.value.exit_code == 3
     for name in ("verdict.json", "report.html", "metrics.csv", "predictions.csv", "figures"):

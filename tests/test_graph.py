@@ -109,7 +109,7 @@ def test_two_failures_are_both_named_and_a_fault_tells_no_patient(demo: Experime
 
 def test_a_killed_child_is_told_and_the_parts_that_are_made_are_kept(demo: Experiment, tmp_path: Path) -> None:
     notes = Notes()
-    with pytest.raises(Killed, match="^whole: b: its process was killed, most often because memory ran out") as caught:
+    with pytest.raises(Killed, match=r"^whole: b: its process was killed, most often because memory ran out") as caught:
         run_graph(demo, tmp_path, [step("whole", parts=("a", "b"), what="die"), step("good")], notes)
     assert "Run the same command again" in str(caught.value) and caught.value.exit_code == 1
     assert set(notes.ended) == {"whole: a", "good"}
@@ -118,7 +118,7 @@ def test_a_killed_child_is_told_and_the_parts_that_are_made_are_kept(demo: Exper
 
 
 def test_memory_that_is_not_there_is_told_as_the_users_to_mend(demo: Experiment, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="^big: .*memory.*smaller"):
+    with pytest.raises(UserError, match=r"^big: .*memory.*smaller"):
         run_graph(demo, tmp_path, [step("big", what="hog")], Notes())
 
 
