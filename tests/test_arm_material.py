@@ -168,7 +168,7 @@ def test_encoders_see_the_labelled_and_the_pools_images_alone(
         TRUNKS[kind](TRUNK, material, 0)
     rows = np.concatenate([material.rows("train"), material.rows("unlabelled")])
     for images in shown:
-        np.testing.assert_array_equal(images.stored.numpy(), material.dataset.images[rows])
+        assert torch.equal(images.batch(torch.arange(len(rows))).images, material.dataset.tensor(rows))
         assert (images.label == -1).all()
 
 

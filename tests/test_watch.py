@@ -129,6 +129,7 @@ def test_a_look_at_any_family_moves_nothing(name: str, size: tuple[int, ...]) ->
     rows = torch.arange(16)
     many = replace(
         images,
+        places=None,
         stored=torch.randint(0, 255, (16, 1, *size), dtype=torch.uint8),
         label=rows % 2,
         masks=torch.randint(0, 2, (16, 1, *size), dtype=torch.uint8),
@@ -201,7 +202,7 @@ def test_a_check_is_cheap(size: tuple[int, ...], width: int, limit_s: float) -> 
     training = noise_training(config, size, 2, Hardware("cpu", "float32"))
     images = training.streams["labelled"].images
     rows = torch.arange(128) % len(images.label)
-    many = type(images)(images.stored[rows], images.label[rows], images.scaling)
+    many = images.part(rows)
     probe = Probe(32, ConditionSampler(many), many, 2, config.latent_dim, seed=0)
     assert len(probe.label) == 64
     times = []

@@ -72,7 +72,7 @@ def _require_fitting(training: GanTraining, state: Mapping[str, Any]) -> None:
         for name in mine:
             _require_tensors(f"{place}.{name}", theirs[name], mine[name])
     _require(state["states"].keys() == own["states"].keys(), "states")
-    image = next(iter(training.streams.values())).images.stored.shape[1:]
+    image = next(iter(training.streams.values())).images.shape
     for name, module in training.context.states.items():
         _require_state(f"states.{name}", state["states"][name], module, image)
     _require(state["stepper"].keys() == own["stepper"].keys(), "stepper")

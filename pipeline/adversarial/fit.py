@@ -191,8 +191,8 @@ def start(
             "data.source.columns.mask, or choose another family."
         )
     shape = ImageShape(
-        spatial_size=tuple(images.stored.shape[2:]),
-        channels=images.stored.shape[1],
+        spatial_size=images.shape[1:],
+        channels=images.shape[0],
         num_classes=len(config.classes),
         num_attributes=len(config.gan.attributes),
         positive=tuple(config.classes.index(name) for name in config.positive),
@@ -209,7 +209,7 @@ def assemble(
     seed: int,
     group: ProcessGroup = ONE_PROCESS,
 ) -> GanTraining:
-    """A training at its first step on images that are on the device.
+    """A training at its first step.
 
     Raises:
         ConfigError: adaptive augmentation was asked of a family without a discriminator.

@@ -93,7 +93,7 @@ def fixed_sample(generator: nn.Module, sampler: ConditionSampler, num_classes: i
     """The same z and sampler for every grid: `_GRID_COLUMNS` images a class, a row a class, not picked."""
     random = torch.Generator().manual_seed(derive_seed(seed, "grid"))
     label = torch.arange(num_classes).repeat_interleave(_GRID_COLUMNS)
-    z = torch.randn(len(label), as_generator(generator).latent_dim, generator=random).to(sampler.images.stored.device)
+    z = torch.randn(len(label), as_generator(generator).latent_dim, generator=random).to(sampler.images.device)
     return sample(generator, z, sampler.sample(label, random)).numpy()
 
 

@@ -79,7 +79,7 @@ class Probe:
         self.label = self.train.label.cpu()[mixed]
         self.asked = [
             (
-                torch.randn(len(part), latent_dim, generator=random).to(sampler.images.stored.device),
+                torch.randn(len(part), latent_dim, generator=random).to(sampler.images.device),
                 sampler.sample(part, random),
             )
             for part in self.label.tensor_split(-(-len(self.label) // _TOGETHER))
@@ -170,7 +170,7 @@ def validation_images(
     dataset: DataSet, train_rows: np.ndarray, rows: np.ndarray, classes: Sequence[str], attributes: Sequence[str],
     device: str,
 ) -> StoredImages:  # fmt: skip
-    """The fold's validation images on the device, their attributes standardised as the training images' are.
+    """The fold's validation images, their attributes standardised as the training images' are.
 
     An attribute that is not a number counts as the training images' mean.
     """
@@ -192,18 +192,11 @@ def _some_of_each(images: StoredImages, most: int, num_classes: int, random: tor
     label = images.label.cpu()
     of_class = [torch.nonzero(label == number)[:, 0] for number in range(num_classes)]
     rows = torch.cat([own[torch.randperm(len(own), generator=random)[:most]] for own in of_class])
-    rows = rows.to(images.label.device)
-    return replace(
-        images,
-        stored=images.stored[rows],
-        label=images.label[rows],
-        masks=None if images.masks is None else images.masks[rows],
-        attributes=None if images.attributes is None else images.attributes[rows],
-    )
+    return images.part(rows)
 
 
 def _images(images: StoredImages) -> Tensor:
-    return images.scaling.to_model(images.stored).cpu()
+    return images.batch(torch.arange(len(images.label))).images.cpu()
 
 
 def _by_class(images: Tensor, label: Tensor, num_classes: int) -> list[Tensor]:

@@ -107,7 +107,7 @@ def refresh_batch_norm(
     norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
-    device = sampler.images.stored.device
+    device = sampler.images.device
     random = torch.Generator().manual_seed(seed)
     kept = [norm.momentum for norm in norms]
     for norm in norms:

@@ -23,7 +23,7 @@ from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.augmentation import Augmenter
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.draws import Draws
-from pipeline.data.batches.streams import UNLABELLED, StoredImages
+from pipeline.data.batches.streams import UNLABELLED, images_at
 from pipeline.downstream.feature_models import Predict
 from pipeline.downstream.material import Material
 from pipeline.nets.classifiers import TrunkClassifier, last_layer, pooled
@@ -162,9 +162,8 @@ def _encoder(kind: Literal["simclr", "autoencoder"]) -> Callable[[TrunkConfig, M
         """Trained on the labelled and the unlabelled images of the fold, which the GAN has seen too."""
         trunk: Any = random_trunk(config, material, seed)
         rows = np.concatenate([material.real.rows, material.pool_rows])
-        stored = torch.from_numpy(np.ascontiguousarray(material.dataset.images[rows])).to(material.hardware.device)
-        label = torch.full((len(rows),), UNLABELLED, device=stored.device)
-        images = StoredImages(stored, label, material.dataset.scaling)
+        label = torch.full((len(rows),), UNLABELLED)
+        images = images_at(material.dataset, rows, label, material.hardware.device)
         return fit_encoder(
             kind, trunk, int(trunk.features), images,
             steps=config.steps, batch_size=config.batch_size, hardware=material.hardware, seed=seed,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet
-from pipeline.data.batches.streams import UNLABELLED, StoredImages, Stream
+from pipeline.data.batches.streams import UNLABELLED, Stream, images_at
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class Batches:
         for number, (share, size) in enumerate(zip(shares, batch_sizes(batch_size, shares), strict=True), start=first):
             label = share_labels(share, classes)
             target = _target(share, label, len(classes))
-            stored = torch.from_numpy(np.ascontiguousarray(share.dataset.images[share.rows])).to(device)
-            images = StoredImages(stored, label.to(device), share.dataset.scaling)
+            images = images_at(share.dataset, share.rows, label, device)
             order = derive_seed(seed, "order", number)
             self._streams.append(Stream(images, size, order, balanced=share.balanced))
             self._targets.append(target.to(device))
@@ -76,8 +75,8 @@ class Batches:
         parts = []
         for share, stream, target in zip(self.shares, self._streams, self._targets, strict=True):
             rows = stream.next_rows()
-            weight = torch.full((len(rows),), 1 - progress if share.fades else 1.0, device=rows.device)
-            parts.append(Mixed(stream.images.batch(rows).images, target[rows], weight))
+            weight = torch.full((len(rows),), 1 - progress if share.fades else 1.0, device=target.device)
+            parts.append(Mixed(stream.images.batch(rows).images, target[rows.to(target.device)], weight))
         return Mixed(
             torch.cat([part.images for part in parts]),
             torch.cat([part.target for part in parts]),

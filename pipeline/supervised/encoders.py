@@ -54,7 +54,7 @@ def fit_encoder(
     """
     stream = Stream(images, batch_size, derive_seed(seed, "order"), balanced=False)
     draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "augment")))
-    size, channels = tuple(images.stored.shape[2:]), images.stored.shape[1]
+    channels, *size = images.shape
     with torch.random.fork_rng(devices=[hardware.device] if hardware.device == "cuda" else []):
         torch.manual_seed(derive_seed(seed, "encoder"))
         tail = projection(features) if kind == "simclr" else Decoder(features, channels, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,10 +12,14 @@ import torch
 from torch import Tensor
 
 from pipeline.core.errors import DataError
+from pipeline.core.threads import available_memory_mib
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.scaling import Scaling
 
 UNLABELLED = -1
+DEVICE_SHARE = 0.25
+"""Of a GPU's free memory, for images; the rest is for the nets and what they compute."""
+_PART = 1024
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class StoredImages:
-    """Images on the device as they are stored; they are mapped to [-1, 1] batch by batch.
+    """Images as they are stored, on the device or in a file's memory map: read and mapped to [-1, 1] batch by batch.
 
     Attributes:
-        stored: [N, C, *spatial] in stored numbers.
-        label: [N] int64, -1 where unknown.
-        masks: [N, 1, *spatial] uint8.
-        attributes: [N, A] float32, standardised.
+        stored: [M, C, *spatial] in stored numbers, on the device or the CPU.
+        label: [N] int64 on the device, -1 where unknown.
+        masks: [M, 1, *spatial] uint8, where `stored` is.
+        attributes: [N, A] float32 on the device, standardised.
+        places: [N] int64, where `stored` is: which of its images each one is; None = all of them, in order.
     """
 
     stored: Tensor
@@ -49,25 +55,53 @@ class StoredImages:
     scaling: Scaling
     masks: Tensor | None = None
     attributes: Tensor | None = None
+    places: Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are."""
+        return self.label.device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an image: [C, *spatial]."""
+        return tuple(self.stored.shape[1:])
 
     def batch(self, rows: Tensor) -> Batch:
+        """The images numbered `rows` [B] (of N), on the device."""
+        places = rows.to(self.stored.device)
+        places = places if self.places is None else self.places[places]
+        own = rows.to(self.device)
         return Batch(
-            images=self.scaling.to_model(self.stored[rows]),
-            label=self.label[rows],
-            mask=None if self.masks is None else self.masks[rows].float(),
-            attributes=None if self.attributes is None else self.attributes[rows],
+            images=self.scaling.to_model(self._read(self.stored, places)),
+            label=self.label[own],
+            mask=None if self.masks is None else self._read(self.masks, places).float(),
+            attributes=None if self.attributes is None else self.attributes[own],
+        )
+
+    def _read(self, stored: Tensor, places: Tensor) -> Tensor:
+        found = stored.index_select(0, places)  # copies whole images; indexing would copy number by number
+        if found.device == self.device:
+            return found
+        return (
+            found.pin_memory().to(self.device, non_blocking=True)
+            if self.device.type == "cuda"
+            else found.to(self.device)
+        )
+
+    def part(self, rows: Tensor) -> StoredImages:
+        """Only the images numbered `rows`, in their order; nothing is copied but what is known of them."""
+        own, places = rows.to(self.device), rows.to(self.stored.device)
+        return replace(
+            self,
+            label=self.label[own],
+            attributes=None if self.attributes is None else self.attributes[own],
+            places=places if self.places is None else self.places[places],
         )
 
     def of_classes(self, numbers: Sequence[int]) -> StoredImages:
         """Only the images whose label is among `numbers`."""
-        keep = torch.isin(self.label, torch.tensor(list(numbers), device=self.label.device))
-        return StoredImages(
-            stored=self.stored[keep],
-            label=self.label[keep],
-            scaling=self.scaling,
-            masks=None if self.masks is None else self.masks[keep],
-            attributes=None if self.attributes is None else self.attributes[keep],
-        )
+        return self.part(torch.nonzero(torch.isin(self.label.cpu(), torch.tensor(list(numbers)))).squeeze(1))
 
     def unlabelled(self) -> StoredImages:
         """All images, their labels hidden: what has a label is an image like the others."""
@@ -77,7 +111,7 @@ class StoredImages:
 def stored_images(
     dataset: DataSet, rows: np.ndarray, classes: Sequence[str], attributes: Sequence[str], device: str
 ) -> StoredImages:
-    """The images at `rows` on the device; the attributes are standardised over the labelled ones.
+    """The images at `rows` with their masks; the attributes are standardised over the labelled ones.
 
     Raises:
         DataError: a label is not among `classes`, or an attribute is not a number for every labelled image.
@@ -85,14 +119,47 @@ def stored_images(
     labelled = (dataset.manifest["label"].iloc[rows] != "").to_numpy(copy=True)
     label = torch.full((len(rows),), UNLABELLED)
     label[torch.from_numpy(labelled)] = dataset.labels(rows[labelled], classes)
-    masks = dataset.masks
-    return StoredImages(
-        stored=torch.from_numpy(np.ascontiguousarray(dataset.images[rows])).to(device),
-        label=label.to(device),
-        scaling=dataset.scaling,
-        masks=None if masks is None else torch.from_numpy(np.ascontiguousarray(masks[rows])).to(device),
-        attributes=_attributes(dataset, rows, labelled, attributes, device),
-    )
+    images = images_at(dataset, rows, label, device, with_masks=True)
+    return replace(images, attributes=_attributes(dataset, rows, labelled, attributes, device))
+
+
+def images_at(
+    dataset: DataSet, rows: np.ndarray, label: Tensor, device: str, *, with_masks: bool = False
+) -> StoredImages:
+    """The images at `rows` under the labels [len(rows)] of the caller, from where they are read quickest.
+
+    On a CPU that is the data set's memory map: it costs no memory that the system could not take back, and reading it
+    is as quick as reading a copy. To another device they are copied if they take at most `DEVICE_SHARE` of its free
+    memory, and else batch by batch.
+    """
+    maps = [dataset.images, *([dataset.masks] if with_masks and dataset.masks is not None else [])]
+    stored, places = [_mapped(array) for array in maps], torch.from_numpy(np.array(rows, dtype=np.int64))
+    size = len(rows) * sum(array.nbytes // len(array) for array in maps)
+    fits = device != "cpu" and size <= DEVICE_SHARE * _free_bytes(device)
+    images, masks = [*([_copied(one, places, device) for one in stored] if fits else stored), None][:2]
+    assert images is not None
+    return StoredImages(images, label.to(device), dataset.scaling, masks, places=None if fits else places)
+
+
+def _mapped(array: np.ndarray) -> Tensor:
+    """The array's own memory as a tensor, which nobody writes to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _copied(stored: Tensor, places: Tensor, device: str) -> Tensor:
+    """A copy on the device, made in parts."""
+    copy = torch.empty((len(places), *stored.shape[1:]), dtype=stored.dtype, device=device)
+    for own, part in zip(copy.split(_PART), places.split(_PART), strict=True):
+        own.copy_(stored.index_select(0, part))
+    return copy
+
+
+def _free_bytes(device: str) -> int:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return available_memory_mib() * 2**20
 
 
 def _attributes(
@@ -144,9 +211,9 @@ class Stream:
         return self.images.batch(self.next_rows())
 
     def next_rows(self) -> Tensor:
-        """Which images the next batch is made of, [batch_size]."""
+        """Which images the next batch is made of, [batch_size], on the CPU."""
         rows = [self._next_row() for _ in range(self.batch_size)][self._own]
-        return torch.tensor(rows, device=self.images.label.device)
+        return torch.tensor(rows)
 
     def _next_row(self) -> int:
         which = self._turn
