@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -19,14 +19,14 @@ from rich.table import Table
 
 from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
-from flows.run_directory import cache_of
 from flows.server import start_server, wait_for_server
-from pipeline.config.experiment import Experiment
-from pipeline.config.loading import load_experiment, require_data
 from pipeline.core.decisions import Verdicts
 from pipeline.core.errors import RadaugError, UserError
 from pipeline.core.files import make_folder
 from pipeline.core.layout import CONFIG, CURVE, FAULT_LOG, LOCK, REPORT, VERDICT
+
+if TYPE_CHECKING:
+    from pipeline.config.experiment import Experiment
 
 INTERRUPTED, TERMINATED = 130, 143
 app = App(
@@ -95,6 +95,7 @@ def run(config: Path, *, out: Out = None, engine: EngineName = "prefect", overri
 def validate(config: Path, *, overrides: Overrides | None = None) -> None:
     """Print audit, split, plan, cost and the smallest difference that the data of CONFIG can show. Trains nothing."""
     experiment = _load_with_data(config, overrides or [])
+    from flows.run_directory import cache_of
     from flows.validate import validate as validate_experiment
 
     validate_experiment(experiment, cache_of(_run_directory(experiment, None)), Console())
@@ -149,6 +150,7 @@ def sample(
     """Write NUM images of class LABEL from the generator that RUN's release section names into OUT."""
     _require_run(run_dir)
     make_folder(out)
+    from pipeline.config.loading import load_experiment
     from pipeline.synthesis.sample import sample_run
 
     release = load_experiment(run_dir / CONFIG).release
@@ -183,6 +185,7 @@ def verdict(
 
     With the run's own plan the bounds are those of the run's verdict.json. The generators are not looked at.
     """
+    from pipeline.config.loading import load_experiment
     from pipeline.verdict.decide import read_predictions
     from pipeline.verdict.lone import judge_alone
 
@@ -248,6 +251,8 @@ def print_verdicts(verdict: Verdicts) -> None:
 
 def _load_with_data(config: Path, overrides: list[str]) -> Experiment:
     """The experiment, after a look whether its data are there."""
+    from pipeline.config.loading import load_experiment, require_data
+
     experiment = load_experiment(config, overrides)
     require_data(experiment, config)
     return experiment

@@ -9,8 +9,6 @@ import sys
 import threading
 import time
 
-import httpx
-
 API_URL = "PREFECT_API_URL"
 HOST = "127.0.0.1"
 START_S = 180.0
@@ -50,6 +48,8 @@ def wait_for_server(process: subprocess.Popen[bytes] | None) -> bool:
 
 
 def server_answers(url: str) -> bool:
+    import httpx  # here, because every command imports this module
+
     try:
         return httpx.get(f"{url}/health", timeout=10).is_success
     except httpx.HTTPError:
