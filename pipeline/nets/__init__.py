@@ -1,1 +1,1 @@
-"""Generators, discriminators and classifiers; 2D and 3D are the same code, built from MONAI's layer factories."""
+"""Generators, discriminators and classifiers; 2D and 3D are the same code, from one table of layers."""

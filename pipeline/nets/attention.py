@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.nn.utils.parametrizations import spectral_norm
+
+from pipeline.nets.layers import CONV, MAX_POOL
 
 
 class SelfAttention(nn.Module):
@@ -30,13 +31,13 @@ class SelfAttention(nn.Module):
 
     def __init__(self, spatial_dims: int, channels: int) -> None:
         super().__init__()
-        conv = Conv[Conv.CONV, spatial_dims]
+        conv = CONV[spatial_dims]
         similar, carried = max(1, channels // 8), max(1, channels // 2)
         self.query = spectral_norm(conv(channels, similar, 1, bias=False))
         self.key = spectral_norm(conv(channels, similar, 1, bias=False))
         self.value = spectral_norm(conv(channels, carried, 1, bias=False))
         self.out = spectral_norm(conv(carried, channels, 1, bias=False))
-        self.pool = Pool[Pool.MAX, spatial_dims](2)
+        self.pool = MAX_POOL[spatial_dims](2)
         self.gate = nn.Parameter(torch.zeros(1))
 
     def forward(self, features: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ import math
 from typing import Literal
 
 import torch
-from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from pipeline.nets.conditions import Condition, Judgement, recompute
 from pipeline.nets.discriminators import Projection, activated
 from pipeline.nets.generators import NoiseGenerator
+from pipeline.nets.layers import BATCH_NORM, CONV, CONV_TRANSPOSE
 from pipeline.nets.sizes import ImageShape, doubling_widths
 
 NormKind = Literal["none", "batch", "layer"]
@@ -34,8 +34,8 @@ class TransposedGenerator(NoiseGenerator):
         super().__init__(shape, latent_dim, embedding_dim)
         dims, widths = shape.spatial_dims, doubling_widths(width, shape.levels)[::-1]
         self.start = nn.Linear(latent_dim + self.code.size, widths[0] * math.prod(self.grid), bias=False)
-        self.norms = nn.ModuleList([Norm[Norm.BATCH, dims](features) for features in widths])
-        conv = Conv[Conv.CONVTRANS, dims]
+        self.norms = nn.ModuleList([BATCH_NORM[dims](features) for features in widths])
+        conv = CONV_TRANSPOSE[dims]
         self.layers = nn.ModuleList(
             [conv(*step, 4, stride=2, padding=1) for step in zip(widths, [*widths[1:], shape.channels], strict=True)]
         )
@@ -110,9 +110,9 @@ class StridedDiscriminator(nn.Module):
 
 def _convolution(dims: int, before: int, after: int, strided: bool, norm: NormKind) -> nn.Module:
     side, stride = (4, 2) if strided else (3, 1)
-    conv = Conv[Conv.CONV, dims](before, after, side, stride=stride, padding=1)
+    conv = CONV[dims](before, after, side, stride=stride, padding=1)
     if norm == "batch":
-        return nn.Sequential(conv, Norm[Norm.BATCH, dims](after))
+        return nn.Sequential(conv, BATCH_NORM[dims](after))
     if norm == "layer":
-        return nn.Sequential(conv, Norm[Norm.GROUP, dims](num_groups=1, num_channels=after, affine=False))
+        return nn.Sequential(conv, nn.GroupNorm(num_groups=1, num_channels=after, affine=False))
     return conv

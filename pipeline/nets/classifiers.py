@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from monai.networks.layers.factories import Conv, Norm, Pool
-from monai.networks.nets import DenseNet121, ResNet
 from torch import Tensor, nn
 
+from pipeline.nets.layers import BATCH_NORM, CONV, MAX_POOL
 from pipeline.nets.pretrained import PretrainedEffNet
 
 
@@ -19,7 +18,7 @@ class SmallCnn(nn.Module):
 
     def __init__(self, spatial_dims: int, channels: int, num_classes: int, width: int = 16) -> None:
         super().__init__()
-        conv, norm, pool = Conv[Conv.CONV, spatial_dims], Norm[Norm.BATCH, spatial_dims], Pool[Pool.MAX, spatial_dims]
+        conv, norm, pool = CONV[spatial_dims], BATCH_NORM[spatial_dims], MAX_POOL[spatial_dims]
         strides = (1 if spatial_dims == 2 else 2, 1, 1)
         layers: list[nn.Module] = []
         for level, stride in enumerate(strides):
@@ -36,11 +35,15 @@ class SmallCnn(nn.Module):
 
 
 def _densenet121(spatial_dims: int, channels: int, num_classes: int) -> nn.Module:
+    from monai.networks.nets import DenseNet121  # here, because it brings all of MONAI
+
     return DenseNet121(spatial_dims=spatial_dims, in_channels=channels, out_channels=num_classes)
 
 
 def _resnet18(spatial_dims: int, channels: int, num_classes: int) -> nn.Module:
     """MONAI's ResNet-18 with a first convolution of 3 voxels and stride 1: the images here are small."""
+    from monai.networks.nets import ResNet  # here, because it brings all of MONAI
+
     return ResNet(
         "basic", [2, 2, 2, 2], [64, 128, 256, 512], spatial_dims=spatial_dims, n_input_channels=channels,
         num_classes=num_classes, conv1_t_size=3, conv1_t_stride=1,

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 from torch.nn.utils.parametrizations import spectral_norm
@@ -14,6 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from pipeline.nets.conditions import Condition, Judgement, recompute
 from pipeline.nets.discriminators import Projection, activated
 from pipeline.nets.generators import ConditionalBatchNorm, NoiseGenerator, doubled
+from pipeline.nets.layers import CONV
 from pipeline.nets.sizes import ImageShape, doubling_widths
 
 _SLOPE = 0.1
@@ -104,7 +104,7 @@ class DoublingBlock(nn.Module):
     def __init__(self, dims: int, before: int, after: int, code_dim: int) -> None:
         super().__init__()
         self.norm = ConditionalBatchNorm(dims, before, code_dim)
-        self.conv = Conv[Conv.CONV, dims](before, after, 3, padding=1)
+        self.conv = CONV[dims](before, after, 3, padding=1)
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
         return self.conv(doubled(torch.relu(self.norm(features, code))))
@@ -121,7 +121,7 @@ class CoupledDiscriminator(nn.Module):
 
     def __init__(self, shape: ImageShape, width: int) -> None:
         super().__init__()
-        conv = Conv[Conv.CONV, shape.spatial_dims]
+        conv = CONV[shape.spatial_dims]
         self.checkpointing = False
         self.domain_of = DomainOf(shape.positive)
         self.first_a, self.first_b = (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pipeline.nets.conditions import Condition, Judgement, recompute
+from pipeline.nets.layers import CONV
 from pipeline.nets.sizes import ImageShape, doubling_widths, doublings
 
 _SLOPE = 0.1
@@ -25,7 +25,7 @@ class StridedTrunk(nn.Module):
     def __init__(self, *, spatial_size: Sequence[int], channels: int, width: int) -> None:
         super().__init__()
         dims, levels = len(spatial_size), doublings(spatial_size)
-        conv = Conv[Conv.CONV, dims]
+        conv = CONV[dims]
         widths = doubling_widths(width, levels)
         layers = [
             spectral_norm(conv(before, after, 4, stride=2, padding=1))

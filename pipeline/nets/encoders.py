@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
 
 from pipeline.nets.conditions import Condition, ConditionCode, Judgement, recompute
 from pipeline.nets.discriminators import ProjectionDiscriminator
+from pipeline.nets.layers import BATCH_NORM, CONV
 from pipeline.nets.sizes import ImageShape, doubling_widths
 
 _SLOPE = 0.2
@@ -51,7 +51,7 @@ class Encoder(nn.Module):
 
     def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int) -> None:
         super().__init__()
-        conv, norm = Conv[Conv.CONV, shape.spatial_dims], Norm[Norm.BATCH, shape.spatial_dims]
+        conv, norm = CONV[shape.spatial_dims], BATCH_NORM[shape.spatial_dims]
         widths = doubling_widths(width, shape.levels)
         self.layers = nn.ModuleList(
             [

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 
 import torch
-from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn.functional import linear
+
+from pipeline.nets.layers import CONV
 
 
 class EqualConv(nn.Module):
@@ -34,7 +35,7 @@ class EqualConv(nn.Module):
         lr_multiplier: float = 1.0,
     ) -> None:
         super().__init__()
-        layer = Conv[Conv.CONV, spatial_dims](in_channels, out_channels, kernel)
+        layer = CONV[spatial_dims](in_channels, out_channels, kernel)
         self.weight = nn.Parameter(torch.randn_like(layer.weight) / lr_multiplier)
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.scale = gain / math.sqrt(in_channels * kernel**spatial_dims) * lr_multiplier

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from pipeline.nets.conditions import Condition, ConditionCode, recompute
+from pipeline.nets.layers import BATCH_NORM, CONV
 from pipeline.nets.sizes import ImageShape, doubling_widths
 
 
@@ -22,7 +22,7 @@ class ConditionalBatchNorm(nn.Module):
 
     def __init__(self, spatial_dims: int, channels: int, code_dim: int) -> None:
         super().__init__()
-        self.norm = Norm[Norm.BATCH, spatial_dims](channels, affine=False)
+        self.norm = BATCH_NORM[spatial_dims](channels, affine=False)
         self.affine = nn.Linear(code_dim, 2 * channels)
         nn.init.normal_(self.affine.weight, std=0.02)
         nn.init.zeros_(self.affine.bias)
@@ -68,7 +68,7 @@ class ConvGenerator(NoiseGenerator):
         code_dim = latent_dim + self.code.size
         self.start = nn.Linear(code_dim, widths[0] * math.prod(self.grid))
         self.norms = nn.ModuleList([ConditionalBatchNorm(dims, features, code_dim) for features in widths])
-        conv = Conv[Conv.CONV, dims]
+        conv = CONV[dims]
         self.layers = nn.ModuleList(
             [conv(*step, 3, padding=1) for step in zip(widths, [*widths[1:], shape.channels], strict=True)]
         )

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, one_hot, pad
 
 from pipeline.nets.conditions import Condition, ConditionCode, Judgement, recompute
 from pipeline.nets.equalised import EqualConv, EqualLinear, MinibatchDeviation, PixelNorm
 from pipeline.nets.generators import centre_crop, doubled
+from pipeline.nets.layers import AVERAGE_POOL
 from pipeline.nets.sizes import ImageShape, doubling_widths
 
 _SLOPE = 0.2
@@ -100,7 +100,7 @@ class GrowingDiscriminator(Growing):
         asked = shape.num_classes + shape.num_attributes
         self.embedding = EqualLinear(asked, widths[0], gain=math.sqrt(asked))
         self.num_classes, self.num_attributes = shape.num_classes, shape.num_attributes
-        self.halve = Pool[Pool.AVG, dims](2)
+        self.halve = AVERAGE_POOL[dims](2)
         self.checkpointing = False
 
     def forward(self, images: Tensor, condition: Condition) -> Judgement:
@@ -158,7 +158,7 @@ class _DownBlock(nn.Module):
     def __init__(self, dims: int, before: int, after: int) -> None:
         super().__init__()
         self.first, self.second = EqualConv(dims, before, before, 3), EqualConv(dims, before, after, 3)
-        self.halve = Pool[Pool.AVG, dims](2)
+        self.halve = AVERAGE_POOL[dims](2)
 
     def forward(self, features: Tensor) -> Tensor:
         features = leaky_relu(self.first(features), _SLOPE)

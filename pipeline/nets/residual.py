@@ -6,7 +6,6 @@ import math
 from itertools import pairwise
 
 import torch
-from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -14,6 +13,7 @@ from pipeline.nets.attention import SelfAttention, attended_grid
 from pipeline.nets.conditions import Condition, Judgement, recompute
 from pipeline.nets.discriminators import Projection
 from pipeline.nets.generators import ConditionalBatchNorm, NoiseGenerator, doubled
+from pipeline.nets.layers import AVERAGE_POOL, CONV
 from pipeline.nets.sizes import ImageShape, doubling_widths
 
 
@@ -53,7 +53,7 @@ class ResidualGenerator(NoiseGenerator):
         self.attended = attended_grid(grids, attention_side)
         self.attention = None if self.attended is None else SelfAttention(dims, widths[self.attended + 1])
         self.norm = ConditionalBatchNorm(dims, width, self.code.size)
-        self.image = spectral_norm(Conv[Conv.CONV, dims](width, shape.channels, 3, padding=1))
+        self.image = spectral_norm(CONV[dims](width, shape.channels, 3, padding=1))
 
     def forward(self, z: Tensor, condition: Condition) -> Tensor:
         code = self.code(condition)
@@ -147,7 +147,7 @@ class _DownBlock(nn.Module):
         super().__init__()
         self.first, self.second = _conv(dims, before, after, 3), _conv(dims, after, after, 3)
         self.shortcut = _conv(dims, before, after, 1) if before != after or first else nn.Identity()
-        self.halve = Pool[Pool.AVG, dims](2) if shrinks else nn.Identity()
+        self.halve = AVERAGE_POOL[dims](2) if shrinks else nn.Identity()
         self.sees_images = first
 
     def forward(self, features: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class _DownBlock(nn.Module):
 
 
 def _conv(dims: int, before: int, after: int, kernel: int) -> nn.Module:
-    layer = Conv[Conv.CONV, dims](before, after, kernel, padding=kernel // 2)
+    layer = CONV[dims](before, after, kernel, padding=kernel // 2)
     nn.init.orthogonal_(layer.weight)
     nn.init.zeros_(layer.bias)
     return spectral_norm(layer)

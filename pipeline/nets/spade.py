@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, pad
 
 from pipeline.nets.conditions import Condition, recompute
 from pipeline.nets.generators import NoiseGenerator, doubled
+from pipeline.nets.layers import AVERAGE_POOL, BATCH_NORM, CONV
 from pipeline.nets.sizes import ImageShape, doubling_widths
 
 _SLOPE = 0.2
@@ -25,8 +25,8 @@ class SpadeNorm(nn.Module):
 
     def __init__(self, dims: int, channels: int, code_dim: int, hidden: int) -> None:
         super().__init__()
-        conv = Conv[Conv.CONV, dims]
-        self.norm = Norm[Norm.BATCH, dims](channels, affine=False)
+        conv = CONV[dims]
+        self.norm = BATCH_NORM[dims](channels, affine=False)
         self.layout, self.label = conv(1, hidden, 3, padding=1), nn.Linear(code_dim, hidden)
         self.affine = conv(hidden, 2 * channels, 1)
 
@@ -42,7 +42,7 @@ class SpadeBlock(nn.Module):
 
     def __init__(self, dims: int, before: int, after: int, code_dim: int, hidden: int) -> None:
         super().__init__()
-        conv = Conv[Conv.CONV, dims]
+        conv = CONV[dims]
         self.spade = SpadeNorm(dims, before, code_dim, hidden)
         self.conv, self.shortcut = conv(before, after, 3, padding=1), conv(before, after, 1, bias=False)
 
@@ -69,8 +69,8 @@ class SpadeGenerator(NoiseGenerator):
         steps = zip(widths, [*widths[1:], max(width // 2, 1)], strict=True)
         self.start = nn.Linear(latent_dim + self.code.size, widths[0] * math.prod(self.grid))
         self.blocks = nn.ModuleList([SpadeBlock(dims, *step, self.code.size, hidden=width) for step in steps])
-        self.halved = Pool[Pool.AVG, dims](2)
-        self.last = Conv[Conv.CONV, dims](max(width // 2, 1), shape.channels, 3, padding=1)
+        self.halved = AVERAGE_POOL[dims](2)
+        self.last = CONV[dims](max(width // 2, 1), shape.channels, 3, padding=1)
 
     def forward(self, z: Tensor, condition: Condition) -> Tensor:
         code = self.code(condition)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 from torch.nn.utils.parametrizations import spectral_norm
@@ -16,6 +15,7 @@ from pipeline.nets.conditions import Condition, ConditionCode, Judgement, recomp
 from pipeline.nets.coupled import DomainOf, by_domain, rows_of
 from pipeline.nets.discriminators import activated
 from pipeline.nets.generators import NoiseGenerator, centre_crop, doubled
+from pipeline.nets.layers import CONV, INSTANCE_NORM
 from pipeline.nets.sizes import ImageShape, doubling_widths
 
 _SLOPE = 0.2
@@ -31,8 +31,8 @@ class NormedConv(nn.Module):
 
     def __init__(self, dims: int, before: int, after: int, code_dim: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv = Conv[Conv.CONV, dims](before, after, 3, stride=stride, padding=1)
-        self.norm = Norm[Norm.INSTANCE, dims](after, affine=False)
+        self.conv = CONV[dims](before, after, 3, stride=stride, padding=1)
+        self.norm = INSTANCE_NORM[dims](after, affine=False)
         self.affine = nn.Linear(code_dim, 2 * after)
         nn.init.normal_(self.affine.weight, std=0.02)
         nn.init.zeros_(self.affine.bias)
@@ -65,7 +65,7 @@ class ResidualTranslator(nn.Module):
         dims, channels = shape.spatial_dims, shape.channels
         halvings = 2 if min(shape.spatial_size) >= _LARGE_SIDE else 1
         kernel = 7 if dims == 2 else 3  # 7 x 7 x 7 would cost more than all else
-        conv = Conv[Conv.CONV, dims]
+        conv = CONV[dims]
         self.checkpointing = False
         self.code = ConditionCode(shape.num_classes, embedding_dim)
         widths = doubling_widths(width, halvings + 1)
@@ -148,7 +148,7 @@ class UNetGenerator(NoiseGenerator):
 
     def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int) -> None:
         super().__init__(shape, latent_dim, embedding_dim)
-        dims, conv = shape.spatial_dims, Conv[Conv.CONV, shape.spatial_dims]
+        dims, conv = shape.spatial_dims, CONV[shape.spatial_dims]
         widths = doubling_widths(width, shape.levels + 1)
         steps, size = list(pairwise(widths)), self.code.size
         self.first, self.label = conv(1, width, 3, padding=1), nn.Linear(size, width)
@@ -189,7 +189,7 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, shape: ImageShape, width: int, *, masked: bool = False) -> None:
         super().__init__()
-        conv = Conv[Conv.CONV, shape.spatial_dims]
+        conv = CONV[shape.spatial_dims]
         self.masked, self.checkpointing = masked, False
         widths = doubling_widths(width, min(max(shape.levels - 1, 1), 3))
         layers = [

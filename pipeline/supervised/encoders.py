@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from pipeline.config.augment import AugmentConfig
@@ -17,6 +16,7 @@ from pipeline.data.batches.augmentation import Augmenter
 from pipeline.data.batches.draws import Draws
 from pipeline.data.batches.streams import StoredImages, Stream
 from pipeline.nets.classifiers import pooled
+from pipeline.nets.layers import CONV
 from pipeline.nets.sizes import doublings
 from pipeline.supervised.loop import minimise
 from pipeline.supervised.losses import nt_xent
@@ -79,7 +79,7 @@ class Decoder(nn.Module):
 
     def __init__(self, features: int, channels: int, spatial_size: Sequence[int]) -> None:
         super().__init__()
-        conv = Conv[Conv.CONV, len(spatial_size)]
+        conv = CONV[len(spatial_size)]
         self.spatial_size = tuple(spatial_size)
         self.mode = "bilinear" if len(spatial_size) == 2 else "trilinear"
         widths = [features, *(max(8, features >> level) for level in range(1, doublings(spatial_size) + 1))]

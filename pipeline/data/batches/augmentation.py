@@ -10,9 +10,9 @@ owns and saves.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
-from monai.networks.layers import AffineTransform
 from torch import Tensor
 
 from pipeline.config.augment import AugmentConfig
@@ -32,7 +32,7 @@ class Augmenter:
 
     def __init__(self, policy: AugmentConfig, probability: Tensor | None = None) -> None:
         self.policy, self.probability = policy, probability
-        self._warp = AffineTransform(normalized=True, mode="bilinear", padding_mode="reflection", align_corners=False)
+        self._warp = _make_warp() if policy.rotate_degrees or policy.scale else None
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Transform each image on its own draw.
@@ -70,7 +70,7 @@ class Augmenter:
         matrices = torch.eye(dims + 1, device=images.device).expand(batch, -1, -1)
         if policy.shift or policy.rotate_degrees or policy.scale:
             matrices = self._sometimes(affine_matrices(images, policy, draws), matrices, draws)
-        if policy.rotate_degrees or policy.scale:
+        if self._warp is not None:
             return self._warp(images, normalised(signs * matrices, images))
         return copied(images, signs * matrices)
 
@@ -93,6 +93,16 @@ class Augmenter:
             return changed
         chosen = draws.rand((len(changed), *[1] * (changed.ndim - 1))) < self.probability
         return torch.where(chosen, changed, unchanged)
+
+
+def _make_warp() -> Callable[[Tensor, Tensor], Tensor]:
+    """(images, a matrix each [B, d + 1, d + 1]) -> images: MONAI's, which takes batches."""
+    from monai.networks.layers import AffineTransform  # here, because it brings all of MONAI
+
+    warp: Callable[[Tensor, Tensor], Tensor] = AffineTransform(
+        normalized=True, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    return warp
 
 
 def copied(images: Tensor, matrices: Tensor) -> Tensor:
