@@ -13,11 +13,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware
@@ -77,6 +72,8 @@ def fit_feature_model(
     Raises:
         DataError: a class has no image, or for `svm` fewer than two patients.
     """
+    from sklearn.preprocessing import StandardScaler
+
     examples = examples_of(config, phase, classes, hardware, seed)
     scaler = StandardScaler().fit(examples.features, sample_weight=examples.weight)
     model = MODELS[config.network](examples, scaler.transform(examples.features), seed)
@@ -170,12 +167,16 @@ def patient_folds(examples: Examples) -> list[tuple[np.ndarray, np.ndarray]]:
 def _logistic(examples: Examples, features: np.ndarray, seed: int) -> FittedModel:
     """Ridge penalty with C = 0.1, an image counting once however many copies there are."""
     del seed
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=0.1, max_iter=5000)
     return model.fit(features, examples.label, sample_weight=examples.weight)
 
 
 def _forest(examples: Examples, features: np.ndarray, seed: int) -> FittedModel:
     """Breiman, Machine Learning 2001; its probabilities are the mean over the trees of a leaf's frequencies."""
+    from sklearn.ensemble import RandomForestClassifier
+
     model = RandomForestClassifier(TREES, random_state=derive_seed(seed, "forest") % 2**32)
     return model.fit(features, examples.label, sample_weight=examples.weight)
 
@@ -188,6 +189,9 @@ def _svm(examples: Examples, features: np.ndarray, seed: int) -> FittedModel:
     would make probabilities too sure. Platt, "Probabilistic outputs for support vector machines", 1999.
     """
     del seed
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.svm import SVC
+
     model = CalibratedClassifierCV(
         SVC(kernel="linear", C=0.01), method="sigmoid", cv=patient_folds(examples), ensemble=False
     )

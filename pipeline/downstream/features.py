@@ -8,10 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from pipeline.adversarial.weights import folded, load_net
@@ -92,6 +88,8 @@ def fit_on_features(arm: str, trunk: TrunkConfig, material: Material, seed: int)
 
 def val_auroc(predict: Predict, material: Material) -> float:
     """Mean over the classes of the AUROC of each against the rest, on the fold's validation images."""
+    from sklearn.metrics import roc_auc_score
+
     rows = material.rows("val")
     label, scores = material.dataset.labels(rows, material.classes).numpy(), predict(material.dataset, rows)
     return float(np.mean([roc_auc_score(label == number, scores[:, number]) for number in range(scores.shape[1])]))
@@ -105,6 +103,10 @@ def _frozen(trunk: nn.Module, material: Material, seed: int) -> tuple[Predict, d
     label = np.tile(real.dataset.labels(real.rows, material.classes).numpy(), COPIES)
 
     def fitted(strength: float) -> Predict:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000)
         model = make_pipeline(StandardScaler(), regression).fit(seen, label)
         return lambda dataset, rows: model.predict_proba(_features(trunk, material, dataset, rows, None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor
 
 from pipeline.measures.blocks import on_device, products
@@ -54,7 +54,7 @@ def kid(
     parts = [np.array_split(random.permutation(len(each)), number) for each in (real, fake)]
     found = [_with_variance(real[np.sort(one)], fake[np.sort(two)], device) for one, two in zip(*parts, strict=True)]
     distance, variance = (float(np.mean(values)) for values in zip(*found, strict=True))
-    margin = float((variance / number) ** 0.5 * stats.t.ppf(1 - alpha / 2, min(len(real), len(fake)) - number))
+    margin = float((variance / number) ** 0.5 * stdtrit(min(len(real), len(fake)) - number, 1 - alpha / 2))
     return distance, distance - margin, distance + margin
 
 

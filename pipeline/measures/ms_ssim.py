@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor
 
 from pipeline.core.errors import DataError
@@ -129,7 +129,7 @@ def pairwise_ms_ssim_interval(images: Tensor, pairs: int, seed: int, alpha: floa
     if number < 3:
         return mean, float("nan"), float("nan")
     error = float((number - 1) ** 0.5 * without.std(correction=0))
-    margin = error * float(stats.t.ppf(1 - alpha / 2, number - 1))
+    margin = error * float(stdtrit(number - 1, 1 - alpha / 2))
     return mean, max(mean - margin, 0.0), min(mean + margin, 1.0)
 
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar as contingency_mcnemar
-from statsmodels.stats.multitest import multipletests
+from scipy.special import ndtr
 
 _EXACT_FLIPS = 14
 _RANDOM_FLIPS = 20_000
@@ -50,7 +48,7 @@ def delong(first: np.ndarray, second: np.ndarray, positive: np.ndarray, units: n
     error = float(np.sqrt(_corrected_square(influence, index, positive)))
     if error == 0:
         return Difference(value, 0.0, 1.0 if value == 0 else 0.0)
-    return Difference(value, error, float(2 * stats.norm.sf(abs(value) / error)))
+    return Difference(value, error, float(2 * ndtr(-abs(value) / error)))
 
 
 def _placements(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
@@ -82,6 +80,8 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> tuple[int, int
     only_first = int((first_right & ~second_right).sum())
     only_second = int((~first_right & second_right).sum())
     both, neither = int((first_right & second_right).sum()), int((~first_right & ~second_right).sum())
+    from statsmodels.stats.contingency_tables import mcnemar as contingency_mcnemar  # here, because it is slow to load
+
     found = contingency_mcnemar([[both, only_first], [only_second, neither]], exact=True)
     return only_first, only_second, float(found.pvalue)
 
@@ -106,4 +106,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for the number of comparisons (Holm, Scand. J. Statist. 6 (1979), by statsmodels)."""
     if len(p_values) < 2:
         return list(p_values)
+    from statsmodels.stats.multitest import multipletests  # here, because it is slow to load
+
     return [float(value) for value in multipletests(p_values, method="holm")[1]]

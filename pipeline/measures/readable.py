@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from pipeline.measures.classification import weighted_auroc
 from pipeline.measures.resampling import MIN_PATIENTS, Interval, patient_weights
@@ -138,6 +137,8 @@ def _classes(labels: NDArray[np.int64]) -> Sequence[NDArray[np.int64]]:
 
 def _wins(score: Floats, truth: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Pairs won and pairs in all, row by row of [S, n]."""
+    from scipy.stats import rankdata  # here, because it brings much of SciPy
+
     ranks = rankdata(score, axis=1)
     count = truth.sum(axis=1).astype(np.float64)
     won = np.where(truth, ranks, 0).sum(axis=1) - count * (count + 1) / 2

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 MIN_PATIENTS = 10
 JACKKNIFE_BLOCKS = 100
@@ -85,19 +85,21 @@ def bca_interval(value: float, draws: np.ndarray, left_out: Sequence[np.ndarray]
     share = (np.sum(draws < value) + 0.5 * np.sum(draws == value)) / len(draws)
     if not 0 < share < 1:
         return float(draws.min()), float(draws.max())
-    shift = stats.norm.ppf(share)
+    shift = ndtri(share)
     parts = np.concatenate([(part.mean() - part) * (len(part) - 1) / len(part) for part in left_out])
     squares = float(np.square(parts).sum())
     acceleration = float((parts**3).sum()) / (6 * squares**1.5) if squares else 0.0
-    quantiles = [shift + stats.norm.ppf(level) for level in (alpha / 2, 1 - alpha / 2)]
-    levels = [float(stats.norm.cdf(shift + z / (1 - acceleration * z))) for z in quantiles]
+    quantiles = [shift + ndtri(level) for level in (alpha / 2, 1 - alpha / 2)]
+    levels = [float(ndtr(shift + z / (1 - acceleration * z))) for z in quantiles]
     low, high = np.quantile(draws, levels)
     return float(low), float(high)
 
 
 def wilson_interval(count: int, number: int, alpha: float) -> tuple[float, float]:
     """Of a share of independent cases, right near 0 and 1 too (Wilson, JASA 22 (1927))."""
-    bounds = stats.binomtest(count, number).proportion_ci(1 - alpha, method="wilson")
+    from scipy.stats import binomtest  # here, because it brings much of SciPy
+
+    bounds = binomtest(count, number).proportion_ci(1 - alpha, method="wilson")
     return float(bounds.low), float(bounds.high)
 
 
@@ -130,14 +132,14 @@ class Estimate:
 
     def interval(self, alpha: float) -> Interval:
         """t interval. With three or four fits an arm the t quantile matters: a normal one would be too narrow."""
-        half = float(stats.t.ppf(1 - alpha / 2, self.freedom)) * self.error if self.error else 0.0
+        half = float(stdtrit(self.freedom, 1 - alpha / 2)) * self.error if self.error else 0.0
         return Interval(self.value, self.value - half, self.value + half)
 
     def p_value(self, null: float = 0.0) -> float:
         """Two-sided, that the truth is `null`."""
         if not self.error:
             return float(self.value == null)
-        return float(2 * stats.t.sf(abs(self.value - null) / self.error, self.freedom))
+        return float(2 * stdtr(self.freedom, -abs(self.value - null) / self.error))
 
 
 def estimate(value: float, spreads: Sequence[Spread]) -> Estimate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 Rows = np.ndarray
 
@@ -57,5 +57,5 @@ def margins(
         return np.concatenate([random.permutation(rows)[: int(len(rows) * share)] for rows in of])
 
     found = [figures(part(groups[0]), part(groups[1])) for _ in range(draws)]
-    scale = (share / (1 - share)) ** 0.5 * stats.t.ppf(1 - alpha / 2, draws - 1)
+    scale = (share / (1 - share)) ** 0.5 * stdtrit(draws - 1, 1 - alpha / 2)
     return np.asarray(np.std(found, axis=0, ddof=1) * scale)

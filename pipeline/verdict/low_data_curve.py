@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.isotonic import IsotonicRegression
 
 from pipeline.config.arms import REFERENCE_ARM
 from pipeline.core.metrics import MetricRow
@@ -103,6 +102,8 @@ def number_reaching(sizes: np.ndarray, curve: np.ndarray, value: float) -> float
     """
     if not np.isfinite(value):
         return float("nan")
+    from sklearn.isotonic import IsotonicRegression  # here, because it is slow to load
+
     smooth = IsotonicRegression().fit_transform(np.log(sizes), curve)
     if value <= smooth[0] or value > smooth[-1]:
         return float(sizes[0] if value <= smooth[0] else sizes[-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from pipeline.core.patients import patient_units
 from pipeline.measures.resampling import Estimate
@@ -38,14 +38,14 @@ def smallest_differences(endpoint: str, alpha: float, n_pos_patients: int, n_neg
     else:
         among = n_pos_patients if endpoint == "sensitivity" else n_neg_patients
         variance = _ASSUMED_RATE * (1 - _ASSUMED_RATE) / among
-    quantiles = float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER))
+    quantiles = float(ndtri(1 - alpha / 2) + ndtri(POWER))
     best, worst = (quantiles * (2 * variance * (1 - alike)) ** 0.5 for alike in (MOST_ALIKE, LEAST_ALIKE))
     return best, worst
 
 
 def shown_difference(found: Estimate, alpha: float) -> float:
     """The same after the run, from the error that the interval has, with its degrees of freedom."""
-    quantiles = stats.t.ppf(1 - alpha / 2, found.freedom) + stats.t.ppf(POWER, found.freedom)
+    quantiles = stdtrit(found.freedom, 1 - alpha / 2) + stdtrit(found.freedom, POWER)
     return float(quantiles) * found.error if found.error else 0.0
 
 

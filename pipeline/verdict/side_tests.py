@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import ndtr
 
 from pipeline.measures.paired import delong, mcnemar, sign_flip
 from pipeline.verdict.comparison import Mean
@@ -69,7 +69,7 @@ def _delong(scores: pd.DataFrame, diseased: pd.Series, tests: dict[str, TestSet]
         values.append(found.value)
         variances.append(found.error**2)
     error = float(np.sum(variances)) ** 0.5
-    return float(2 * stats.norm.sf(abs(np.sum(values)) / error)) if error else None
+    return float(2 * ndtr(-abs(np.sum(values)) / error)) if error else None
 
 
 def _mcnemar(right: np.ndarray) -> dict[str, float] | None:
