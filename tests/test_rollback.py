@@ -30,6 +30,11 @@ GOOD_READING = Reading(0.1, 0.8, 0.0, 0.2)
 BAD_READING = Reading(0.95, 0.8, 0.0, 0.2)
 
 
+def watching(**changes: Any) -> WatchConfig:
+    """As many checks as are asked for, however short the training."""
+    return WatchConfig(**{"share": 1000, **changes})
+
+
 def config_of(watch: WatchConfig, **changes: object) -> FitConfig:
     gan = SnganConfig(
         num_images=96, batch_size=8, generator_width=4, discriminator_width=4, latent_dim=6, embedding_dim=4,
@@ -66,7 +71,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, script: Callable[[int, int], Readi
 
 def test_watching_changes_no_weight(tmp_path: Path, noise_inputs: MakeInputs) -> None:
     inputs = noise_inputs()
-    with_watch = made(tmp_path / "with", WatchConfig(checks=12), inputs)
+    with_watch = made(tmp_path / "with", watching(checks=12), inputs)
     made(tmp_path / "without", WatchConfig(checks=0), inputs)
     assert len(with_watch.figures["watch"]["checks"]) == 12 and with_watch.figures["watch"]["rollbacks"] == 0
     one, other = files(tmp_path / "with"), files(tmp_path / "without")
@@ -76,7 +81,7 @@ def test_watching_changes_no_weight(tmp_path: Path, noise_inputs: MakeInputs) ->
 
 
 def test_the_table_of_checks_has_a_row_for_each(tmp_path: Path, noise_inputs: MakeInputs) -> None:
-    record = made(tmp_path / "out", WatchConfig(checks=4), noise_inputs())
+    record = made(tmp_path / "out", watching(checks=4), noise_inputs())
     with (tmp_path / "out" / CHECKS).open(encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert [row["num_images"] for row in rows] == ["24", "48", "72", "96"]
@@ -88,7 +93,7 @@ def test_an_undertrained_generator_is_noted_but_not_called_collapsed(
     tmp_path: Path, noise_inputs: MakeInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted(monkeypatch, lambda *_: BAD_READING)
-    record = made(tmp_path / "out", WatchConfig(checks=12), noise_inputs())
+    record = made(tmp_path / "out", watching(checks=12), noise_inputs())
     assert record.figures["num_images"] == 96 and record.figures["watch"]["rollbacks"] == 0
     assert len(record.notes) == 1 and "no check of the collapse watch was good (similarity 0.95" in record.notes[0]
 
@@ -97,7 +102,7 @@ def test_in_the_first_fifth_a_bad_check_is_not_even_a_warning(
     tmp_path: Path, noise_inputs: MakeInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted(monkeypatch, lambda images, _: BAD_READING if images in (16, 24, 32) else GOOD_READING)
-    record = made(tmp_path / "out", WatchConfig(checks=20), noise_inputs(), num_images=160)
+    record = made(tmp_path / "out", watching(checks=20), noise_inputs(), num_images=160)
     assert record.figures["watch"]["rollbacks"] == 0
     assert len(record.notes) == 1 and "a bad check at 32 images" in record.notes[0]
 
@@ -106,7 +111,7 @@ def test_one_bad_check_warns_and_says_what_to_do(
     tmp_path: Path, noise_inputs: MakeInputs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     scripted(monkeypatch, lambda images, _: BAD_READING if images == 48 else GOOD_READING)
-    record = made(tmp_path / "out", WatchConfig(checks=12), noise_inputs())
+    record = made(tmp_path / "out", watching(checks=12), noise_inputs())
     said = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
     assert len(said) == 1
     for part in ("fold 0", "seed 1", "48 images", "similarity 0.95 (at most", "goes back to 40 images", "generator_lr"):
@@ -133,7 +138,7 @@ def test_going_back_restores_exactly_the_good_state_with_new_noise_and_half_the_
 
     monkeypatch.setattr(Watch, "__call__", looks)
     monkeypatch.setattr(Watch, "go_back", goes)
-    record = made(tmp_path / "out", WatchConfig(checks=12, rollbacks=2), noise_inputs())
+    record = made(tmp_path / "out", watching(checks=12, rollbacks=2), noise_inputs())
     good, back = states["good"][0], states["back"]
     assert len(back) == 2 and record.figures["watch"]["rollbacks"] == 2 and record.figures["num_images"] == 96
     for number, state in enumerate(back, start=1):
@@ -171,7 +176,7 @@ def test_when_all_rollbacks_are_used_the_training_ends_at_its_last_good_state(
     inputs = noise_inputs()
     made(tmp_path / "short", WatchConfig(checks=0), inputs, num_images=40)
     scripted(monkeypatch, lambda images, _: BAD_READING if images > 40 else GOOD_READING)
-    record = made(tmp_path / "out", WatchConfig(checks=12, rollbacks=1), inputs)
+    record = made(tmp_path / "out", watching(checks=12, rollbacks=1), inputs)
     assert record.figures["watch"]["rollbacks"] == 1 and record.figures["watch"]["ended_early"]
     assert record.figures["num_images"] == 40
     assert "ended there" in record.notes[-1] and "40 of 96 images were shown" in record.notes[-1]
@@ -185,7 +190,7 @@ def test_a_bad_last_check_has_no_second_one_to_wait_for(
     tmp_path: Path, noise_inputs: MakeInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted(monkeypatch, lambda images, attempt: BAD_READING if images == 96 and attempt == 0 else GOOD_READING)
-    record = made(tmp_path / "out", WatchConfig(checks=12), noise_inputs())
+    record = made(tmp_path / "out", watching(checks=12), noise_inputs())
     assert record.figures["watch"]["rollbacks"] == 1 and record.figures["num_images"] == 96
     assert not record.figures["watch"]["ended_early"]
 
@@ -211,7 +216,7 @@ def test_values_that_are_not_finite_go_back_at_once(
 
     monkeypatch.setattr(Watch, "__call__", breaks)
     monkeypatch.setattr(Probe, "read", lenient)
-    record = made(tmp_path / "out", WatchConfig(checks=6), noise_inputs())
+    record = made(tmp_path / "out", watching(checks=6), noise_inputs())
     assert record.figures["watch"]["rollbacks"] == 1 and record.figures["num_images"] == 96
     assert "not finite" in record.notes[0] and "at 48 images" in record.notes[0]
 
@@ -227,7 +232,7 @@ def test_without_a_good_check_a_non_finite_value_stops_the_training(
         look(self, training)
 
     monkeypatch.setattr(Watch, "__call__", breaks)
-    never_good = WatchConfig(checks=12, similarity=0.001, reached=1, twins=0.001)
+    never_good = watching(checks=12, similarity=0.001, reached=1, twins=0.001)
     for number, (watch, words) in enumerate(
         [(never_good, "samples are not finite"), (WatchConfig(checks=0), "no weight was changed")]
     ):
@@ -263,7 +268,7 @@ def test_a_killed_training_goes_on_exactly_across_a_rollback(
 
     monkeypatch.setattr(Watch, "__call__", collapses)
     monkeypatch.setattr(fit.Log, "__call__", dies)
-    lenient = WatchConfig(checks=12, similarity=0.99, reached=0, twins=1, overfitting=100)
+    lenient = watching(checks=12, similarity=0.99, reached=0, twins=1, overfitting=100)
     whole = made(tmp_path / "whole", lenient, inputs)
     assert whole.figures["watch"]["rollbacks"] == 1 and "similarity 1.00" in whole.notes[0]
     assert [row["num_images"] for row in whole.figures["watch"]["checks"]] == [*range(8, 65, 8), *range(56, 97, 8)]
@@ -303,7 +308,7 @@ def test_several_processes_judge_their_mean_reading(tmp_path: Path, noise_inputs
         tensor.add_(next(others)).div_(2)
 
     dataset = open_dataset(noise_inputs()["prepare"])
-    config = config_of(WatchConfig(checks=12))
+    config = config_of(watching(checks=12))
     training, _ = fit.start(config, dataset, np.arange(12))
     training.num_images = 8
     probe = object.__new__(Probe)

@@ -22,11 +22,12 @@ from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.adversarial.gan_cost import noise_training
 from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.rollback import complaints
-from pipeline.adversarial.watch import ClassOfReal, Probe, Reading, overfitting, validation_images
+from pipeline.adversarial.watch import ClassOfReal, Probe, Reading, overfitting, validation_images, within_share
 from pipeline.config.data import DataConfig
 from pipeline.config.families import validate_gan
 from pipeline.config.gan import WatchConfig
 from pipeline.core.compute import Hardware
+from pipeline.core.cost import FlopCount
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import open_dataset
 from pipeline.report.quality_tables import FIGURES
@@ -164,7 +165,7 @@ def test_attributes_of_validation_images_are_standardised_as_those_of_training_i
 def test_no_measure_of_the_watch_has_the_name_of_another_figure_of_the_report() -> None:
     """One name, one meaning: `coverage` and `duplicates` once stood for two things each."""
     own = {field.name for field in fields(Reading)}
-    limits = set(WatchConfig.model_fields) - {"checks", "images", "rollbacks"}
+    limits = set(WatchConfig.model_fields) - {"checks", "images", "share", "rollbacks"}
     assert own - {"finite"} == limits
     assert not own & {*FIGURES, *METRIC_NAMES, *DataConfig.model_fields}
 
@@ -190,6 +191,59 @@ def test_the_report_shows_the_delivered_state_and_every_check() -> None:
     assert [row[:2] + row[-1:] for row in every.rows] == [(str(a + 1), str(n), finding) for a, n, finding in shown]
     unwatched: Any = SimpleNamespace(of_kind=lambda _: stages[:1], released=lambda _: None)
     assert watch_table(unwatched) is checks_table(unwatched) is None
+
+
+@pytest.mark.parametrize(
+    ("shown", "classes", "share", "checks", "images"),
+    [
+        (100_000, 3, 0.05, 10, 32),
+        (13_000, 3, 0.05, 10, 32),
+        (2_600, 2, 0.05, 10, 10),  # 200 samples' worth: 100 a class
+        (520, 2, 0.05, 2, 10),  # 40: 20 a class
+        (52, 2, 0.05, 1, 8),  # 4: fewer than one check takes
+        (52, 2, 5.0, 10, 20),
+    ],
+)
+def test_short_trainings_are_looked_at_with_fewer_images_and_less_often(
+    shown: int, classes: int, share: float, checks: int, images: int
+) -> None:
+    """A sample is 0.65 of a training image's work."""
+    allowed = within_share(WatchConfig(share=share, similarity=0.5), shown, classes)
+    assert allowed == WatchConfig(checks=checks, images=images, share=share, similarity=0.5)
+    assert within_share(WatchConfig(checks=0), shown, classes) == WatchConfig(checks=0)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (16, 16, 16)])
+@pytest.mark.parametrize("name", ["sngan", "vae", "wgan", "stylegan2"])
+def test_a_check_is_no_more_work_than_the_share_reckons_with(name: str, size: tuple[int, ...]) -> None:
+    """In FLOPs, as torch counts them; wgan's check is the dearest beside its training."""
+    small = {"family": name, "batch_size": 8, "generator_width": 8, "discriminator_width": 8}
+    training = noise_training(validate_gan(small), size, 2, Hardware("cpu", "float32"))
+    images = next(iter(training.streams.values())).images
+    rows = torch.arange(16) % len(images.label)
+    many = type(images)(images.stored[rows], images.label[rows], images.scaling)
+    probe = Probe(8, ConditionSampler(many), many, 2, 64, seed=0)
+    shown = 16 * training.images_per_step  # lazy terms come every 4 and 16 steps
+    with FlopCount() as trained:
+        train(training, shown, lambda _: None)
+    with FlopCount() as looked:
+        probe.read(training)
+    assert looked.total / len(probe.label) < 0.65 * trained.total / shown
+
+
+@pytest.mark.parametrize("part", [1, 12, 100])
+def test_a_check_takes_as_many_images_at_once_as_the_training_but_8_to_32(part: int) -> None:
+    training = noise_training(validate_gan({"family": "sngan"}), (8, 8), 2, Hardware("cpu", "float32"))
+    images = training.streams["labelled"].images
+    rows = torch.arange(96) % len(images.label)
+    many = type(images)(images.stored[rows], images.label[rows], images.scaling)
+    probe = Probe(48, ConditionSampler(many), many, 2, 64, seed=0, part=part)
+    seen: list[int] = []
+    for net in (training.ema.nets["generator"], training.context.nets["discriminator"]):
+        forward = net.forward
+        net.forward = lambda given, condition, own=forward: (seen.append(len(given)), own(given, condition))[1]
+    probe.read(training)
+    assert sum(seen) == 4 * 96 and max(seen) == {1: 8, 12: 12, 100: 32}[part]
 
 
 @pytest.mark.parametrize(

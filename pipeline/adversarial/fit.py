@@ -19,10 +19,10 @@ from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup, launch
 from pipeline.adversarial.rollback import GOOD, Collapsed, Watch
 from pipeline.adversarial.stepping import READ_EVERY, Ema, Stepper
 from pipeline.adversarial.turns import Context
-from pipeline.adversarial.watch import Probe, validation_images
+from pipeline.adversarial.watch import Probe, validation_images, within_share
 from pipeline.adversarial.weights import refresh_batch_norm, save_nets
 from pipeline.config.families import GanSettings
-from pipeline.config.gan import GanConfig
+from pipeline.config.gan import GanConfig, WatchConfig
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, autocast, place, resolve_hardware
 from pipeline.core.errors import ConfigError, DataError, NonFiniteLoss
@@ -104,9 +104,10 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
         torch.use_deterministic_algorithms(True, warn_only=True)
     training, sampler = start(config, dataset, np.concatenate([train_rows, unlabelled]), group)
     name = f"GAN of fold {config.fold}, seed {config.gan_seed}"
+    watching = within_share(config.gan.watch, config.gan.num_images, len(config.classes))
     watch = Watch(
-        config.gan.watch,
-        probe_of(training, sampler, config, dataset, inputs["split"]),
+        watching,
+        probe_of(training, sampler, config, dataset, inputs["split"], watching),
         out_dir,
         name=name,
         total=config.gan.num_images,
@@ -139,15 +140,21 @@ def _probability(training: GanTraining) -> float:
 
 
 def probe_of(
-    training: GanTraining, sampler: ConditionSampler, config: FitConfig, dataset: DataSet, split: Path
+    training: GanTraining,
+    sampler: ConditionSampler,
+    config: FitConfig,
+    dataset: DataSet,
+    split: Path,
+    watching: WatchConfig,
 ) -> Probe | None:
     """What the collapse watch looks at: training images and, for overfitting, the fold's `val` images, never `test`."""
-    if not config.gan.watch.checks:
+    if not watching.checks:
         return None
     train_rows, rows = (dataset.rows(split_ids(split, config.fold, part)) for part in ("train", "val"))
     held_out = validation_images(dataset, train_rows, rows, config.classes, config.gan.attributes, config.device)
     latent_dim = as_generator(training.ema.nets["generator"]).latent_dim
-    return Probe(config.gan.watch.images, sampler, held_out, len(config.classes), latent_dim, config.seed)
+    part = config.gan.batch_size // config.gan.accumulate
+    return Probe(watching.images, sampler, held_out, len(config.classes), latent_dim, config.seed, part)
 
 
 def _train(training: GanTraining, watch: Watch, log: Log | None) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.coupling import condition_of_batch
 from pipeline.adversarial.loop import GanTraining
+from pipeline.config.gan import WatchConfig
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.streams import StoredImages, stored_images
@@ -26,6 +27,11 @@ NEIGHBOURS = 5
 _SIMILARITY_SIDES = {2: 32, 3: 16}
 _PAIRS = 64
 _TOGETHER = 32
+_FEWEST = 8
+_WORK = 0.65
+"""Work of a check for one sample in training images, at most: the generator makes it, and the discriminator sees it, a
+training image and a validation image. Counted in FLOPs: sngan 0.49, vae 0.55, wgan 0.64, the other families below 0.55.
+"""
 _TELLS_APART = 2.0
 """Standard errors by which logits of training images and fakes must differ before their gap means anything."""
 
@@ -52,12 +58,26 @@ class Reading:
     finite: bool = True
 
 
+def within_share(watch: WatchConfig, num_images: int, num_classes: int) -> WatchConfig:
+    """The watch with as few images a check, and then as few checks, as its share of a training of `num_images` allows.
+
+    Counted from the configuration alone, so that the same training is always looked at in the same way.
+    """
+    if not watch.checks:
+        return watch
+    affordable = watch.share * num_images / _WORK / num_classes  # images a class, over all checks
+    checks = min(watch.checks, max(1, int(affordable / _FEWEST)))
+    images = min(watch.images, max(_FEWEST, int(affordable / checks)))
+    return watch.model_copy(update={"checks": checks, "images": images})
+
+
 class Probe:
     """Fixed z, conditions and real images that every check of a training uses.
 
     Args:
         images: at most, of each class: real ones to compare with, and as many samples.
         validation: images that the discriminator has never seen.
+        part: images that the training computes at once. The probe takes as many, from 8 to 32, for the memory's sake.
     """
 
     def __init__(
@@ -68,7 +88,9 @@ class Probe:
         num_classes: int,
         latent_dim: int,
         seed: int,
+        part: int = _TOGETHER,
     ) -> None:
+        self.together = min(_TOGETHER, max(_FEWEST, part))
         random = torch.Generator().manual_seed(derive_seed(seed, "watch"))
         self.seed = seed
         self.train = _some_of_each(sampler.images, images, num_classes, random)
@@ -82,15 +104,16 @@ class Probe:
                 torch.randn(len(part), latent_dim, generator=random).to(sampler.images.device),
                 sampler.sample(part, random),
             )
-            for part in self.label.tensor_split(-(-len(self.label) // _TOGETHER))
+            for part in self.label.tensor_split(-(-len(self.label) // self.together))
         ]
 
     @torch.no_grad()
     def read(self, training: GanTraining) -> Reading:
-        """Look at the averaged generator and the discriminator; neither they nor any random numbers move."""
+        """Look at the averaged generator and the discriminator, in the training's precision; nothing moves by it."""
         if not all_finite(training):
             return Reading(finite=False)
-        made = self._samples(training.ema.nets["generator"])
+        with training.context.autocast:
+            made = self._samples(training.ema.nets["generator"])
         if not all(torch.isfinite(part).all() for part in made):
             return Reading(finite=False)
         by_class = _by_class(torch.cat(made).cpu(), self.label, len(self.real))
@@ -115,9 +138,10 @@ class Probe:
             return None
         was_training = discriminator.training
         discriminator.eval()
-        train, held_out = _logits_of(discriminator, self.train), _logits_of(discriminator, self.validation)
         conditions = [condition for _, condition in self.asked]
-        fake = torch.cat([_logits(discriminator, *pair) for pair in zip(made, conditions, strict=True)])
+        with training.context.autocast:
+            train, held_out = (_logits_of(discriminator, part, self.together) for part in (self.train, self.validation))
+            fake = torch.cat([_logits(discriminator, *pair) for pair in zip(made, conditions, strict=True)])
         discriminator.train(was_training)
         labels = self.train.label.cpu(), self.validation.label.cpu(), self.label
         return overfitting(*zip((train, held_out, fake), labels, strict=True))
@@ -203,8 +227,8 @@ def _by_class(images: Tensor, label: Tensor, num_classes: int) -> list[Tensor]:
     return [images[label.cpu() == number] for number in range(num_classes)]
 
 
-def _logits_of(discriminator: nn.Module, images: StoredImages) -> Tensor:
-    batches = [images.batch(rows) for rows in torch.arange(len(images.label)).split(_TOGETHER)]
+def _logits_of(discriminator: nn.Module, images: StoredImages, together: int) -> Tensor:
+    batches = (images.batch(rows) for rows in torch.arange(len(images.label)).split(together))
     return torch.cat([_logits(discriminator, batch.images, condition_of_batch(batch)) for batch in batches])
 
 

@@ -29,8 +29,10 @@ class WatchConfig(Section):
     """The collapse watch: what is looked at while training, and when it speaks. docs/collapse-watch.md says more.
 
     Attributes:
-        checks: looks over the training; 0 switches the watch off.
-        images: real images a class, and as many samples, that a check looks at.
+        checks: looks over the training, at most; 0 switches the watch off.
+        images: real images a class, and as many samples, that a check looks at, at most.
+        share: of the training's own work that all checks together may cost. Where a training is short they look at
+            fewer images, down to 8 a class, and then there are fewer checks, down to one at the end.
         similarity: intra-class MS-SSIM of samples between that of real images (0) and that of one image (1), at most.
         reached: share of these real images that have a sample in their neighbourhood, at least.
         twins: share of samples that nearly equal another one, at most.
@@ -40,6 +42,7 @@ class WatchConfig(Section):
 
     checks: int = Field(10, ge=0)
     images: int = Field(32, ge=8)
+    share: float = Field(0.05, gt=0)
     similarity: float = Field(0.9, gt=0)
     reached: float = Field(0.05, ge=0, le=1)
     twins: float = Field(0.5, gt=0, le=1)
