@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from peers_data import epochs, metrics
 from peers_gan import bare_steps, images_of, our_steps, their_steps, training_of
+from threadpoolctl import threadpool_limits
 from timing import clock, in_turn, median, ratio, timed
 
 from pipeline.adversarial.families.sngan import SnganConfig
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    threadpool_limits(arguments.threads)
     hardware = resolve_hardware()
     print(
         f"{hardware.device}, {hardware.precision} by default, {arguments.threads} thread(s), {arguments.rounds} rounds"
