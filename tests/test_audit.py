@@ -13,6 +13,7 @@ from scipy import stats
 from pipeline.config.loading import validate_experiment
 from pipeline.data import ingest
 from pipeline.data.batches.dataset import read_table
+from pipeline.data.cohort import confounders
 from pipeline.data.cohort.audit import audit_manifest
 from pipeline.data.cohort.confounders import Finding, find_confounders
 from pipeline.data.cohort.duplicates import near_groups, pixel_digest, repeats, thumbnail
@@ -130,6 +131,17 @@ def test_a_column_that_gives_the_class_away_is_found_and_a_balanced_one_is_not()
     assert not findings["balanced"].entangled
     assert not findings["age"].entangled
     assert "scanner" not in findings
+
+
+def test_permutations_in_parts_are_the_permutations_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    columns = {name: rng.choice(list("xyz"), 90) for name in ("manufacturer", "kernel", "site")}
+    table = manifest(CLASSES * 45, [f"p{number // 2}" for number in range(90)], **columns)
+    whole = find_confounders(table, CLASSES)
+    monkeypatch.setattr(confounders, "_CELLS", 700)  # of 90 units
+    for one, other in zip(whole, find_confounders(table, CLASSES), strict=True):
+        assert (one.column, one.p_value, one.guessed) == (other.column, other.p_value, other.guessed)
+        assert one.cramers_v == pytest.approx(other.cramers_v)
 
 
 def test_random_columns_are_left_alone() -> None:

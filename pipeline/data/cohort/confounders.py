@@ -30,7 +30,9 @@ SCANNER = (
 ALPHA = 0.01
 SMALL, NOTABLE = 0.1, 0.2  # Cramér's V
 PERMUTATIONS = 4999
-_BINS, _FOLDS, _CHUNK = 4, 5, 128
+_BINS, _FOLDS = 4, 5
+_CHUNK, _CELLS = 128, 2**22
+"""Permutations, and units of all of them, that are looked at together, at most."""
 _ID_NAME = re.compile(r"(^|[_ ])u?id$", re.IGNORECASE)
 
 
@@ -173,11 +175,13 @@ def _statistics(
         profile /= count[:, None]
     stacked, ends = np.hstack(profiles).T, np.cumsum([profile.shape[1] for profile in profiles])
     rng = np.random.default_rng(seed)
-    order = np.tile(np.arange(len(count)), (_CHUNK, 1))
+    chunk = max(1, min(_CHUNK, _CELLS // len(count)))
+    order = np.tile(np.arange(len(count)), (chunk, 1))
     results = []
-    for low in range(0, PERMUTATIONS, _CHUNK):
-        shuffled = weighted[rng.permuted(order, axis=1)[: PERMUTATIONS - low]]  # [draws, units, classes]
-        results.append(_phi_squared(stacked @ shuffled, ends))
+    for low in range(0, PERMUTATIONS, chunk):
+        drawn = np.ascontiguousarray(rng.permuted(order, axis=1)[: PERMUTATIONS - low].T)  # [units, draws]
+        tables = stacked @ weighted.take(drawn, axis=0).reshape(len(count), -1)  # one product for all draws
+        results.append(_phi_squared(tables.reshape(len(stacked), -1, num_classes).swapaxes(0, 1), ends))
     return _phi_squared((stacked @ weighted)[None], ends)[:, 0], np.hstack(results)
 
 
