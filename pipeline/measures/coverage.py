@@ -13,7 +13,7 @@ from pipeline.core.errors import DataError
 from pipeline.measures.blocks import on_device, products
 from pipeline.measures.frechet import feature_sets
 
-_BLOCK, _PAIRS = 1024, 2**24
+_BLOCK, _PAIRS = 1024, 2**22
 """Rows of a block, and pairs in it, at most: where there are many columns a block has fewer rows."""
 _ROUNDING = 1e-10
 
