@@ -28,6 +28,7 @@ from flows.faults import faults_kept_in
 from flows.plan import Step
 from pipeline.core.cache import Execution, execute, execute_part
 from pipeline.core.errors import Killed, RadaugError
+from pipeline.core.processes import end_with_parent
 
 LOGGED = ("flows", "pipeline", "radaug")
 """Loggers whose records come from a child to its parent."""
@@ -180,7 +181,7 @@ def _child(connection: Connection, work: Work, environment: dict[str, str], leve
     os.environ.update(environment)  # the server's is that of its own start
     if work.gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, work.gpus))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     handler = _Sender(connection)
     for name, level in levels.items():
         logger = logging.getLogger(name)
@@ -203,10 +204,3 @@ class _Sender(QueueHandler):
     def enqueue(self, record: Any) -> None:
         with self.lock or nullcontext(), suppress(BrokenPipeError):  # the parent is gone, and this process will be
             self.connection.send(record)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)

@@ -44,6 +44,10 @@ EngineName = Annotated[
 Out = Annotated[Path | None, Parameter(name="--out", help="The run directory; runs/NAME unless given.")]
 
 
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
 def main() -> None:
     """Entry point of `radaug`."""
     sys.exit(launch(sys.argv[1:]))
@@ -52,7 +56,7 @@ def main() -> None:
 def launch(tokens: list[str]) -> int:
     """Run one command line and give its exit code.
 
-    0 finished, whatever the verdicts; 1 a fault of radaug's; 2 wrong input or configuration; 3 refused; 130 Ctrl-C.
+    0 finished, whatever the verdicts; 1 a fault of radaug's; 2 wrong input or configuration; 3 refused; 130 Ctrl-C; 143 SIGTERM.
     """
     if "--debug" in tokens:
         tokens = [token for token in tokens if token != "--debug"]
@@ -65,9 +69,10 @@ def launch(tokens: list[str]) -> int:
             traceback.print_exc()
         print(f"radaug: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("radaug: interrupted. Run the same command again to continue; finished stages are kept.", file=sys.stderr)
-        return INTERRUPTED
+    except (KeyboardInterrupt, _Terminated) as why:
+        what, code = ("ended by SIGTERM", TERMINATED) if isinstance(why, _Terminated) else ("interrupted", INTERRUPTED)
+        print(f"radaug: {what}. Run the same command again to continue; finished stages are kept.", file=sys.stderr)
+        return code
     return 0
 
 
@@ -304,7 +309,7 @@ def _ended_by_sigterm() -> Iterator[None]:
     """Let SIGTERM leave the block as an exception, so that children are ended and files closed."""
 
     def leave(number: int, frame: object) -> None:
-        raise SystemExit(TERMINATED)
+        raise _Terminated
 
     before = signal.signal(signal.SIGTERM, leave)
     try:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.errors import ConfigError, RadaugError
+from pipeline.core.processes import end_with_parent
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -99,6 +100,7 @@ def _member(fabric: Fabric, queue: Any, levels: dict[str, int], function: Callab
         assert isinstance(mean, Tensor)
         tensor.copy_(mean)
 
+    end_with_parent()
     group = ProcessGroup(fabric.global_rank, fabric.world_size, average)
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level if group.leads else logging.CRITICAL)
