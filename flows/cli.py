@@ -56,7 +56,8 @@ def main() -> None:
 def launch(tokens: list[str]) -> int:
     """Run one command line and give its exit code.
 
-    0 finished, whatever the verdicts; 1 a fault of radaug's; 2 wrong input or configuration; 3 refused; 130 Ctrl-C; 143 SIGTERM.
+    0 finished, whatever the verdicts; 1 a fault of radaug's; 2 wrong input or configuration; 3 refused; 130 Ctrl-C;
+    143 SIGTERM.
     """
     if "--debug" in tokens:
         tokens = [token for token in tokens if token != "--debug"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from flows.kept_report import drop_report_aside, set_report_aside
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import dump_experiment
 from pipeline.core.decisions import Looks
@@ -31,15 +32,12 @@ from pipeline.core.layout import (
     CURVE_POINTS,
     CURVE_TABLE,
     FAULT_LOG,
-    FIGURES,
     LEDGER,
     LOCK,
     LOOKS,
     MANIFEST,
     METRICS_FILE,
     PREDICTIONS,
-    REPORT,
-    SHAREABLE_REPORT,
     STAGES,
     SYNTHETIC,
     VERDICT,
@@ -48,8 +46,6 @@ from pipeline.core.layout import (
 from pipeline.core.records import Record
 
 _FINAL = (
-    REPORT,
-    SHAREABLE_REPORT,
     VERDICT,
     METRICS_FILE,
     PREDICTIONS,
@@ -88,6 +84,7 @@ def open_run(out: Path, experiment: Experiment) -> Iterator[None]:
             _clear(out)
             write_text(out / CONFIG, dump_experiment(experiment))
             yield
+            drop_report_aside(out)
 
 
 def link_stage(out: Path, record: Record, directory: Path) -> None:
@@ -111,13 +108,13 @@ def _refuse_foreign_folder(out: Path) -> None:
 
 
 def _clear(out: Path) -> None:
+    set_report_aside(out)
     for name in _FINAL:
         (out / name).unlink(missing_ok=True)
     for folder in (STAGES, *_SHORTCUTS.values()):
         for path in (out / folder).glob("*"):
             if path.is_symlink():
                 path.unlink()
-    shutil.rmtree(out / FIGURES, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path) -> None:

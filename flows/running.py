@@ -10,6 +10,7 @@ from pathlib import Path
 from flows.engines import Engine
 from flows.faults import faults_kept_in
 from flows.graph import Graph, Job
+from flows.kept_report import bring_report
 from flows.ledger import LOOKING, Look, begin_look, finish_look, read_ledger, settings_of
 from flows.plan import Step, check_configs, plan_experiment
 from flows.progress import WHOLE_RUN
@@ -52,7 +53,7 @@ def run_experiment(experiment: Experiment, place: Path, engine: Engine) -> Verdi
         write_table(place / LEDGER, ledger_table(looked))
         publish_results(place, directories, looks_json(looked))
         with faults_kept_in(place / FAULT_LOG, "report"):
-            write_report(place)
+            bring_report(place, write_report)
         verdicts: Verdicts = read_json(place / VERDICT)
         return verdicts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,10 +19,13 @@ from rich.console import Console
 import flows.children
 import flows.cli
 import flows.flow
+import flows.running
+import flows.server
 import flows.validate
 from flows.cli import launch
 from flows.plan import Step
 from flows.validate import patients_tested, split_table
+from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.core.cache import Stage
 from pipeline.core.cost import CostEstimate
@@ -85,6 +89,32 @@ def test_run_prints_both_verdicts_and_where_the_report_is(
     ]
     assert launch(["run", config, "--out", "elsewhere"]) == 0
     assert seen[1][2] == "elsewhere"
+
+
+def test_a_run_goes_on_without_a_server_that_does_not_start(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str] = []
+
+    def run_experiment(experiment: Experiment, place: Path, engine: object) -> Any:
+        seen.append(engine.__name__)  # type: ignore[attr-defined]
+        return VERDICT
+
+    monkeypatch.setattr(flows.cli, "wait_for_server", lambda process: False)
+    monkeypatch.setattr(flows.running, "run_experiment", run_experiment)
+    monkeypatch.setattr(flows.flow, "experiment_flow", fake_flow(AssertionError(), []))
+    assert launch(["run", config]) == 0
+    assert "server did not start: this run goes on without it" in capsys.readouterr().out
+    monkeypatch.setattr(flows.cli, "start_server", lambda: pytest.fail("--engine direct starts no server"))
+    assert launch(["run", config, "--engine", "direct"]) == 0
+    assert seen == ["direct_engine", "direct_engine"]
+
+
+def test_a_server_that_ends_at_once_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(flows.server.API_URL, "http://127.0.0.1:9/api")
+    ended = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
+    assert not flows.server.wait_for_server(ended)
+    assert flows.server.API_URL not in os.environ
 
 
 @pytest.mark.parametrize(

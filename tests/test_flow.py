@@ -85,13 +85,19 @@ class FakeStages:
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
     fake = FakeStages()
+    written.clear()
     monkeypatch.setattr(flows.running, "plan_experiment", fake.plan)
     monkeypatch.setattr(flows.running, "write_report", _write_fake_report)
     monkeypatch.setattr(flows.engines, "in_child", Work.do)  # what a test makes up cannot be sent to another process
     return fake
 
 
+written: list[Path] = []
+"""Where reports were written to."""
+
+
 def _write_fake_report(out: Path) -> Path:
+    written.append(out)
     write_text(out / "figures" / "training_0.png", "a picture")
     write_text(out / "report.html", "verdict: " + read_json(out / "verdict.json")["utility"]["decision"])
     return out / "report.html"
@@ -179,8 +185,12 @@ def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
         assert link.resolve() == (out / "stages" / f"{name}-fold-0-gan-0").resolve()
         assert link.resolve().parent == cached
 
+    (out / "report-shareable.html").write_text("made of the same run")
     assert run_flow(experiment, out) == found
     assert stages.calls == stages.names
+    assert written == [out]  # the report that lay there is that of this run too
+    assert (out / "report.html").is_file() and (out / "report-shareable.html").is_file()
+    assert not (out / ".earlier").exists()
     assert set(read_artifacts()) >= {"verdict", "metrics", "report", "figure-training-0"}
     assert read_artifacts()["report"].endswith(f"({(out / 'report.html').resolve().as_uri()})")
 
@@ -214,6 +224,7 @@ def test_a_refusal_reaches_the_caller_and_leaves_no_old_verdict(
     stages.failure = None
     stages.calls.clear()
     run_flow(experiment, out)
+    assert written == [out, out]  # of other stages: another report
     assert stages.calls == ["fit-gan-fold-0-gan-1", "verdict"]
     assert (out / "report.html").is_file()
 

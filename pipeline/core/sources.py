@@ -90,12 +90,16 @@ def _source(name: str) -> _Source:
     return _Source(_digest(tree), frozenset((own | around) - {name}), frozenset(outside))
 
 
+_HOLDING_STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
+"""Nodes that are statements or hold some: no expression holds an import."""
+
+
 def _imports(node: ast.AST, package: str) -> Iterator[str]:
     """Every dotted name that is imported; of `from a import b` both a and a.b, which may be a module."""
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         children: Iterable[ast.AST] = node.orelse
     else:
-        children = ast.iter_child_nodes(node)
+        children = (child for child in ast.iter_child_nodes(node) if isinstance(child, _HOLDING_STATEMENTS))
     for child in children:
         yield from _imports(child, package)
     if isinstance(node, ast.Import):
