@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from pipeline.core.errors import DataError, LeakageError
 from pipeline.verdict import VerdictPlan, decide
 from pipeline.verdict.power import hanley_mcneil_variance
+from pipeline.verdict.rule import Verdict
 
 PLAN = VerdictPlan(positive=("disease",), bootstrap=300)
 REFERENCE, AUGMENTED = "real+classical", "real+classical+synthetic@1"
@@ -55,8 +57,13 @@ def test_a_large_gain_helps_and_a_large_loss_harms() -> None:
     assert decide(simulate(0, gain=-1.4), PLAN).decision == "harms"
 
 
+@functools.cache
+def many_patients() -> Verdict:
+    return decide(simulate(1, patients=1500, seeds=6, seed_sd=0.02), PLAN)
+
+
 def test_equal_arms_with_many_patients_show_no_benefit() -> None:
-    found = decide(simulate(1, patients=1500, seeds=6, seed_sd=0.02), PLAN)
+    found = many_patients()
     assert found.decision == "no_benefit"
     assert found.evidence["ci_high"] < PLAN.margin
 
@@ -67,7 +74,7 @@ def test_equal_arms_with_few_patients_are_inconclusive() -> None:
 
 def test_a_firm_no_benefit_says_what_could_be_shown_and_why_the_plan_said_otherwise() -> None:
     """750 and 750 patients: the plan's estimate is by Hanley and McNeil, the verdict's by its own interval."""
-    found = decide(simulate(1, patients=1500, seeds=6, seed_sd=0.02), PLAN)
+    found = many_patients()
     shown = found.evidence["smallest_shown"]
     half = (found.evidence["ci_high"] - found.evidence["ci_low"]) / 2
     assert shown["measured"] == pytest.approx(half * (1.96 + 0.842) / 1.96, rel=0.02)
@@ -98,13 +105,13 @@ def test_one_generator_is_named_as_such() -> None:
 
 @pytest.mark.parametrize("endpoint", ["auroc", "sensitivity"])
 def test_false_helps_are_rare_over_simulated_nulls(endpoint: str) -> None:
-    """The worst bug: over 80 nulls whose seeds scatter, `helps` may come in the expected 2.5 % and a margin of chance.
+    """The worst bug: over 50 nulls whose seeds scatter, `helps` may come in the expected 2.5 % and a margin of chance.
 
-    An interval over patients alone says `helps` here in about one null of six.
+    An interval over patients alone says `helps` here in about one null of six: more than 4 times in 94 % of such tests.
     """
     plan = VerdictPlan(positive=("disease",), endpoint=endpoint, bootstrap=60)
-    found = [decide(simulate(seed, folds=1 + seed % 2), plan).decision for seed in range(80)]
-    assert found.count("helps") <= 6  # binomial(80, 0.025): P(more than 6) < 0.01
+    found = [decide(simulate(seed, folds=1 + seed % 2), plan).decision for seed in range(50)]
+    assert found.count("helps") <= 4  # binomial(50, 0.025): P(more than 4) < 0.01
 
 
 def test_the_arm_is_chosen_on_val_not_on_test() -> None:
