@@ -71,37 +71,14 @@ def data_packs() -> Path:
 
 @pytest.fixture
 def noise_inputs(tmp_path: Path) -> Callable[..., dict[str, Path]]:
-    """Makes a prepared data set of noise with one bright class, and a split with half of it for training."""
+    """Makes the data set of `noise_data`."""
+
+    from noise_data import write_noise
 
     def make(shape: tuple[int, ...] = (12, 12), num: int = 24) -> dict[str, Path]:
-        return _write_noise(tmp_path / "inputs", shape, num)
+        return write_noise(tmp_path / "inputs", shape, num)
 
     return make
-
-
-def _write_noise(root: Path, shape: tuple[int, ...], num: int) -> dict[str, Path]:
-    import numpy as np
-    import pandas as pd
-
-    from pipeline.core.records import Record
-
-    prepare, split = root / "prepare", root / "split"
-    prepare.mkdir(parents=True)
-    split.mkdir()
-    random = np.random.default_rng(0)
-    label = np.arange(num) % 2
-    images = random.integers(0, 120, (num, 1, *shape)) + 100 * label.reshape(-1, *[1] * (len(shape) + 1))
-    np.save(prepare / "images.npy", images.astype(np.uint8))
-    ids = [f"image-{number}" for number in range(num)]
-    names = np.array(["normal", "disease"])[label]
-    table = pd.DataFrame({"image_id": ids, "label": names, "patient_id": [f"p{i}" for i in range(num)]})
-    table.to_csv(prepare / "manifest.csv", index=False)
-    scaling = {"scale": 1.0, "offset": 0.0, "unit": "none", "window": [0.0, 255.0], "dtype": "uint8"}
-    Record(kind="prepare", extra={"scaling": scaling}).save(prepare)
-    parts = ["train"] * (num // 2) + ["val"] * (num // 4) + ["test"] * (num - num // 2 - num // 4)
-    table.assign(split=parts, fold="0", fate="used", pixel_digest=ids).to_csv(split / "manifest.csv", index=False)
-    pd.DataFrame({"fold": "0", "image_id": ids, "split": parts}).to_csv(split / "splits.csv", index=False)
-    return {"prepare": prepare, "split": split}
 
 
 def _has_gpu() -> bool:

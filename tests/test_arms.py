@@ -23,6 +23,7 @@ from arm_stage import (
     with_generator,
     with_pool,
 )
+from noise_data import write_noise
 
 from pipeline.config.arms import ARMS, REFERENCE_ARM, part_name
 from pipeline.core.errors import DataError
@@ -36,15 +37,34 @@ def inputs(noise_inputs: MakeInputs, tmp_path: Path) -> dict[str, Path]:
     return with_generator(with_pool(noise_inputs(num=48)), tmp_path)
 
 
-@pytest.mark.parametrize("shape", [(12, 12), (8, 8, 8)])
-def test_every_arm_fits_in_2d_and_3d(noise_inputs: MakeInputs, tmp_path: Path, shape: tuple[int, ...]) -> None:
-    inputs = with_generator(with_pool(noise_inputs(shape, num=48)), tmp_path)
-    table = fitted_arms(EVERY_ARM, inputs, tmp_path / "parts")
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """What every arm says that was fitted on such inputs."""
+    root = tmp_path_factory.mktemp("fitted")
+    inputs = with_generator(with_pool(write_noise(root / "inputs", num=48)), root)
+    return fitted_arms(EVERY_ARM, inputs, root / "parts")
+
+
+def of_arms(table: pd.DataFrame, arms: tuple[str, ...]) -> pd.DataFrame:
+    """The rows of `arms`, in the order of `arms`."""
+    return pd.concat([table[table["arm"] == arm] for arm in arms], ignore_index=True)
+
+
+def assert_every_arm_says_something(table: pd.DataFrame) -> None:
     assert table.groupby(["arm", "split"]).size().to_dict() == dict.fromkeys(
         itertools.product(EVERY_ARM, ("val", "test")), 12
     )
     scores = table[["score_normal", "score_disease"]].astype(float)
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-4)
+
+
+def test_every_arm_fits_in_2d(first: pd.DataFrame) -> None:
+    assert_every_arm_says_something(first)
+
+
+def test_every_arm_fits_in_3d(noise_inputs: MakeInputs, tmp_path: Path) -> None:
+    inputs = with_generator(with_pool(noise_inputs((8, 8, 8), num=48)), tmp_path)
+    assert_every_arm_says_something(fitted_arms(EVERY_ARM, inputs, tmp_path / "parts"))
 
 
 def test_steps_are_equal_and_only_a_pretraining_takes_them_twice(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -77,13 +97,11 @@ def test_no_arm_sees_a_held_out_image_and_no_control_a_synthetic_one(inputs: dic
                 assert facts.generator and share.dataset is material.generated, arm
 
 
-def test_held_out_images_change_no_classifier(noise_inputs: MakeInputs, tmp_path: Path) -> None:
+def test_held_out_images_change_no_classifier(inputs: dict[str, Path], first: pd.DataFrame, tmp_path: Path) -> None:
     """Other test images, with other labels: what is said of val stays the same to the last digit."""
-    inputs = with_generator(with_pool(noise_inputs(num=48)), tmp_path)
     arms = tuple(arm for arm in EVERY_ARM if arm != SLOW_ARM)
-    first = fitted_arms(arms, inputs, tmp_path / "one")
-    material = material_of(inputs, tmp_path / "one")
-    rows = material.rows("test")
+    first = of_arms(first, arms)
+    rows = material_of(inputs, tmp_path / "one").rows("test")
     images = np.load(inputs["prepare"] / "images.npy")
     images[rows] = 255 - images[rows]
     np.save(inputs["prepare"] / "images.npy", images)
@@ -100,8 +118,9 @@ POOL_ARMS = tuple(name for name, facts in ARMS.items() if facts.pool)
 
 
 @pytest.mark.parametrize("labels", ["swapped", "", "something else"])
-def test_labels_of_pool_images_are_never_read(inputs: dict[str, Path], tmp_path: Path, labels: str) -> None:
-    first = fitted_arms(POOL_ARMS, inputs, tmp_path / "one")
+def test_labels_of_pool_images_are_never_read(
+    inputs: dict[str, Path], first: pd.DataFrame, tmp_path: Path, labels: str
+) -> None:
     rows = material_of(inputs, tmp_path / "one").rows("unlabelled")
     manifest = pd.read_csv(inputs["prepare"] / "manifest.csv")
     before = manifest.loc[rows, "label"]
@@ -110,13 +129,13 @@ def test_labels_of_pool_images_are_never_read(inputs: dict[str, Path], tmp_path:
         before.map({"normal": "disease", "disease": "normal"}) if labels == "swapped" else labels
     )
     manifest.to_csv(inputs["prepare"] / "manifest.csv", index=False)
-    pd.testing.assert_frame_equal(first, fitted_arms(POOL_ARMS, inputs, tmp_path / "two"))
+    pd.testing.assert_frame_equal(of_arms(first, POOL_ARMS), fitted_arms(POOL_ARMS, inputs, tmp_path / "two"))
 
 
-def test_pool_images_do_reach_the_pools_arms(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_pool_images_do_reach_the_pools_arms(inputs: dict[str, Path], first: pd.DataFrame, tmp_path: Path) -> None:
     """The pool's own arms change with the pool's images (else the test above says nothing); the others do not."""
     arms = (f"{REFERENCE_ARM}+pseudolabels", "simclr-features", "autoencoder-features", REFERENCE_ARM)
-    first = fitted_arms(arms, inputs, tmp_path / "one")
+    first = of_arms(first, arms)
     rows = material_of(inputs, tmp_path / "one").rows("unlabelled")
     images = np.load(inputs["prepare"] / "images.npy")
     images[rows] = 255 - images[rows]
