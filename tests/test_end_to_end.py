@@ -51,17 +51,29 @@ def stage_directories(out: Path) -> dict[str, str]:
     return {path.name: path.resolve().name for path in (out / "stages").iterdir()}
 
 
-@pytest.mark.usefixtures("server")
-def test_only_what_a_change_can_reach_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config, out = write_study(tmp_path / "study"), tmp_path / "runs" / "study"
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The config of a study and the directory of its run. Other runs beside it find its stages in their cache."""
+    root = tmp_path_factory.mktemp("finished")
+    config, out = write_study(root / "study"), root / "runs" / "study"
+    assert run(config, out) == 0
+    return config, out
+
+
+def test_only_what_a_change_can_reach_is_made_again(
+    finished: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, done = finished
+    out = done.with_name("again")
     assert run(config, out) == 0
     first, decided = stage_directories(out), read_json(out / "verdict.json")["utility"]["decision"].replace("_", " ")
+    assert first == stage_directories(done)
     assert run(config, out, "classifier.steps=3") == 0
     second = stage_directories(out)
     changed = {name for name in first if first[name] != second[name]}
     assert changed == {"downstream-fold-0", "downstream-fold-0-gan-0", "verdict"}
 
-    path = tmp_path / "study" / "images" / "00-0.png"  # a training image
+    path = config.parent / "images" / "00-0.png"  # a training image
     pixels = np.asarray(Image.open(path)).copy()
     pixels[0, 0] += 1
     Image.fromarray(pixels).save(path)
@@ -104,10 +116,10 @@ def test_every_engine_and_number_of_workers_gives_the_same_run(tmp_path: Path) -
     assert found["direct"].keys() == found["prefect"].keys() and not different
 
 
-@pytest.mark.usefixtures("server")
-def test_samples_leave_a_run_as_nifti_png_and_dicom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config, out = write_study(tmp_path / "study"), tmp_path / "runs" / "study"
-    assert run(config, out) == 0
+def test_samples_leave_a_run_as_nifti_png_and_dicom(
+    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out = finished
     for file_format, ending in (("nifti", ".nii.gz"), ("png", ".png"), ("dicom", ".dcm")):
         folder = tmp_path / file_format
         command = ["sample", str(out), "--label", "ill", "--num", "2", "--out", str(folder), "--format", file_format]
@@ -119,7 +131,6 @@ def test_samples_leave_a_run_as_nifti_png_and_dicom(tmp_path: Path, capsys: pyte
     assert "['well', 'ill']" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("server")
 def test_a_planted_leak_is_refused_before_anything_is_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,17 +129,18 @@ def test_a_size_whose_generators_failed_says_nothing_of_gan_augmentation() -> No
 
 
 @pytest.fixture
-def study(server: None, tmp_path: Path) -> Path:
+def study(tmp_path: Path) -> Path:
     config = tmp_path / "tiny.yaml"
     config.write_text(
-        "data: {source: {kind: phantom}, classes: [cyst, metastasis, haemangioma], positive: [metastasis]}\n"
+        "data:\n  source: {kind: phantom, cysts: 24, metastases: 24, haemangiomas: 24}\n"
+        "  classes: [cyst, metastasis, haemangioma]\n  positive: [metastasis]\n"
     )
     return config
 
 
 def curve(config: Path, out: Path, *words: str) -> int:
     settings = [token for change in TINY for token in ("--set", change)]
-    return launch(["curve", str(config), "--out", str(out), *settings, *words])
+    return launch(["curve", str(config), "--out", str(out), "--engine", "direct", *settings, *words])
 
 
 def test_one_command_draws_the_curve(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
