@@ -185,7 +185,7 @@ def test_modules_are_found_by_name_in_one_place_alone() -> None:
 def test_a_stage_that_runs_imports_nothing_that_it_is_not_said_to_reach(
     tmp_path: Path, reaches: dict[str, sources.Reach]
 ) -> None:
-    settings = [f"data.source.{kind}=30" for kind in ("cysts", "metastases", "haemangiomas")]
+    settings = [f"data.source.{kind}=18" for kind in ("cysts", "metastases", "haemangiomas")]
     arguments = [str(ROOT / "configs" / "demo.yaml"), str(tmp_path), *TINY, *settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     subprocess.run(
