@@ -132,7 +132,7 @@ def test_a_size_whose_generators_failed_says_nothing_of_gan_augmentation() -> No
 def study(tmp_path: Path) -> Path:
     config = tmp_path / "tiny.yaml"
     config.write_text(
-        "data:\n  source: {kind: phantom, cysts: 24, metastases: 24, haemangiomas: 24}\n"
+        "data:\n  source: {kind: phantom, cysts: 40, metastases: 40, haemangiomas: 40}\n"
         "  classes: [cyst, metastasis, haemangioma]\n  positive: [metastasis]\n"
     )
     return config
