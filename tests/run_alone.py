@@ -21,7 +21,7 @@ import pandas  # noqa: F401
 import sklearn.svm  # noqa: F401
 import statsmodels.api  # noqa: F401
 import torch
-import torch._dynamo  # noqa: F401  (what the first optimiser of a process imports, for seconds)
+import torch._dynamo  # what the first optimiser of a process imports, for seconds
 
 
 def apart(work: Callable[[], None]) -> None:

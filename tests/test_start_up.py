@@ -11,7 +11,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = frozenset(
-    "torch monai pandas sklearn scipy statsmodels matplotlib pydicom nibabel prefect httpx lightning_fabric".split()
+    [
+        "torch",
+        "monai",
+        "pandas",
+        "sklearn",
+        "scipy",
+        "statsmodels",
+        "matplotlib",
+        "pydicom",
+        "nibabel",
+        "prefect",
+        "httpx",
+        "lightning_fabric",
+    ]
 )
 TABLES = HEAVY - {"torch", "pandas", "scipy", "pydicom", "nibabel"}
 
