@@ -18,7 +18,7 @@ from pipeline.core.records import Record
 
 
 class Doing(Section):
-    """What a stage does: `write`, `fail`, `crash`, `die` (kill itself), `hog` (take all memory), `sleep`."""
+    """A stage's doing: `write`, `fail`, `crash`, `die` (kill itself), `hog` (take all memory), `sleep`, or `meet` another."""
 
     what: str = "write"
     parts: tuple[str, ...] = ()
@@ -36,13 +36,16 @@ def run(config: Doing, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     if config.what == "hog":
         held = bytearray(1 << 45)
         del held
+    if config.what == "meet":
+        (out_dir.parent / f"here-{os.getpid()}").touch()
+        while len(list(out_dir.parent.glob("here-*"))) < 2:
+            time.sleep(0.02)
     if config.what == "sleep":
         (out_dir.parent / f"pid-{os.getpid()}").touch()
-        time.sleep(60)
+        time.sleep(600)
     made = sorted(path.name for path in out_dir.iterdir())
     for path in out_dir.iterdir():
         path.unlink()
-    time.sleep(0.3)
     write_text(out_dir / "made.txt", " ".join([*made, *sorted(inputs)]))
     return Record("stage", figures={"pid": os.getpid(), "began": started, "ended": time.monotonic()})
 
@@ -50,7 +53,6 @@ def run(config: Doing, inputs: Mapping[str, Path], out_dir: Path) -> Record:
 def run_part(config: Doing, inputs: Mapping[str, Path], out_dir: Path, part: str) -> None:
     if config.what == "die" and part == config.parts[-1]:
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.2)
     write_text(out_dir / part, part)
 
 
