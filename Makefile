@@ -13,7 +13,7 @@ demo: environment
 	$(BIN)/radaug run configs/demo.yaml
 
 test: environment
-	$(BIN)/pytest $(or $(TESTS),--numprocesses=auto --maxprocesses=8 --dist=worksteal)
+	$(BIN)/pytest $(or $(TESTS),--numprocesses=auto --dist=worksteal)
 
 lint: environment
 	$(BIN)/ruff check pipeline flows tests benchmarks

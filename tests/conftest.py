@@ -23,6 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of `-n auto`: one to a core that this one may use, each with 2 GiB; at most 8, since all collect."""
+    from pipeline.core.threads import available_cores, available_memory_mib
+
+    return max(1, min(available_cores(), int(available_memory_mib() // 2048), 8))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--slow"):

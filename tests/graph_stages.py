@@ -18,7 +18,7 @@ from pipeline.core.records import Record
 
 
 class Doing(Section):
-    """A stage's doing: `write`, `fail`, `crash`, `die` (kill itself), `hog` (take all memory), `sleep`, or `meet` another."""
+    """What a stage does: `write`, `fail`, `crash`, `die` (kill itself), `hog` (memory), `sleep`, `meet` (another)."""
 
     what: str = "write"
     parts: tuple[str, ...] = ()
