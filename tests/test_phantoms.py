@@ -165,6 +165,17 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_other_images(tmp_path: Pat
     assert all((tmp_path / "a" / name).read_bytes() != (tmp_path / "c" / name).read_bytes() for name in images)
 
 
+def test_a_cohort_simulated_by_two_processes_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = PhantomSettings(cysts=3, metastases=4, haemangiomas=3, spacing_mm=4.0)
+    write_cohort(tmp_path / "alone", settings)
+    monkeypatch.setattr("pipeline.data.phantoms.cohort.WORTH_LESIONS", {2: 0})
+    write_cohort(tmp_path / "together", settings, processes=2)
+    names = [path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*.*")]
+    assert len(names) == 3 * 10 + 1
+    for name in names:
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "together" / name).read_bytes(), name
+
+
 @pytest.mark.parametrize("form", ["nifti", "dicom"])
 def test_a_3d_cohorts_points_fall_on_the_mask_and_its_image(tmp_path: Path, form: str) -> None:
     table = write_cohort(tmp_path, PhantomSettings(3, 4, 2, 3, 2, form, 2.0))

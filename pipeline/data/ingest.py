@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -138,7 +139,8 @@ def _read(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.DataFr
     """The manifest, the rejected images and further audit rows of one source; `own_root` is for phantoms."""
     root = Path(config.root) if config.root else own_root
     classes = tuple(config.names) or config.classes
-    rows = read_source(config.source, root, _labels(config), classes, config.spatial_dims)
+    threads = torch.get_num_threads()
+    rows = read_source(config.source, root, _labels(config), classes, config.spatial_dims, threads)
     if config.names:
         rows = replace(rows, table=_renamed(rows.table, config))
     manifest, rejected = _look(

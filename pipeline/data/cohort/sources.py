@@ -65,20 +65,21 @@ def source_root(source: Source, base: Path) -> Path | None:
 
 
 def read_source(
-    source: Source, root: Path, labels: Path | None, classes: Sequence[str], spatial_dims: int
+    source: Source, root: Path, labels: Path | None, classes: Sequence[str], spatial_dims: int, processes: int = 1
 ) -> SourceRows:
     """Rows of every image that `source` names; images themselves are not read.
 
     Args:
         root: as `source_root` gives it; for phantoms the folder that gets the cohort.
         labels: the label table of a DICOM source.
+        processes: at most so many simulate phantoms.
 
     Raises:
         DataError: the source as a whole is wrong; the message names the file or column and the mend.
     """
     notes: list[Row] = []
     if isinstance(source, PhantomSource):
-        rows = _phantom_rows(source, root, spatial_dims)
+        rows = _phantom_rows(source, root, spatial_dims, processes)
     elif isinstance(source, CsvSource):
         rows = _csv_rows(source, root)
         _refuse_repeated_rows(rows, source.path)
@@ -243,10 +244,9 @@ def phantom_settings(source: PhantomSource, spatial_dims: int) -> PhantomSetting
     )
 
 
-def _phantom_rows(source: PhantomSource, root: Path, spatial_dims: int) -> pd.DataFrame:
-    table = (
-        write_cohort(root / COHORT, phantom_settings(source, spatial_dims)).astype(str).rename(columns={"file": "path"})
-    )
+def _phantom_rows(source: PhantomSource, root: Path, spatial_dims: int, processes: int) -> pd.DataFrame:
+    table = write_cohort(root / COHORT, phantom_settings(source, spatial_dims), processes)
+    table = table.astype(str).rename(columns={"file": "path"})
     for column in ("path", "mask", "kernel_pair"):
         table[column] = f"{COHORT}/" + table[column]
     table["modality"] = "CT"

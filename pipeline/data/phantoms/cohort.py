@@ -16,6 +16,7 @@ import pandas as pd
 
 from pipeline.core.errors import DataError
 from pipeline.core.files import atomic_path
+from pipeline.core.workers import side_by_side
 from pipeline.data.phantoms.lesions import CLASSES, SPACING_MM, Lesion, Patient, lesion_image
 from pipeline.data.phantoms.texture import SLAB_MM
 from pipeline.data.writers import DicomIds, Floats, SlicePlace, write_dicom, write_dicom_series, write_nifti
@@ -28,6 +29,8 @@ GROUP_SIZES = {"cyst": (0.6, 0.25, 0.15), "metastasis": (0.45, 0.3, 0.15, 0.1), 
 """Chance of 1, 2, ... lesions of a class in one patient."""
 MIXED = 0.08
 """Chance that a patient's lesions of one class join a patient who has another class."""
+WORTH_LESIONS = {2: 150, 3: 40}
+"""From so many on processes of their own are quicker than none."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,13 @@ class _Member:
     manufacturer: str = ""
 
 
-def write_cohort(folder: Path, settings: PhantomSettings) -> pd.DataFrame:
+def write_cohort(folder: Path, settings: PhantomSettings, processes: int = 1) -> pd.DataFrame:
     """Simulate a cohort and write it into `folder`: `images/`, `sharp/`, `masks/` and, last, `labels.csv`.
 
     The same settings give the same bytes. One row a lesion; paths are relative to `folder`, a series' path is a folder.
+
+    Args:
+        processes: at most so many work side by side, patient by patient; few lesions are not worth their start.
 
     Returns:
         The table that `labels.csv` holds: `file` (soft kernel), `label`, `patient_id`, `mask` (NIfTI), `kernel_pair`
@@ -100,15 +106,32 @@ def write_cohort(folder: Path, settings: PhantomSettings) -> pd.DataFrame:
     streams = np.random.SeedSequence(settings.seed).spawn(2)
     members = _draw_members(np.random.default_rng(streams[0]), settings)
     seeds = streams[1].spawn(len(members))
-    rows: list[dict[str, object]] = []
-    for number, (member, seed) in enumerate(zip(members, seeds, strict=True), start=1):
-        rows += _write_patient(
-            folder, settings, member, f"phantom-{number:04d}", np.random.default_rng(seed), len(rows)
-        )
-    table = pd.DataFrame(rows)
+    firsts = np.cumsum([0, *(len(member.lesions) for member in members)]).tolist()
+    patients = list(zip(range(1, len(members) + 1), members, seeds, firsts[:-1], strict=True))
+    worth = firsts[-1] >= WORTH_LESIONS[settings.spatial_dims]
+    with side_by_side(
+        _Simulation(folder, settings),
+        patients,
+        processes=min(processes, len(patients)) if worth else 1,
+        name_of=lambda number: f"simulated patient {number + 1}",
+    ) as parts:
+        table = pd.DataFrame([row for part in parts for row in part])
     with atomic_path(folder / "labels.csv") as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     return table
+
+
+@dataclass(frozen=True)
+class _Simulation:
+    """Simulates and writes patients, each from a seed of its own."""
+
+    folder: Path
+    settings: PhantomSettings
+
+    def __call__(self, patient: tuple[int, _Member, np.random.SeedSequence, int]) -> list[dict[str, object]]:
+        number, member, seed, first = patient
+        random = np.random.default_rng(seed)
+        return _write_patient(self.folder, self.settings, member, f"phantom-{number:04d}", random, first)
 
 
 def _draw_members(rng: np.random.Generator, settings: PhantomSettings) -> list[_Member]:

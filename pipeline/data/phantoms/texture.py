@@ -61,6 +61,13 @@ class Grid:
         x, y, z = spans
         return (x, y, z), Grid((self.axes[0][x], self.axes[1][:, y], self.axes[2][:, :, z]), self.steps)
 
+    def may_meet(self, lows: Floats, highs: Floats) -> NDArray[np.bool_]:
+        """For boxes between corners [N, 3] each, whether `window` may be other than empty [N]."""
+        first = np.array([axis.item(0) for axis in self.axes])
+        last = np.array([axis.item(axis.size - 1) for axis in self.axes])
+        meets: NDArray[np.bool_] = (highs >= first) & (lows <= last + self.steps)
+        return np.asarray(meets.all(axis=1))
+
     def offsets(self, centre: Floats) -> Axes:
         """Mm from `centre` along each axis."""
         x, y, z = self.axes
@@ -69,8 +76,20 @@ class Grid:
 
 def unit_vector(rng: np.random.Generator, flatness: float = 1.0) -> Floats:
     """A random direction; `flatness` below 1 turns it towards the axial plane."""
-    vector = rng.standard_normal(3).astype(np.float32) * np.asarray([1, 1, flatness], np.float32)
-    return vector / np.linalg.norm(vector)
+    vector = rng.standard_normal(3).astype(np.float32)
+    vector[2] *= np.float32(flatness)
+    return vector / length(vector)
+
+
+def length(vector: Floats) -> np.floating:
+    """Of a short vector: the same as numpy's norm, which looks first at what it is given."""
+    return np.sqrt(vector.dot(vector))
+
+
+def _cross(left: Floats, right: Floats) -> Floats:
+    """The cross product of two vectors [3]."""
+    (a, b, c), (x, y, z) = left, right
+    return np.array([b * z - c * y, c * x - a * z, a * y - b * x])
 
 
 def blend(base: Floats, value: Floats | float, depth_mm: Floats, softness_mm: float) -> Floats:
@@ -104,11 +123,13 @@ def add_vessels(rng: np.random.Generator, grid: Grid, image: Floats, vessel_hu: 
     """Hepatic and portal veins: branching tubes that enter from the field's border and taper to below a voxel."""
     depth = np.full(grid.shape, -9, np.float32)
     for _ in range(int(rng.integers(3, 7))):
-        for segment in _vessel_tree(rng):
-            margin = np.float32(segment.radius + 2.5)
-            low = np.minimum(segment.start, segment.end) - margin
-            high = np.maximum(segment.start, segment.end) + margin
-            box, part = grid.window(low, high)
+        segments = _vessel_tree(rng)
+        starts, ends = (np.stack(places) for places in zip(*((one.start, one.end) for one in segments), strict=True))
+        margins = np.array([one.radius + 2.5 for one in segments], np.float32)[:, None]
+        lows, highs = np.minimum(starts, ends) - margins, np.maximum(starts, ends) + margins
+        for number in np.flatnonzero(grid.may_meet(lows, highs)):  # most vessels run outside the field
+            segment = segments[number]
+            box, part = grid.window(lows[number], highs[number])
             if min(part.shape) > 0:
                 depth[box] = np.maximum(depth[box], segment.radius - _distance(part, segment))
     return blend(image, vessel_hu, depth, 0.45)
@@ -123,12 +144,12 @@ def _vessel_tree(rng: np.random.Generator) -> list[_Segment]:
         place, heading, radius = tips.pop()
         for _ in range(int(rng.integers(2, 5))):
             heading = heading + rng.normal(0, 0.16, 3).astype(np.float32)
-            heading /= np.linalg.norm(heading)
+            heading /= length(heading)
             end = place + heading * np.float32(2.0 * radius + rng.uniform(2, 6))
             segments.append(_Segment(place, end, radius))
             place, radius = end, radius * 0.96
         if radius > 0.75:
-            side = np.cross(heading, unit_vector(rng)).astype(np.float32)
+            side = _cross(heading, unit_vector(rng)).astype(np.float32)
             spread = rng.uniform(0.35, 0.9, 2)
             shrink = rng.uniform([0.75, 0.5], [0.92, 0.8])
             tips += [(place, heading + side * np.float32(spread[0]), radius * float(shrink[0]))]

@@ -57,7 +57,9 @@ def _hounsfield(
         fault = ""
     else:
         slope, intercept = _rescale(path, dataset, frame)
-        values = numbers.astype(np.float64) * slope + intercept
+        values = numbers.astype(np.float64)
+        values *= slope
+        values += intercept
         fault = ""
         if numbers.dtype.kind != "f":
             signed, bits = bool(int(dataset.PixelRepresentation)), int(dataset.BitsStored)
@@ -68,7 +70,7 @@ def _hounsfield(
         raise UnreadableImage(path, fault)
     if padded:
         values[padding] = AIR_HU
-    return np.maximum(values, AIR_HU)
+    return np.maximum(values, AIR_HU, out=values)
 
 
 def _rescale(path: Path, dataset: Dataset, frame: int) -> tuple[float, float]:
