@@ -6,8 +6,7 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SPEED_UP = 0.7
-"""Measured on two cores: `t` threads train a small net about t ** 0.7 times as fast as one."""
+from pipeline.core.threads import SPEED_UP
 
 
 @dataclass(frozen=True)

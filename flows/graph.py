@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Protocol
 
 from flows.children import Work, job_name
-from flows.forecast import SPEED_UP, Planned, levels, makespan
+from flows.forecast import Planned, levels, makespan
 from flows.plan import Step
 from flows.shares import Machine, Share, Size, size_of
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import Execution, find
 from pipeline.core.errors import RadaugError
+from pipeline.core.threads import SPEED_UP
 
 _LOOKS_UP_S = 1.0
 

@@ -12,12 +12,9 @@ _STAGES = (
     "pipeline.synthesis.synthesise", "pipeline.quality.measure", "pipeline.anomaly.score",
     "pipeline.privacy.memorisation", "pipeline.downstream.train", "pipeline.verdict.stage",
 )  # fmt: skip
-_WHEN_USED = (
-    "torch._dynamo", "monai.networks.layers", "scipy.stats", "sklearn.linear_model",
-    "statsmodels.stats.contingency_tables", "statsmodels.stats.multitest",
-)  # fmt: skip
-"""What torch's optimisers and the stages import when they first need it: seconds, in every process anew."""
+_AT_THE_FIRST_STEP = ("torch._dynamo",)
+"""What torch's optimisers import when they are first used: seconds, in every process anew."""
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a fork does not take a library's threads with it
-for name in (*_STAGES, *_WHEN_USED):
+for name in (*_STAGES, *_AT_THE_FIRST_STEP):
     import_module(name)
 reach_of(frozenset(_STAGES))

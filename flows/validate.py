@@ -15,6 +15,7 @@ from pipeline.core.cache import execute
 from pipeline.core.errors import RefusedError
 from pipeline.core.layout import AUDIT, MANIFEST, SPLITS_FILE
 from pipeline.core.patients import known_patients, num_known
+from pipeline.core.threads import available_cores
 from pipeline.supervised import classifier_cost
 from pipeline.verdict.power import patients_tested, smallest_differences
 
@@ -96,6 +97,7 @@ def _print_plan(console: Console, experiment: Experiment, steps: tuple[Step, ...
     costs = {"GANs": gan_cost.estimate(experiment), "Classifiers": classifier_cost.estimate(experiment)}
     for name, cost in costs.items():
         console.print(f"{name}: {cost.flops:.2g} FLOPs, about {cost.minutes:.1f} min and {cost.mib:.0f} MiB of memory")
+    console.print(f"Minutes are those of {available_cores()} core(s) that nobody else uses, or of one GPU.")
 
 
 def _print_table(console: Console, title: str, rows: pd.DataFrame) -> None:

@@ -13,7 +13,7 @@ from monai.transforms import Affine
 from pipeline.adversarial.adaptation import augment_probability, augmenter_of
 from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.config.augment import AugmentConfig
-from pipeline.data.batches.augmentation import Augmenter, affine_matrices, copied, normalised
+from pipeline.data.batches.augmentation import Augmenter, affine_matrices, copied, normalised, warped
 from pipeline.data.batches.draws import Draws
 
 NOTHING = {"brightness": 0, "contrast": 0, "shift": 0, "rotate_degrees": 0, "scale": 0, "noise": 0}
@@ -36,6 +36,15 @@ def test_geometry_equals_monais_per_image_affine(dims: int) -> None:
     for image, matrix, expected in zip(batch, matrices, warped, strict=True):
         single = Affine(affine=matrix.numpy(), padding_mode="reflection", align_corners=False, image_only=True)
         np.testing.assert_allclose(np.asarray(single(image)), expected.numpy(), atol=2e-5)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_warped_images_are_those_of_monais_batched_layer(dims: int) -> None:
+    random = torch.Generator().manual_seed(8)
+    batch = torch.rand(4, 2, *(12, 9, 7)[:dims], generator=random)
+    matrices = affine_matrices(batch, policy(rotate_degrees=30, scale=0.3, shift=0.2), Draws(random))
+    monais = AffineTransform(normalized=True, mode="bilinear", padding_mode="reflection", align_corners=False)
+    assert torch.equal(warped(batch, matrices), monais(batch, normalised(matrices, batch)))
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
+from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import GanTraining, train
+from pipeline.adversarial.recipe import Recipe
 from pipeline.config.experiment import Experiment
 from pipeline.config.gan import GanConfig
 from pipeline.core.compute import Hardware, resolve_hardware
-from pipeline.core.cost import PROCESS_MIB, CostEstimate, FlopCount
+from pipeline.core.cost import PROCESS_MIB, CostEstimate, StepCost, step_cost, wall_minutes
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.sizes import ImageShape
 
-_WARM_UP, _TIMED = 3, 4
 _COPIES = 4
 """Copies of the weights: themselves, gradients, two moments."""
 
@@ -26,23 +28,53 @@ _COPIES = 4
 def estimate(experiment: Experiment) -> CostEstimate:
     """Cost of all GANs of the experiment (folds x GAN seeds). Trains nothing that is kept."""
     config, hardware = experiment.gan, resolve_hardware(experiment.compute.device, experiment.compute.precision)
-    training = noise_training(config, experiment.data.shape, len(experiment.data.classes), hardware)
-    images = training.images_per_step
-    with FlopCount() as counter:
-        train(training, images, lambda _: None)
-    train(training, images * _WARM_UP, lambda _: None)
-    started = time.perf_counter()
-    train(training, images * (_WARM_UP + _TIMED), lambda _: None)
-    seconds = (time.perf_counter() - started) / _TIMED
+    shape, classes = experiment.data.shape, len(experiment.data.classes)
+    training = noise_training(config, shape, classes, hardware)
+    step = mean_step(config, shape, classes, hardware)
+    steps = math.ceil(config.num_images / training.images_per_step)
     gans = experiment.data.split.num_folds * config.gan_seeds
-    steps = math.ceil(config.num_images / images) * gans
     weights = sum(p.numel() for net in training.context.nets.values() for p in net.parameters()) * 4 * _COPIES
-    activations = config.batch_size * math.prod(experiment.data.shape) * 4 * config.discriminator_width * 4
+    activations = config.batch_size * math.prod(shape) * 4 * config.discriminator_width * 4
     return CostEstimate(
-        flops=float(counter.total) * steps,
-        minutes=seconds * steps / 60,
+        flops=step.flops * steps * gans,
+        minutes=wall_minutes(step.seconds * steps, gans, hardware.device),
         mib=PROCESS_MIB + (weights + activations) / 2**20,
     )
+
+
+def mean_step(config: GanConfig, shape: Sequence[int], classes: int, hardware: Hardware) -> StepCost:
+    """Of a step of the configured batch, the mean over a cycle of the recipe's lazy terms."""
+    part = config.batch_size // config.accumulate
+    found = [
+        (share, step_cost(partial(_one_step, config, shape, classes, hardware, number), part, hardware.device))
+        for number, share in _kinds_of_steps(FAMILIES[config.family].recipe(config))
+    ]
+    flops, seconds = (
+        config.accumulate * sum(share * getattr(cost, name) for share, cost in found) for name in ("flops", "seconds")
+    )
+    return StepCost(flops, seconds)
+
+
+def _kinds_of_steps(recipe: Recipe) -> list[tuple[int, float]]:
+    """A step of each kind, as lazy terms are due or not, with its share of all steps."""
+    every = [weighted.every for player in recipe.players for weighted in player.terms]
+    cycle = math.lcm(*every)
+    kinds = [tuple(number % one == 0 for one in every) for number in range(cycle)]
+    return [(kinds.index(kind), count / cycle) for kind, count in Counter(kinds).items()]
+
+
+def _one_step(
+    config: GanConfig, shape: Sequence[int], classes: int, hardware: Hardware, number: int, images: int
+) -> Callable[[], None]:
+    """What does a step of the kind of the given one, as often as it is called, on so many images."""
+    small = config.model_copy(update={"batch_size": images, "accumulate": 1})
+    training = noise_training(small, shape, classes, hardware)
+
+    def step() -> None:
+        training.step = number
+        train(training, training.num_images + training.images_per_step, lambda _: None)
+
+    return step
 
 
 def noise_training(config: GanConfig, spatial_size: Sequence[int], classes: int, hardware: Hardware) -> GanTraining:

@@ -2,7 +2,7 @@
 
 MONAI's factories give the same classes; but to import any part of MONAI is to import all of it, with scikit-learn,
 SciPy and Matplotlib: three seconds of every process that builds or counts a net. What is not in torch (its ResNet, its
-DenseNet, its batched warp) is imported where it is built.
+DenseNet) is imported where it is built.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,21 @@ import torch
 from pipeline.config.arms import known_arm, uses_synthetic
 from pipeline.config.experiment import ClassifierConfig, Experiment
 from pipeline.core.compute import resolve_hardware
-from pipeline.core.cost import PROCESS_MIB, CostEstimate, FlopCount
+from pipeline.core.cost import (
+    PROCESS_MIB,
+    CostEstimate,
+    FlopCount,
+    StepCost,
+    one_thread,
+    seconds_of,
+    step_cost,
+    wall_minutes,
+)
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.scaling import Scaling
 from pipeline.nets.classifiers import PRETRAINED, make_classifier
 from pipeline.nets.extractors import EffNetLite0
-from pipeline.supervised.fit import Phase, Regimen, Share, fit
+from pipeline.supervised.fit import ClassifierTraining, Phase, Regimen, Share
 
 _TIMED = 6
 _CHANNELS = {"small_cnn": 16, "densenet121": 256, "resnet18": 64}
@@ -55,14 +65,15 @@ def estimate(experiment: Experiment) -> CostEstimate:
     fits = experiment.data.split.num_folds * config.seeds
     own = fits * config.steps * sum(known_arm(arm).imagenet for arm in experiment.arms)
     steps = number_of_fits(experiment) * config.steps - own + fits * _encoder_steps(experiment)
-    flops, seconds = _step(experiment, config)
+    step, device = noise_step(experiment, config), resolve_hardware(experiment.compute.device).device
     kept = config.batch_size * math.prod(experiment.data.shape) * 4 * _CHANNELS[config.network] * 3 / 2**20
-    total_flops, total_seconds = flops * steps, seconds * steps
+    flops, seconds = step.flops * steps, step.seconds * steps
     if own:
-        flops, seconds = _step(experiment, config, PRETRAINED)
-        total_flops, total_seconds = total_flops + flops * own, total_seconds + seconds * own
+        step = noise_step(experiment, config, PRETRAINED)
+        flops, seconds = flops + step.flops * own, seconds + step.seconds * own
         kept = max(kept, _PRETRAINED_MIB * config.batch_size / 32 * (1 if experiment.data.spatial_dims == 2 else 3))
-    return CostEstimate(flops=total_flops, minutes=total_seconds / 60, mib=PROCESS_MIB + kept)
+    number = number_of_fits(experiment)
+    return CostEstimate(flops, wall_minutes(seconds / number, number, device), PROCESS_MIB + kept)
 
 
 def _on_features(experiment: Experiment) -> CostEstimate:
@@ -72,12 +83,14 @@ def _on_features(experiment: Experiment) -> CostEstimate:
     net = make_classifier(PRETRAINED, spatial_dims=experiment.data.spatial_dims, channels=1, num_classes=2).eval()
     with torch.no_grad(), FlopCount() as counter:  # under `inference_mode` nothing is counted
         net(noise)
-    extractor.extract(noise)
-    started = time.perf_counter()
-    extractor.extract(noise)
-    seconds = time.perf_counter() - started
-    batches = number_of_fits(experiment) * experiment.classifier.steps * experiment.classifier.batch_size / _TIMED
-    return CostEstimate(flops=counter.total * batches, minutes=seconds * batches / 60, mib=PROCESS_MIB + _EXTRACTOR_MIB)
+    with one_thread():
+        seconds = seconds_of(lambda: extractor.extract(noise), hardware.device)
+    fits, batches = number_of_fits(experiment), experiment.classifier.steps * experiment.classifier.batch_size / _TIMED
+    return CostEstimate(
+        flops=counter.total * batches * fits,
+        minutes=wall_minutes(seconds * batches, fits, hardware.device),
+        mib=PROCESS_MIB + _EXTRACTOR_MIB,
+    )
 
 
 def _encoder_steps(experiment: Experiment) -> float:
@@ -88,23 +101,25 @@ def _encoder_steps(experiment: Experiment) -> float:
     )
 
 
-def _step(experiment: Experiment, config: ClassifierConfig, network: str | None = None) -> tuple[float, float]:
-    """FLOPs and seconds of one training step, on noise."""
+def noise_step(experiment: Experiment, config: ClassifierConfig, network: str | None = None) -> StepCost:
+    """Of one training step, with classical transforms, on noise."""
+    hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
+
+    def make(images: int) -> Callable[[], None]:
+        return training_on_noise(experiment, config.model_copy(update={"batch_size": images}), network, steps=1)
+
+    return step_cost(make, config.batch_size, hardware.device)
+
+
+def training_on_noise(
+    experiment: Experiment, config: ClassifierConfig, network: str | None = None, *, steps: int
+) -> Callable[[], None]:
+    """What trains one classifier for `steps` steps on noise images, as often as it is called."""
     hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
     classes, shape = experiment.data.classes, experiment.data.shape
     images = np.random.default_rng(0).integers(0, 255, (2 * len(classes), 1, *shape), dtype=np.uint8)
     manifest = pd.DataFrame({"image_id": map(str, range(len(images))), "label": list(classes) * 2, "patient_id": ""})
     noise = DataSet(Path("noise"), manifest, images, Scaling(1.0, 0.0, "none", (0.0, 255.0), "uint8"))
-    share = Share(noise, np.arange(len(images)))
-
-    def train(steps: int) -> None:
-        fit(config, Regimen((Phase((share,), steps),), network=network), classes, hardware, seed=0)
-
-    with FlopCount() as counter:
-        train(1)
-    started = time.perf_counter()
-    train(1)
-    first = time.perf_counter() - started
-    started = time.perf_counter()
-    train(_TIMED + 1)
-    return float(counter.total), max(time.perf_counter() - started - first, 1e-6) / _TIMED
+    phase = Phase((Share(noise, np.arange(len(images))),), steps)
+    training = ClassifierTraining(config, Regimen((phase,), network=network), classes, hardware, seed=0)
+    return partial(training.run, phase)
