@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -53,17 +53,23 @@ def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     """
     generator = TrainedGenerator(inputs["fit-gan"], dict(inputs), config.device)
     scaling = Scaling.from_json(generator.description["scaling"])
-    images, rows = [], []
+    images: np.memmap[Any, np.dtype[Any]] | None = None
+    rows: list[dict[str, str]] = []
+    total = config.samples_per_class * len(generator.classes)
     for label in generator.classes:
         for number, (seed, image) in enumerate(
             generator.images(label, config.samples_per_class, config.seed, config.truncation_psi)
         ):
-            images.append(scaling.to_stored(scaling.to_physical(image)))
+            if images is None:
+                kind = np.dtype(scaling.dtype)
+                images = np.lib.format.open_memmap(out_dir / IMAGES, mode="w+", dtype=kind, shape=(total, *image.shape))
+            images[len(rows)] = scaling.to_stored(scaling.to_physical(image))
             rows.append({"image_id": f"synthetic-{label}-{number:05d}", "label": label, "sample_seed": str(seed)})
             if not np.isfinite(image).all():
                 raise DataError("the generator makes values that are not numbers; train it again with lower rates.")
-    stack = np.stack(images)
-    _refuse_flat(scaling, stack)
+    assert images is not None
+    _refuse_flat(scaling, images)
+    images.flush()
     manifest = pd.DataFrame(rows).assign(
         patient_id="",
         fold=str(config.fold),
@@ -71,13 +77,14 @@ def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
         truncation_psi=str(config.truncation_psi),
         weights_digest=generator.description["weights"]["generator"],
     )
-    np.save(out_dir / IMAGES, stack)
     write_table(out_dir / MANIFEST, manifest)
-    return Record(kind="synthesise", figures={"num_images": len(stack)}, extra={"scaling": scaling.as_json()})
+    return Record(kind="synthesise", figures={"num_images": total}, extra={"scaling": scaling.as_json()})
 
 
-def _refuse_flat(scaling: Scaling, stack: np.ndarray) -> None:
-    spread = (stack.astype(np.float32) * scaling.scale).std() / (scaling.window[1] - scaling.window[0])
+def _refuse_flat(scaling: Scaling, images: np.ndarray) -> None:
+    means, squares = zip(*((one.mean(), np.square(one).mean()) for one in map(np.float64, images)), strict=True)
+    deviation = np.sqrt(max(np.mean(squares) - np.mean(means) ** 2, 0.0))
+    spread = deviation * scaling.scale / (scaling.window[1] - scaling.window[0])
     if spread < _FLAT:
         raise DataError(
             "every synthetic image is the same flat grey: the GAN collapsed. Train longer or at lower rates."
