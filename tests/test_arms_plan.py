@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.plan import plan_experiment
+from flows.plan import check_configs, plan_experiment
 from pipeline.adversarial.families.s3gan import S3ganConfig
 from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.config.arms import ARMS, REFERENCE_ARM
@@ -78,9 +78,9 @@ def experiment_of(*arms: str, family: str = "s3gan") -> Experiment:
 def test_a_pool_gan_needs_a_family_that_reads_the_pool() -> None:
     for arm in ("pool-gan", "gan-features"):
         with pytest.raises(ConfigError, match="ssgan or s3gan"):
-            plan_experiment(experiment_of(arm, family="sngan"))
-        assert plan_experiment(experiment_of(arm))
-    assert plan_experiment(experiment_of("simclr-features", f"{REFERENCE_ARM}+pseudolabels", family="sngan"))
+            check_configs(plan_experiment(experiment_of(arm, family="sngan")))
+        check_configs(plan_experiment(experiment_of(arm)))
+    check_configs(plan_experiment(experiment_of("simclr-features", f"{REFERENCE_ARM}+pseudolabels", family="sngan")))
 
 
 def test_a_fold_without_generator_fits_the_arms_without_one() -> None:
