@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from flows.plan import MANIFEST_STEPS, Step, plan_experiment
+from flows.plan import MANIFEST_STEPS, Step, check_configs, plan_experiment
 from pipeline.adversarial import gan_cost
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import execute
@@ -28,6 +28,7 @@ def validate(experiment: Experiment, cache: Path, console: Console) -> None:
         LeakageError: a patient or an image would be on both sides of the split; the audit is printed first.
     """
     steps = plan_experiment(experiment)
+    check_configs(steps)
     directories = _read_manifests(steps, cache, console)
     _print_table(console, "Audit", read_text_table(directories["split"] / AUDIT))
     manifest = read_text_table(directories["split"] / MANIFEST)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flows.cli import launch
 from flows.plan import check_configs, plan_experiment
 from pipeline.adversarial.families.s3gan import S3ganConfig
 from pipeline.adversarial.families.sngan import SnganConfig
@@ -81,6 +82,16 @@ def test_a_pool_gan_needs_a_family_that_reads_the_pool() -> None:
             check_configs(plan_experiment(experiment_of(arm, family="sngan")))
         check_configs(plan_experiment(experiment_of(arm)))
     check_configs(plan_experiment(experiment_of("simclr-features", f"{REFERENCE_ARM}+pseudolabels", family="sngan")))
+
+
+def test_validate_says_so_before_it_reads_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--set", f"arms=[{REFERENCE_ARM}, pool-gan]", "--set", "gan.family=sngan"]
+    assert launch(["validate", str(DEMO), *words]) == 2
+    assert "ssgan or s3gan" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.csv"))
 
 
 def test_a_fold_without_generator_fits_the_arms_without_one() -> None:
