@@ -3,9 +3,9 @@
 Run: .venv/bin/python benchmarks/growth.py [STAGE ...] [--most 100000] [--limit 20] [--figure PNG]    (Linux)
 
 A point is a process of its own, on one thread; its seconds are of the processor, its memory is the peak above what the
-inputs take. A row stops growing when a point has taken more than `--limit` seconds. The exponent is the slope of the
-logarithms over the points of 0.05 s (8 MiB) and more, and of 1,000 images and more, with its standard error; `last` is
-the slope of the last two points.
+inputs take. A row ends before a point that would take more than `--limit` seconds if time grew linearly. The exponent
+is the slope of the logarithms over the points of 0.05 s (8 MiB) and more, and of 1,000 images and more, with its
+standard error; `last` is the slope of the last two points.
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ def _status(name: str) -> float:
 def curve(make: Make, sizes: Sequence[int], limit: float) -> list[Point]:
     points: list[Point] = []
     for size in sizes:
-        if not points or points[-1][1] <= limit:
-            points.append((size, *measured(make, size)))
+        if points and points[-1][1] * size / points[-1][0] > limit:
+            break
+        points.append((size, *measured(make, size)))
     return points
 
 
