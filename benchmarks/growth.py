@@ -32,7 +32,7 @@ from pipeline.core.compute import Hardware
 matplotlib.use("Agg")
 NUMBERS = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 SIDES = {"GAN step, 2D (batch 8)": (2, (32, 64, 128, 256)), "GAN step, 3D (batch 2)": (3, (32, 64, 128))}
-FITS = (6, 12, 24, 48, 96)
+FITS = (9, 18, 36, 72)
 LEAST_SECONDS, LEAST_MIB, LEAST_IMAGES = 0.05, 8.0, 1000
 Make = Callable[[int, Path], Call]
 Point = tuple[float, float, float]
@@ -124,14 +124,15 @@ def draw(curves: dict[str, list[Point]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
-    for (name, points), style in zip(curves.items(), ["-", "--", ":", "-."] * len(curves), strict=False):
+    for number, (name, points) in enumerate(curves.items()):
         size, seconds, _ = np.array(points).T
-        axes.loglog(size, seconds, style, marker="o", markersize=3, linewidth=1.2, label=name)
+        style, mark = ("-", "o") if number < 10 else ("--", "s")  # there are ten colours
+        axes.loglog(size, seconds, style, marker=mark, markersize=3.5, linewidth=1.2, label=name)
     ends = np.array([1000, 100_000])
     for power, y in ((1, 2e-2), (2, 2e-2)):
         axes.loglog(ends, y * (ends / ends[0]) ** power, color="0.75", linewidth=4, zorder=0)
         axes.text(ends[1], y * 100**power, f" N{'²' if power == 2 else ''}", color="0.5")
-    axes.set(xlabel="images", ylabel="processor seconds, one thread", ylim=(1e-3, 200))
+    axes.set(xlabel="images", ylabel="processor seconds, one thread", ylim=(2e-3, 400))
     axes.legend(fontsize=7, ncols=1, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     figure.savefig(path, dpi=120)
 

