@@ -141,16 +141,18 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_child_outlives_its_parent(tmp_path: Path, number: signal.Signals) -> None:
     script = tmp_path / "sleeper.py"
-    script.write_text(
-        SLEEPER.replace("import sys\n", "import signal, sys\nsignal.signal(15, lambda *_: sys.exit(143))\n")
-    )
+    handlers = "signal.signal(2, signal.default_int_handler)\nsignal.signal(15, lambda *_: sys.exit(143))\n"
+    script.write_text(SLEEPER.replace("import sys\n", f"import signal, sys\n{handlers}"))  # even if they were ignored
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    parent = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, str(script), str(tmp_path)], env=environment, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    children = wait_for_children(tmp_path / "cache", 2)
-    parent.send_signal(number)
-    assert parent.wait(200) != 0
+    ) as parent:
+        try:
+            children = wait_for_children(tmp_path / "cache", 2)
+            parent.send_signal(number)
+            assert parent.wait(200) != 0
+        finally:
+            parent.kill()
     end = time.monotonic() + 60
     while any(map(is_running, children)) and time.monotonic() < end:
         time.sleep(0.05)
