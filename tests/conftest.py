@@ -30,7 +30,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(1, min(available_cores(), int(available_memory_mib() // 2048), 8))
 
 
+LONGEST = ("test_low_data_curve", "test_end_to_end", "test_code_reach", "test_graph")
+"""Files of whole runs. They come first: what is left at the end is short, and is shared among the processes."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: give --slow to run it"))
@@ -65,6 +70,17 @@ def server(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.settings import get_current_settings
 
     monkeypatch.setenv("PREFECT_API_URL", str(get_current_settings().api.url))
+
+
+@pytest.fixture(scope="session")
+def ready_children() -> None:
+    """Children are forked from a server with all libraries, whichever server an earlier test has started."""
+    from multiprocessing import forkserver
+
+    from flows.children import warm_up
+
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    warm_up()
 
 
 @pytest.fixture(scope="session")

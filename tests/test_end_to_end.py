@@ -17,6 +17,8 @@ from pipeline.adversarial.families import FAMILIES
 from pipeline.core.files import read_json
 from pipeline.core.records import load_record
 
+pytestmark = pytest.mark.usefixtures("ready_children")
+
 
 def write_study(folder: Path, leak: bool = False, patients: int = 60) -> Path:
     """A CSV of PNGs, 30 patients a class, two images each, with a split column; and its config."""
@@ -52,7 +54,7 @@ def stage_directories(out: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def finished(ready_children: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The config of a study and the directory of its run. Other runs beside it find its stages in their cache."""
     root = tmp_path_factory.mktemp("finished")
     config, out = write_study(root / "study"), root / "runs" / "study"

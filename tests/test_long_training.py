@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -267,7 +266,7 @@ def fit_config(**changes: Any) -> fit.FitConfig:
 
 
 @pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+def forked(ready_children: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes are forked from a server that has the libraries; what they are given is pickled all the same."""
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
@@ -276,7 +275,6 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
         assert strategy == "ddp_spawn"
         return Fabric(strategy=DDPStrategy(start_method="forkserver"), **others)
 
-    multiprocessing.set_forkserver_preload(["pipeline.adversarial.fit", "lightning_fabric", "torch._dynamo"])
     monkeypatch.setattr("lightning_fabric.Fabric", fabric)
 
 
