@@ -15,6 +15,7 @@ from pipeline.config.families import validate_gan
 from pipeline.core import cost
 from pipeline.core.compute import Hardware
 from pipeline.core.cost import FlopCount, one_thread, step_cost, wall_minutes
+from pipeline.core.threads import SPEED_UP
 
 CPU = Hardware("cpu", "float32")
 
@@ -70,10 +71,10 @@ def test_a_long_step_is_measured_once_and_taken_in_proportion(monkeypatch: pytes
     [
         (1, 1, 10.0),
         (4, 1, 40.0),
-        (1, 2, 10 / 2**0.7),
+        (1, 2, 10 / 2**SPEED_UP),
         (2, 2, 10.0),
         (3, 2, 20.0),
-        (2, 8, 10 / 4**0.7),
+        (2, 8, 10 / 4**SPEED_UP),
         (9, 8, 20.0),
     ],
 )

@@ -22,6 +22,7 @@ from pipeline.config.loading import load_experiment
 from pipeline.core.cache import Execution
 from pipeline.core.errors import DataError, Killed, RadaugError, UserError
 from pipeline.core.records import Record, load_record
+from pipeline.core.threads import SPEED_UP
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "configs" / "demo.yaml"
@@ -198,7 +199,9 @@ def test_a_forecast_plays_the_schedule_through() -> None:
     assert makespan(jobs, workers=2, cores=2) == 13  # real and more beside the GAN
     assert makespan(jobs, workers=1, cores=2) == 21
     wide = jobs | {"gan": Planned(10, 2)}
-    assert makespan(wide, 2, 2) == pytest.approx(10 / 2**0.7 + 4 + 3)  # then synthetic and real, then more: 3 + 1, or 4
+    assert makespan(wide, 2, 2) == pytest.approx(
+        10 / 2**SPEED_UP + 4 + 3
+    )  # then synthetic and real, then more: 3 + 1, or 4
 
 
 def test_a_lone_gan_gets_all_cores_and_two_share_them(demo: Experiment, tmp_path: Path) -> None:
