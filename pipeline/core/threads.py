@@ -21,8 +21,8 @@ import psutil
 SPEED_UP = 0.3
 """What a fit is expected to gain: `t` threads that sleep while they wait are t ** 0.3 times as fast as one.
 
-Measured on two cores: an exponent of 0 to 0.3 at 32 x 32; 0.3 to 0.7 for threads that spin, which are two to three times
-slower than one as soon as another process wants a core."""
+Measured on two cores: an exponent of 0 to 0.3 at 32 x 32; 0.3 to 0.7 for threads that spin, which are two or three
+times slower than one as soon as another process wants a core."""
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _MIB = 2**20
