@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.core.threads import SPEED_UP
+from pipeline.core.threads import speed_up
 
 
 @dataclass(frozen=True)
@@ -16,16 +16,18 @@ class Planned:
     Attributes:
         seconds: on one thread.
         threads: that it will get, or has.
+        voxels: of the images that it works on.
         needs: names of the unfinished jobs that come before it.
     """
 
     seconds: float
     threads: int
+    voxels: int
     needs: frozenset[str] = frozenset()
 
     @property
     def takes(self) -> float:
-        return float(self.seconds / self.threads**SPEED_UP)
+        return self.seconds / speed_up(self.threads, self.voxels)
 
 
 def levels(jobs: Mapping[str, Planned]) -> dict[str, float]:

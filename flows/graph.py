@@ -21,7 +21,7 @@ from flows.shares import Machine, Share, Size, size_of
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import Execution, find
 from pipeline.core.errors import RadaugError
-from pipeline.core.threads import SPEED_UP
+from pipeline.core.threads import speed_up
 
 _LOOKS_UP_S = 1.0
 
@@ -165,7 +165,7 @@ class Graph:
             self._give_up(job)
             self.watcher.failed(job, error)
             return
-        expected = job.size.seconds / share.threads**SPEED_UP
+        expected = job.size.seconds / speed_up(share.threads, job.size.voxels)
         if expected > 1:  # shorter ones say little
             self._pace += ((time.monotonic() - began) / expected - self._pace) / 2
         self._finish(job, execution)
@@ -207,12 +207,12 @@ class Graph:
         now, found = time.monotonic(), dict[str, Planned]()
         for name, (job, began) in self._running.items():
             threads = self.machine.running[name].threads
-            spent = (now - began) / self._pace * threads**SPEED_UP
-            found[name] = Planned(max(job.size.seconds - spent, 0.0), threads)
+            spent = (now - began) / self._pace * speed_up(threads, job.size.voxels)
+            found[name] = Planned(max(job.size.seconds - spent, 0.0), threads, job.size.voxels)
         names = self._jobs.keys() | found.keys()
         for name, job in self._jobs.items():
             threads = gan_threads if job.step.kind == "fit-gan" else (self.machine.threads or 1)
-            found[name] = Planned(job.size.seconds, threads, job.needs & names)
+            found[name] = Planned(job.size.seconds, threads, job.size.voxels, job.needs & names)
         return found
 
 

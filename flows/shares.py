@@ -27,11 +27,13 @@ _COPIES = 4
 
 @dataclass(frozen=True)
 class Size:
-    """What a job is expected to take: seconds on one thread, MiB, and whether it computes on the run's device."""
+    """What a job is expected to take: seconds on one thread, MiB, whether it computes on the run's device, voxels of
+    an image."""
 
     seconds: float
     mib: float
     on_device: bool
+    voxels: int = 0
 
 
 def size_of(step: Step, part: str, experiment: Experiment) -> Size:
@@ -49,7 +51,7 @@ def size_of(step: Step, part: str, experiment: Experiment) -> Size:
         "downstream": (classifier.batch_size, 64),
     }.get(step.kind, (16, 16))
     activations = batch * channels * math.prod(shape) * 4 * _COPIES / 2**20
-    return Size(seconds, _PROCESS_MIB + activations, step.kind not in _NO_NETS)
+    return Size(seconds, _PROCESS_MIB + activations, step.kind not in _NO_NETS, math.prod(shape))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from pipeline.config.families import validate_gan
 from pipeline.core import cost
 from pipeline.core.compute import Hardware
 from pipeline.core.cost import FlopCount, one_thread, step_cost, wall_minutes
-from pipeline.core.threads import SPEED_UP
 
 CPU = Hardware("cpu", "float32")
 
@@ -71,10 +70,10 @@ def test_a_long_step_is_measured_once_and_taken_in_proportion(monkeypatch: pytes
     [
         (1, 1, 10.0),
         (4, 1, 40.0),
-        (1, 2, 10 / 2**SPEED_UP),
+        (1, 2, 10 / 2**0.6),
         (2, 2, 10.0),
         (3, 2, 20.0),
-        (2, 8, 10 / 4**SPEED_UP),
+        (2, 8, 10 / 4**0.6),
         (9, 8, 20.0),
     ],
 )
@@ -82,8 +81,8 @@ def test_fits_run_side_by_side_or_share_the_cores(
     monkeypatch: pytest.MonkeyPatch, fits: int, cores: int, minutes: float
 ) -> None:
     monkeypatch.setattr(cost, "available_cores", lambda: cores)
-    assert wall_minutes(600.0, fits, "cpu") == pytest.approx(minutes)
-    assert wall_minutes(600.0, fits, "cuda") == pytest.approx(10.0 * fits)
+    assert wall_minutes(600.0, fits, "cpu", 64 * 64) == pytest.approx(minutes)
+    assert wall_minutes(600.0, fits, "cuda", 64 * 64) == pytest.approx(10.0 * fits)
 
 
 def test_one_thread_is_given_back() -> None:

@@ -37,7 +37,7 @@ def estimate(experiment: Experiment) -> CostEstimate:
     activations = config.batch_size * math.prod(shape) * 4 * config.discriminator_width * 4
     return CostEstimate(
         flops=step.flops * steps * gans,
-        minutes=wall_minutes(step.seconds * steps, gans, hardware.device),
+        minutes=wall_minutes(step.seconds * steps, gans, hardware.device, math.prod(experiment.data.shape)),
         mib=PROCESS_MIB + (weights + activations) / 2**20,
     )
 

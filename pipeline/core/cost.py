@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from pipeline.core.threads import SPEED_UP, available_cores
+from pipeline.core.threads import available_cores, speed_up
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,18 @@ def step_cost(make: Callable[[int], Callable[[], object]], batch: int, device: s
     return StepCost(many.flops + further * (many.flops - few.flops), min(line, many.seconds * batch / images))
 
 
-def wall_minutes(seconds: float, fits: int, device: str) -> float:
+def wall_minutes(seconds: float, fits: int, device: str, voxels: int) -> float:
     """Minutes that `fits` fits of so many seconds on one thread take on this machine's cores, or one after the other
-    on a GPU. They run side by side, one thread each; where there are fewer fits than cores, with an equal share."""
+    on a GPU. They run side by side, one thread each; where there are fewer fits than cores, with an equal share.
+
+    Args:
+        voxels: of an image.
+    """
     if device != "cpu":
         return seconds * fits / 60
     cores = available_cores()
     threads = max(1, cores // max(fits, 1))
-    return seconds / threads**SPEED_UP * math.ceil(fits / cores) / 60
+    return seconds / speed_up(threads, voxels) * math.ceil(fits / cores) / 60
 
 
 @contextmanager

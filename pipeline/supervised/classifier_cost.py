@@ -73,7 +73,9 @@ def estimate(experiment: Experiment) -> CostEstimate:
         flops, seconds = flops + step.flops * own, seconds + step.seconds * own
         kept = max(kept, _PRETRAINED_MIB * config.batch_size / 32 * (1 if experiment.data.spatial_dims == 2 else 3))
     number = number_of_fits(experiment)
-    return CostEstimate(flops, wall_minutes(seconds / number, number, device), PROCESS_MIB + kept)
+    return CostEstimate(
+        flops, wall_minutes(seconds / number, number, device, math.prod(experiment.data.shape)), PROCESS_MIB + kept
+    )
 
 
 def _on_features(experiment: Experiment) -> CostEstimate:
@@ -88,7 +90,7 @@ def _on_features(experiment: Experiment) -> CostEstimate:
     fits, batches = number_of_fits(experiment), experiment.classifier.steps * experiment.classifier.batch_size / _TIMED
     return CostEstimate(
         flops=counter.total * batches * fits,
-        minutes=wall_minutes(seconds * batches, fits, hardware.device),
+        minutes=wall_minutes(seconds * batches, fits, hardware.device, math.prod(experiment.data.shape)),
         mib=PROCESS_MIB + _EXTRACTOR_MIB,
     )
 
