@@ -7,7 +7,6 @@ none. A child ends when its parent is gone, however that happened; Ctrl-C reache
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import queue
 import signal
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from flows.faults import faults_kept_in
 from flows.plan import Step
 from pipeline.core.cache import Execution, execute, execute_part
 from pipeline.core.errors import Killed, RadaugError
-from pipeline.core.processes import end_with_parent
+from pipeline.core.processes import end_with_parent, ready_context
 
 LOGGED = ("flows", "pipeline", "radaug")
 """Loggers whose records come from a child to its parent."""
@@ -88,7 +87,7 @@ def in_child(work: Work) -> Execution | None:
         RadaugError: as of `Work.do`.
         Killed: the child ended before the work did.
     """
-    context = _context()
+    context = ready_context(*_READY)
     ours, theirs = context.Pipe(duplex=False)
     levels = {name: logging.getLogger(name).getEffectiveLevel() for name in LOGGED}
     child = context.Process(target=_child, args=(theirs, work, dict(os.environ), levels), name=work.name)
@@ -113,7 +112,7 @@ def in_child(work: Work) -> Execution | None:
 
 def warm_up() -> None:
     """Let the server of children load its libraries while this process does other things."""
-    if isinstance(_context(), ForkServerContext):
+    if isinstance(ready_context(*_READY), ForkServerContext):
         forkserver.ensure_running()
 
 
@@ -136,14 +135,6 @@ def end_children(grace_s: float = GRACE_S) -> None:
 def _is_there(pid: int) -> bool:
     with _changing:
         return pid in _running
-
-
-def _context() -> ForkServerContext | SpawnContext:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", *_READY])
-    return context
 
 
 class _Ended:

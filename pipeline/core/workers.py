@@ -11,10 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, TypeVar
 
 from pipeline.core.errors import Killed
+from pipeline.core.processes import ready_context
 from pipeline.core.threads import use_threads
 
 Item = TypeVar("Item")
@@ -43,7 +43,7 @@ def side_by_side(
     if processes == 1 or multiprocessing.current_process().daemon:  # a daemon may have no children
         yield map(work, items)
         return
-    context = _context(work)
+    context = ready_context(__name__, type(work).__module__)  # what `work` needs
     ends_with_us, lifeline = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(processes, context, _begin, (work, ends_with_us))
     chunk = max(1, min(_CHUNK, len(items) // (4 * processes)))
@@ -69,15 +69,6 @@ def _named(results: Iterator[Result], name_of: Callable[[int], str]) -> Iterator
             f"{name_of(done)}: the process that worked on this, or on one of the next, was ended, most often "
             "because memory ran out. Ask for more memory, or set compute.threads: 1, so that one works at a time."
         ) from None
-
-
-def _context(work: Callable[[Any], Any]) -> ForkServerContext | SpawnContext:
-    """Processes forked from a server that has loaded what `work` needs; started anew where a system has none."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__, type(work).__module__])
-    return context
 
 
 def _begin(work: Callable[[Any], Any], ends_with_parent: Connection) -> None:
