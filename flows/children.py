@@ -173,7 +173,7 @@ def _child(connection: Connection, work: Work, environment: dict[str, str], leve
     if work.gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, work.gpus))
     end_with_parent()
-    handler = _Sender(connection)
+    handler = _Sender(connection, work.name)
     for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.setLevel(level)
@@ -186,11 +186,16 @@ def _child(connection: Connection, work: Work, environment: dict[str, str], leve
 
 
 class _Sender(QueueHandler):
-    """Sends log records, and at last the outcome, to the parent."""
+    """Sends log records, each with the name of its job, and at last the outcome, to the parent."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, job: str) -> None:
         super().__init__(queue.SimpleQueue())  # never used: a record goes out at once
-        self.connection = connection
+        self.connection, self.job = connection, job
+
+    def prepare(self, record: logging.LogRecord) -> Any:
+        prepared = super().prepare(record)
+        prepared.job = self.job
+        return prepared
 
     def enqueue(self, record: Any) -> None:
         with self.lock or nullcontext(), suppress(BrokenPipeError):  # the parent is gone, and this process will be

@@ -6,10 +6,12 @@ A job is a step, or one of the parts of a step that are made side by side. How i
 
 from __future__ import annotations
 
+import logging
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,9 +23,12 @@ from flows.shares import Machine, Share, Size, size_of
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import Execution, find
 from pipeline.core.errors import RadaugError
+from pipeline.core.progress import PROGRESS
 from pipeline.core.threads import speed_up
 
 _LOOKS_UP_S = 1.0
+_TELLING_S = 5.0
+"""Jobs expected to be shorter say little of how fast this machine is: starting a process is much of them."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class Graph:
         self._done: set[str] = set()
         self._ended: queue.SimpleQueue[tuple[str, Future[Execution | None]]] = queue.SimpleQueue()
         self._pace = 1.0
+        self._heard = Heard()
         self._gan_threads = self._choose_gan_threads()
 
     def run(self) -> dict[str, Path]:
@@ -102,15 +108,16 @@ class Graph:
         Raises:
             RadaugError: a step failed: the first one's error, which names it, after all others have ended.
         """
-        while True:
-            self._look_into_the_cache()
-            self._start_what_fits()
-            if not self._running:
-                break
-            try:
-                self._end(*self._ended.get(timeout=_LOOKS_UP_S))
-            except queue.Empty:
-                self.watcher.waiting(*self._left())
+        with self._heard.listening():
+            while True:
+                self._look_into_the_cache()
+                self._start_what_fits()
+                if not self._running:
+                    break
+                try:
+                    self._end(*self._ended.get(timeout=_LOOKS_UP_S))
+                except queue.Empty:
+                    self.watcher.waiting(*self._left())
         if self.failures:
             raise self._failure()
         return self.directories
@@ -166,7 +173,7 @@ class Graph:
             self.watcher.failed(job, error)
             return
         expected = job.size.seconds / speed_up(share.threads, job.size.voxels)
-        if expected > 1:  # shorter ones say little
+        if expected > _TELLING_S:
             self._pace += ((time.monotonic() - began) / expected - self._pace) / 2
         self._finish(job, execution)
 
@@ -207,13 +214,47 @@ class Graph:
         now, found = time.monotonic(), dict[str, Planned]()
         for name, (job, began) in self._running.items():
             threads = self.machine.running[name].threads
-            spent = (now - began) / self._pace * speed_up(threads, job.size.voxels)
-            found[name] = Planned(max(job.size.seconds - spent, 0.0), threads, job.size.voxels)
+            faster = speed_up(threads, job.size.voxels)
+            left = job.size.seconds - (now - began) / self._pace * faster
+            if job.step.kind == "fit-gan" and (known := self._heard.left(name)) is not None:
+                left = known / self._pace * faster
+            found[name] = Planned(max(left, 0.0), threads, job.size.voxels)
         names = self._jobs.keys() | found.keys()
         for name, job in self._jobs.items():
             threads = gan_threads if job.step.kind == "fit-gan" else (self.machine.threads or 1)
             found[name] = Planned(job.size.seconds, threads, job.size.voxels, job.needs & names)
         return found
+
+
+class Heard(logging.Handler):
+    """How far jobs say that they are, from the progress that their processes log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, list[tuple[float, float]]] = {}
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        logger = logging.getLogger(PROGRESS)
+        logger.addHandler(self)
+        try:
+            yield
+        finally:
+            logger.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        job = getattr(record, "job", None)
+        if job is not None:
+            done, total = record.done, record.total  # type: ignore[attr-defined]
+            self._said.setdefault(job, []).append((time.monotonic(), done / total))
+
+    def left(self, job: str) -> float | None:
+        """Seconds that a job will still take at the pace since its first word (a resumed one begins in the middle);
+        None before its second."""
+        (first, began), (last, share) = (self._said.get(job, [(0.0, 0.0)])[end] for end in (0, -1))
+        if share <= began:
+            return None
+        return max((last - first) * (1 - share) / (share - began) - (time.monotonic() - last), 0.0)
 
 
 def _jobs_of(step: Step, experiment: Experiment) -> list[Job]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from flows.plan import Step
 from pipeline.config.experiment import ComputeConfig, Experiment
+from pipeline.core.threads import PROCESS_MIB
 
-_PROCESS_MIB = 700.0
 _SECONDS = {
     "ingest": 3.0,
     "split": 0.5,
@@ -51,7 +51,7 @@ def size_of(step: Step, part: str, experiment: Experiment) -> Size:
         "downstream": (classifier.batch_size, 64),
     }.get(step.kind, (16, 16))
     activations = batch * channels * math.prod(shape) * 4 * _COPIES / 2**20
-    return Size(seconds, _PROCESS_MIB + activations, step.kind not in _NO_NETS, math.prod(shape))
+    return Size(seconds, PROCESS_MIB + activations, step.kind not in _NO_NETS, math.prod(shape))
 
 
 @dataclass(frozen=True)

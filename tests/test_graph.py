@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,13 +15,14 @@ from graph_stages import step
 
 from flows.engines import direct_engine
 from flows.forecast import Planned, levels, makespan
-from flows.graph import Graph, Job
+from flows.graph import Graph, Heard, Job
 from flows.plan import Step, plan_experiment
 from flows.shares import Machine, Share, Size, size_of
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.core.cache import Execution
 from pipeline.core.errors import DataError, Killed, RadaugError, UserError
+from pipeline.core.progress import PROGRESS
 from pipeline.core.records import Record, load_record
 
 ROOT = Path(__file__).parents[1]
@@ -200,6 +202,23 @@ def test_a_forecast_plays_the_schedule_through() -> None:
     assert makespan(jobs, workers=1, cores=2) == 21
     wide = jobs | {"gan": Planned(10, 2, 64 * 64)}
     assert makespan(wide, 2, 2) == pytest.approx(10 / 2**0.6 + 4 + 3)  # then real and more, then synthetic
+
+
+def test_what_is_left_of_a_job_goes_by_its_own_words_and_a_resumed_one_begins_in_the_middle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, heard = [0.0], Heard()
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with heard.listening():
+        for now, done in ((100.0, 60), (110.0, 70)):  # resumed at 50; a unit a second
+            clock[0] = now
+            logging.getLogger(PROGRESS).error("", extra={"job": "fit-gan", "done": done, "total": 100})
+        assert heard.left("fit-gan") == pytest.approx(30)
+        clock[0] = 114.0
+        assert heard.left("fit-gan") == pytest.approx(26)
+        clock[0] = 300.0
+        assert heard.left("fit-gan") == 0
+    assert heard.left("downstream") is None
 
 
 def test_a_lone_gan_gets_all_cores_where_they_help_and_two_share_them(demo: Experiment, tmp_path: Path) -> None:

@@ -1,156 +1,35 @@
-"""Small data and long training: adaptive augmentation, several processes, accumulation, checkpointing, resume."""
+"""Small data and long training: adaptive augmentation, several processes, resume."""
 
 from __future__ import annotations
 
 import io
 import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
-from torch import Tensor, nn
+from tiny_training import (
+    BATCH,
+    config,
+    in_place_of_sngan,
+    steps,
+    tensors,
+    training_of,
+)
 
 from pipeline.adversarial import fit
 from pipeline.adversarial.adaptation import ADA, AdaState
-from pipeline.adversarial.families import FAMILIES, sngan
-from pipeline.adversarial.family import Family
-from pipeline.adversarial.fit import assemble
+from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.log import load_resume, save_resume
-from pipeline.adversarial.loop import GanTraining, train
-from pipeline.adversarial.penalties import r1_penalty
+from pipeline.adversarial.loop import GanTraining
 from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup, launch, require_devices
-from pipeline.adversarial.recipe import OptimizerSettings, Player, Recipe, Weighted
-from pipeline.adversarial.terms import logistic_discriminator, non_saturating_generator
-from pipeline.adversarial.turns import NoiseTurn
 from pipeline.config.experiment import Experiment
-from pipeline.config.families import validate_gan
-from pipeline.config.gan import GanConfig
-from pipeline.core.compute import Hardware
 from pipeline.core.errors import ConfigError, NonFiniteLoss
-from pipeline.data.batches.draws import Draws
-from pipeline.data.batches.scaling import Scaling
-from pipeline.data.batches.streams import StoredImages, Stream
-from pipeline.nets.conditions import Condition, Judgement
-from pipeline.nets.discriminators import ProjectionDiscriminator
-from pipeline.nets.sizes import ImageShape
 
-SIDE, CLASSES, BATCH, LATENT = 12, 3, 8, 6
-NO_AUGMENT = {"brightness": 0, "contrast": 0, "shift": 0, "rotate_degrees": 0, "scale": 0, "noise": 0, "cutout": 0}
 MakeInputs = Callable[..., dict[str, Path]]
-
-
-def config(name: str = "sngan", **changes: Any) -> GanConfig:
-    values = {
-        "family": name, "num_images": 64, "batch_size": BATCH, "latent_dim": LATENT, "embedding_dim": 4,
-        "generator_width": 4, "discriminator_width": 4, "snapshots": 2, "checkpoints": 4,
-    }  # fmt: skip
-    return validate_gan(values | changes)
-
-
-def stored(num: int = 12) -> StoredImages:
-    random = torch.Generator().manual_seed(1)
-    return StoredImages(
-        stored=torch.randint(0, 255, (num, 1, SIDE, SIDE), generator=random, dtype=torch.uint8),
-        label=torch.arange(num) % CLASSES,
-        scaling=Scaling(1.0, 0.0, "none", (0.0, 255.0), "uint8"),
-        masks=torch.randint(0, 2, (num, 1, SIDE, SIDE), generator=random, dtype=torch.uint8),
-    )
-
-
-def training_of(gan: GanConfig, group: ProcessGroup = ONE_PROCESS) -> GanTraining:
-    shape = ImageShape((SIDE, SIDE), 1, CLASSES, positive=(2,))
-    return assemble(gan, stored(), shape, Hardware("cpu", "float32"), seed=3, group=group)
-
-
-def steps(training: GanTraining, num: int) -> None:
-    train(training, training.num_images + num * training.images_per_step, lambda _: None)
-
-
-def tensors(value: Any, name: str = "") -> dict[str, Tensor]:
-    """All tensors in nested dicts and lists, by name."""
-    if isinstance(value, Tensor):
-        return {name: value.detach().clone()}
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
-    return {key: tensor for part, inner in parts for key, tensor in tensors(inner, f"{name}.{part}").items()}
-
-
-class DenseGenerator(nn.Module):
-    """Without batch norm: an image depends on its own z and class alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.latent_dim = LATENT
-        self.embedding = nn.Embedding(CLASSES, 4)
-        self.layers = nn.Sequential(nn.Linear(LATENT + 4, 32), nn.Tanh(), nn.Linear(32, SIDE * SIDE), nn.Tanh())
-
-    def forward(self, z: Tensor, condition: Condition) -> Tensor:
-        code = torch.cat([z, self.embedding(condition.required_label())], dim=1)
-        return self.layers(code).view(-1, 1, SIDE, SIDE)
-
-
-class PlainDiscriminator(nn.Module):
-    """Without spectral norm, whose power iteration goes on at every turn."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = nn.Sequential(nn.Conv2d(1, 6, 4, 2, 1), nn.Softplus(), nn.Conv2d(6, 6, 4, 2, 1), nn.Softplus())
-        self.score = nn.Linear(6 * 9, CLASSES)
-
-    def forward(self, images: Tensor, condition: Condition) -> Judgement:
-        scores = self.score(self.trunk(images).flatten(1))
-        return Judgement(scores.gather(1, condition.required_label()[:, None]).squeeze(1))
-
-
-class RunningMean(nn.Module):
-    value: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("value", torch.zeros(()))
-
-
-def drift(turn: NoiseTurn) -> Tensor:
-    """A small pull of the logits towards 0, which also remembers their mean, as path length does its own."""
-    mean = turn.context.states["mean"]
-    assert isinstance(mean, RunningMean)
-    mean.value.lerp_(turn.real_logits.detach().mean(), 0.1)
-    return turn.real_logits.square().mean()
-
-
-def batchless_family(spectral: bool) -> Family[sngan.SnganConfig]:
-    """A family in which no image sees another: with lazy R1, and spectral norm if wanted."""
-
-    def nets(_: GanConfig, shape: ImageShape) -> dict[str, nn.Module]:
-        judge = ProjectionDiscriminator(shape, width=4) if spectral else PlainDiscriminator()
-        return {"generator": DenseGenerator(), "discriminator": judge}
-
-    def recipe(_: GanConfig) -> Recipe:
-        losses = Weighted("logistic", logistic_discriminator), Weighted("drift", drift, 0.01)
-        return Recipe(
-            players=(
-                Player(
-                    "discriminator", ("discriminator",), (*losses, Weighted("r1", r1_penalty, 2.0, every=2)),
-                    OptimizerSettings(1e-3),
-                ),
-                Player(
-                    "generator", ("generator",), (Weighted("logistic", non_saturating_generator),),
-                    OptimizerSettings(1e-3),
-                ),
-            ),
-            turn=NoiseTurn,
-            states={"mean": RunningMean()},
-        )  # fmt: skip
-
-    return Family(sngan.SnganConfig, "this test", nets, recipe, conditions=("class",))
-
-
-def in_place_of_sngan(spectral: bool) -> Any:
-    return mock.patch.object(sngan, "FAMILY", batchless_family(spectral))
 
 
 # --- adaptive augmentation
@@ -320,95 +199,3 @@ def test_devices_must_be_there_and_divide_the_batch() -> None:
     Experiment.model_validate(values | {"compute": {"devices": 3}})
     with pytest.raises(ValueError, match=r"compute\.devices \(8\) must divide gan\.batch_size \(12\)"):
         Experiment.model_validate(values | {"compute": {"devices": 4}})
-
-
-# --- accumulation
-
-
-class Tape(Draws):
-    """The same noise, row by row, however many rows are asked for at a time."""
-
-    def __init__(self) -> None:
-        super().__init__(torch.Generator())
-        self.rows, self.position = torch.randn(1000, LATENT, generator=torch.Generator().manual_seed(8)), 0
-
-    def randn(self, shape: Sequence[int]) -> Tensor:
-        self.position += shape[0]
-        return self.rows[self.position - shape[0] : self.position]
-
-
-@pytest.mark.parametrize("parts", [2, 4])
-def test_an_accumulated_move_equals_a_whole_one(parts: int) -> None:
-    """Gradients of both players, with R1, and weights and figures after three steps, on the same images and noise."""
-    with in_place_of_sngan(spectral=False):
-        whole, accumulated = (training_of(config(accumulate=n, augment=NO_AUGMENT)) for n in (1, parts))
-    for training in (whole, accumulated):
-        training.context = replace(training.context, draws=Tape())
-        steps(training, 3)
-    assert whole.num_images == accumulated.num_images == 3 * BATCH
-    for net in whole.context.nets:
-        pairs = zip(whole.context.nets[net].named_parameters(), accumulated.context.nets[net].parameters(), strict=True)
-        for (name, one), two in pairs:
-            assert one.grad is not None and two.grad is not None and one.grad.abs().sum() > 0
-            torch.testing.assert_close(two.grad, one.grad, atol=1e-6, rtol=1e-3, msg=f"{net}.{name}")
-            torch.testing.assert_close(two, one, atol=2e-5, rtol=1e-4, msg=f"{net}.{name}")
-    assert whole.figures.keys() == accumulated.figures.keys() >= {"real_logits", "discriminator", "generator"}
-    for name, figure in whole.figures.items():
-        torch.testing.assert_close(accumulated.figures[name], figure, atol=1e-5, rtol=1e-4, msg=name)
-
-
-@pytest.mark.parametrize("parts", [1, 2, 4])
-def test_every_move_sees_a_whole_batch_in_parts(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    original = Stream.next
-
-    def counted(stream: Stream) -> Any:
-        batch = original(stream)
-        sizes.append(len(batch.label))
-        return batch
-
-    monkeypatch.setattr(Stream, "next", counted)
-    training = training_of(config(accumulate=parts))
-    steps(training, 3)
-    assert sizes == [BATCH // parts] * (3 * 2 * parts)
-    assert training.num_images == 3 * BATCH
-
-
-# --- checkpointing
-
-
-def gradients(name: str, checkpointing: bool) -> tuple[dict[str, Tensor], int, bool]:
-    """Every player's gradients in its first move, bytes kept for the way back, and whether any module listens."""
-    training = training_of(config(name, checkpointing=checkpointing))
-    found: dict[str, Tensor] = {}
-    kept: list[int] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor.numel() * tensor.element_size())
-        return tensor
-
-    for player in training.recipe.players:
-        weights = training.stepper.weights(player)
-        training.stepper.optimizers[player.name] = torch.optim.SGD(weights, lr=0.0)
-        turn = training.turn(player)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            training.stepper.move(player, [turn], 1, 0)
-        for net in player.trains:
-            for key, weight in training.context.nets[net].named_parameters():
-                if weight.grad is not None:
-                    found[f"{player.name}.{net}.{key}"] = weight.grad.clone()
-    listens = any(
-        hasattr(module, "checkpointing") for net in training.context.nets.values() for module in net.modules()
-    )
-    return found, sum(kept), listens
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_checkpointing_changes_no_gradient_and_keeps_less(name: str) -> None:
-    (plain, much, listens), (recomputed, little, _) = (gradients(name, wanted) for wanted in (False, True))
-    assert plain.keys() == recomputed.keys() and len(plain) > 4
-    for key, gradient in plain.items():
-        scale = float(gradient.abs().max())
-        torch.testing.assert_close(recomputed[key], gradient, atol=1e-5 * scale + 1e-9, rtol=1e-4, msg=key)
-    assert little < 0.9 * much or not listens
-    assert listens or name == "gan"

@@ -16,7 +16,8 @@ from pipeline.adversarial.recipe import Recipe
 from pipeline.config.experiment import Experiment
 from pipeline.config.gan import GanConfig
 from pipeline.core.compute import Hardware, resolve_hardware
-from pipeline.core.cost import PROCESS_MIB, CostEstimate, StepCost, step_cost, wall_minutes
+from pipeline.core.cost import CostEstimate, StepCost, step_cost, wall_minutes
+from pipeline.core.threads import PROCESS_MIB
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.sizes import ImageShape

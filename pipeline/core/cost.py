@@ -25,8 +25,6 @@ class CostEstimate:
     mib: float
 
 
-PROCESS_MIB = 700.0
-"""A Python process with torch, MONAI and Prefect loaded."""
 MEASURED_S = 0.3
 """Seconds of computing, about, that each of a few measurements may take."""
 _FEWEST = 2

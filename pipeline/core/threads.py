@@ -18,6 +18,8 @@ from pathlib import Path
 
 import psutil
 
+PROCESS_MIB = 700.0
+"""A Python process with torch, MONAI and Prefect loaded."""
 _SMALL = 2_000
 """Voxels of an image below which a net's operations hardly outlast the waking of a thread that sleeps."""
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -69,8 +71,9 @@ def choose_threads(workers: int = 1, wanted: int | None = None) -> int:
 def speed_up(threads: int, voxels: int) -> float:
     """How much faster than on one thread a small net of images of so many voxels is expected to train.
 
-    Measured on two cores with threads that sleep while they wait: 0.9 to 1.1 at 32 x 32, 1.4 to 1.5 at 64 x 64, 1.6 to
-    1.7 at 32 x 32 x 32.
+    Measured on two cores with threads that sleep while they wait: 0.9 to 1.1 on a Xeon and 1.4 to 1.6 on an EPYC at
+    32 x 32, 1.4 to 1.5 at 64 x 64, 1.6 to 1.7 at 32 x 32 x 32. The careful number counts: a core that a small net does
+    not need trains the classifiers.
     """
     return float(threads ** (0.1 if voxels < _SMALL else 0.6))
 

@@ -14,16 +14,8 @@ import torch
 from pipeline.config.arms import known_arm, uses_synthetic
 from pipeline.config.experiment import ClassifierConfig, Experiment
 from pipeline.core.compute import resolve_hardware
-from pipeline.core.cost import (
-    PROCESS_MIB,
-    CostEstimate,
-    FlopCount,
-    StepCost,
-    one_thread,
-    seconds_of,
-    step_cost,
-    wall_minutes,
-)
+from pipeline.core.cost import CostEstimate, FlopCount, StepCost, one_thread, seconds_of, step_cost, wall_minutes
+from pipeline.core.threads import PROCESS_MIB
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.scaling import Scaling
 from pipeline.nets.classifiers import PRETRAINED, make_classifier
