@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +14,12 @@ from flows.plan import MANIFEST_STEPS, Step, check_configs, plan_experiment
 from pipeline.adversarial import gan_cost
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import execute
+from pipeline.core.compute import resolve_hardware
+from pipeline.core.cost import CostEstimate
 from pipeline.core.errors import RefusedError
 from pipeline.core.layout import AUDIT, MANIFEST, SPLITS_FILE
 from pipeline.core.patients import known_patients, num_known
+from pipeline.core.processes import computed_beside
 from pipeline.core.threads import available_cores
 from pipeline.supervised import classifier_cost
 from pipeline.verdict.power import patients_tested, smallest_differences
@@ -28,15 +33,13 @@ def validate(experiment: Experiment, cache: Path, console: Console) -> None:
         LeakageError: a patient or an image would be on both sides of the split; the audit is printed first.
     """
     steps = plan_experiment(experiment)
-    check_configs(steps)
-    directories = _read_manifests(steps, cache, console)
-    _print_table(console, "Audit", read_text_table(directories["split"] / AUDIT))
-    manifest = read_text_table(directories["split"] / MANIFEST)
-    members = read_text_table(directories["split"] / SPLITS_FILE).merge(
-        manifest[["image_id", "label", "patient_id"]], on="image_id", validate="many_to_one"
-    )
-    _print_table(console, "Split: images (patients)", split_table(members, experiment.data.classes))
-    _print_plan(console, experiment, steps)
+    costing = partial(_costs, experiment)
+    on_cpu = resolve_hardware(experiment.compute.device).device == "cpu"
+    with computed_beside(costing) if on_cpu else nullcontext(costing) as costs:
+        check_configs(steps)
+        directories = _read_manifests(steps, cache, console)
+        members = _print_data(console, experiment, directories["split"])
+        _print_plan(console, experiment, steps, costs())
     positives, negatives = patients_tested(members, experiment.data.positive)
     rule = experiment.verdict
     best, worst = smallest_differences(rule.endpoint, rule.alpha, positives, negatives)
@@ -44,6 +47,17 @@ def validate(experiment: Experiment, cache: Path, console: Console) -> None:
         f"Smallest difference in {rule.endpoint} that {positives} patients with the disease and {negatives} without "
         f"can show: {best:.3f} to {worst:.3f}, as two arms err more or less alike on them. The verdict measures it."
     )
+
+
+def _print_data(console: Console, experiment: Experiment, split: Path) -> pd.DataFrame:
+    """Audit and split; gives the members of each part of each fold, with label and patient."""
+    _print_table(console, "Audit", read_text_table(split / AUDIT))
+    manifest = read_text_table(split / MANIFEST)
+    members = read_text_table(split / SPLITS_FILE).merge(
+        manifest[["image_id", "label", "patient_id"]], on="image_id", validate="many_to_one"
+    )
+    _print_table(console, "Split: images (patients)", split_table(members, experiment.data.classes))
+    return members
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
@@ -90,12 +104,17 @@ def _read_manifests(steps: tuple[Step, ...], cache: Path, console: Console) -> d
     return directories
 
 
-def _print_plan(console: Console, experiment: Experiment, steps: tuple[Step, ...]) -> None:
+def _costs(experiment: Experiment) -> dict[str, CostEstimate]:
+    return {"GANs": gan_cost.estimate(experiment), "Classifiers": classifier_cost.estimate(experiment)}
+
+
+def _print_plan(
+    console: Console, experiment: Experiment, steps: tuple[Step, ...], costs: dict[str, CostEstimate]
+) -> None:
     folds, gan_seeds = experiment.data.split.num_folds, experiment.gan.gan_seeds
     gans = folds * gan_seeds
     fits = classifier_cost.number_of_fits(experiment)
     console.print(f"Plan: {len(steps)} stages, {gans} GAN(s) ({experiment.gan.family}), {fits} classifier fits")
-    costs = {"GANs": gan_cost.estimate(experiment), "Classifiers": classifier_cost.estimate(experiment)}
     for name, cost in costs.items():
         console.print(f"{name}: {cost.flops:.2g} FLOPs, about {cost.minutes:.1f} min and {cost.mib:.0f} MiB of memory")
     console.print(f"Minutes are those of {available_cores()} core(s) that nobody else uses, or of one GPU.")

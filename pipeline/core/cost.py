@@ -25,7 +25,7 @@ class CostEstimate:
     mib: float
 
 
-MEASURED_S = 0.3
+MEASURED_S = 0.2
 """Seconds of computing, about, that each of a few measurements may take."""
 _FEWEST = 2
 
