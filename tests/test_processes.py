@@ -48,8 +48,12 @@ def test_no_fork_outlives_its_block(tmp_path: Path) -> None:
         (tmp_path / "pid").write_text(str(os.getpid()))
         time.sleep(60)
 
-    with pytest.raises(KeyError), computed_beside(endless):
-        while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
-            time.sleep(0.01)
-        raise KeyError
+    def left_by_an_error() -> None:
+        with computed_beside(endless):
+            while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+                time.sleep(0.01)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        left_by_an_error()
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))

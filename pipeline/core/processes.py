@@ -77,6 +77,6 @@ def _send_outcome(connection: Connection, work: Callable[[], Any]) -> None:
     end_with_parent()
     try:
         outcome = work()
-    except Exception as error:  # noqa: BLE001  (raised again by the parent)
+    except Exception as error:  # raised again by the parent
         outcome = error
     connection.send(outcome)
