@@ -5,24 +5,25 @@ from __future__ import annotations
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from flows.plan import MANIFEST_STEPS, Step, check_configs, plan_experiment
-from pipeline.adversarial import gan_cost
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import execute
 from pipeline.core.compute import resolve_hardware
-from pipeline.core.cost import CostEstimate
 from pipeline.core.errors import RefusedError
 from pipeline.core.layout import AUDIT, MANIFEST, SPLITS_FILE
 from pipeline.core.patients import known_patients, num_known
 from pipeline.core.processes import computed_beside
 from pipeline.core.threads import available_cores
-from pipeline.supervised import classifier_cost
 from pipeline.verdict.power import patients_tested, smallest_differences
+
+if TYPE_CHECKING:
+    from pipeline.core.cost import CostEstimate
 
 
 def validate(experiment: Experiment, cache: Path, console: Console) -> None:
@@ -39,7 +40,7 @@ def validate(experiment: Experiment, cache: Path, console: Console) -> None:
         check_configs(steps)
         directories = _read_manifests(steps, cache, console)
         members = _print_data(console, experiment, directories["split"])
-        _print_plan(console, experiment, steps, costs())
+        _print_plan(console, experiment, steps, *costs())
     positives, negatives = patients_tested(members, experiment.data.positive)
     rule = experiment.verdict
     best, worst = smallest_differences(rule.endpoint, rule.alpha, positives, negatives)
@@ -104,16 +105,20 @@ def _read_manifests(steps: tuple[Step, ...], cache: Path, console: Console) -> d
     return directories
 
 
-def _costs(experiment: Experiment) -> dict[str, CostEstimate]:
-    return {"GANs": gan_cost.estimate(experiment), "Classifiers": classifier_cost.estimate(experiment)}
+def _costs(experiment: Experiment) -> tuple[int, dict[str, CostEstimate]]:
+    """The number of classifier fits, and what they and the GANs cost. Its libraries are needed nowhere else here."""
+    from pipeline.adversarial import gan_cost
+    from pipeline.supervised import classifier_cost
+
+    costs = {"GANs": gan_cost.estimate(experiment), "Classifiers": classifier_cost.estimate(experiment)}
+    return classifier_cost.number_of_fits(experiment), costs
 
 
 def _print_plan(
-    console: Console, experiment: Experiment, steps: tuple[Step, ...], costs: dict[str, CostEstimate]
+    console: Console, experiment: Experiment, steps: tuple[Step, ...], fits: int, costs: dict[str, CostEstimate]
 ) -> None:
     folds, gan_seeds = experiment.data.split.num_folds, experiment.gan.gan_seeds
     gans = folds * gan_seeds
-    fits = classifier_cost.number_of_fits(experiment)
     console.print(f"Plan: {len(steps)} stages, {gans} GAN(s) ({experiment.gan.family}), {fits} classifier fits")
     for name, cost in costs.items():
         console.print(f"{name}: {cost.flops:.2g} FLOPs, about {cost.minutes:.1f} min and {cost.mib:.0f} MiB of memory")

@@ -44,8 +44,8 @@ def steps_of(
     [
         (2, 0.01, 0.002, [2]),
         (32, 0.01, 0.002, [2, 32]),  # a step of 32 takes 74 ms: it is timed as it is
-        (1024, 0.01, 0.002, [2, 85]),  # 2 take 14 ms: 4 x 0.3 / 0.014 images, and the line to 1024
-        (32, 0.0, 0.05, [2, 12]),
+        (1024, 0.01, 0.002, [2, 57]),  # 2 take 14 ms: 4 x 0.2 / 0.014 images, and the line to 1024
+        (32, 0.0, 0.05, [2, 8]),
     ],
 )
 def test_a_step_is_reckoned_from_two_sizes(
