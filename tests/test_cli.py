@@ -25,6 +25,7 @@ import flows.validate
 from flows.cli import launch
 from flows.plan import Step
 from flows.validate import patients_tested, split_table
+from pipeline.adversarial import gan_cost
 from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.core.cache import Stage
@@ -32,6 +33,7 @@ from pipeline.core.cost import CostEstimate
 from pipeline.core.errors import LeakageError, UserError
 from pipeline.core.files import write_text
 from pipeline.core.records import Record
+from pipeline.supervised import classifier_cost
 
 VERDICT = {
     "utility": {"decision": "inconclusive", "reasons": ["The interval is wide.", "Few patients."], "evidence": {}},
@@ -270,8 +272,8 @@ def test_validate_prints_audit_split_plan_cost_and_power(
 
     monkeypatch.setattr(flows.validate, "plan_experiment", lambda experiment: fake_manifests(leak=False))
     monkeypatch.setattr(flows.validate, "smallest_differences", smallest_differences)
-    monkeypatch.setattr(flows.validate.gan_cost, "estimate", lambda experiment: CostEstimate(3e12, 4.0, 500.0))
-    monkeypatch.setattr(flows.validate.classifier_cost, "estimate", lambda experiment: CostEstimate(1e11, 0.5, 400.0))
+    monkeypatch.setattr(gan_cost, "estimate", lambda experiment: CostEstimate(3e12, 4.0, 500.0))
+    monkeypatch.setattr(classifier_cost, "estimate", lambda experiment: CostEstimate(1e11, 0.5, 400.0))
     overrides = ["--set", "gan.gan_seeds=2", "--set", "classifier.seeds=5"]
     assert launch(["validate", config, *overrides]) == 0
     shown = capsys.readouterr().out
