@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from rich.console import Console
-from rich.table import Table
 
 from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
@@ -214,17 +213,17 @@ def compare(
 @app.command
 def families(*, as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False) -> None:
     """List the GAN families: name, dimensions, conditions, source, and what each cannot do."""
-    from pipeline.adversarial.families import FAMILIES
+    from flows.listing import print_families
 
-    if as_json:
-        facts = ("name", "dimensions", "conditions", "source", "note")
-        print(json.dumps([{fact: getattr(family, fact) for fact in facts} for family in FAMILIES.values()], indent=2))
-        return
-    table = Table("family", "dimensions", "conditions", "source", "note")
-    for family in FAMILIES.values():
-        dimensions = ", ".join(f"{number}D" for number in family.dimensions)
-        table.add_row(family.name, dimensions, ", ".join(family.conditions), family.source, family.note)
-    Console().print(table)
+    print_families(as_json=as_json)
+
+
+@app.command
+def detectors(*, as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False) -> None:
+    """List the anomaly detectors: name, group, dimensions, whether each has maps and needs a GAN, source."""
+    from flows.listing import print_detectors
+
+    print_detectors(as_json=as_json)
 
 
 @app.command

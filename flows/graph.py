@@ -18,7 +18,7 @@ from typing import Protocol
 
 from flows.children import Work, job_name
 from flows.forecast import Planned, levels, makespan
-from flows.plan import Step
+from flows.plan import TRAINS_GAN, Step
 from flows.shares import Machine, Share, Size, size_of
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import Execution, find
@@ -145,7 +145,7 @@ class Graph:
         ready = [job for job in self._jobs.values() if job.needs <= self._done and job.step.name not in self._unseen]
         level = levels(self._planned(self._gan_threads)) if ready else {}
         for place, job in enumerate(sorted(ready, key=lambda job: -level[job.name])):
-            trains = job.step.kind == "fit-gan"
+            trains = job.step.kind in TRAINS_GAN
             wanted = self._gan_threads if trains else self.machine.idle // (len(ready) - place)
             share = self.machine.share(job.size, wanted, self.experiment.compute.devices if trains else 1)
             if share is not None:
@@ -216,12 +216,12 @@ class Graph:
             threads = self.machine.running[name].threads
             faster = speed_up(threads, job.size.voxels)
             left = job.size.seconds - (now - began) / self._pace * faster
-            if job.step.kind == "fit-gan" and (known := self._heard.left(name)) is not None:
+            if job.step.kind in TRAINS_GAN and (known := self._heard.left(name)) is not None:
                 left = known / self._pace * faster
             found[name] = Planned(max(left, 0.0), threads, job.size.voxels)
         names = self._jobs.keys() | found.keys()
         for name, job in self._jobs.items():
-            threads = gan_threads if job.step.kind == "fit-gan" else (self.machine.threads or 1)
+            threads = gan_threads if job.step.kind in TRAINS_GAN else (self.machine.threads or 1)
             found[name] = Planned(job.size.seconds, threads, job.size.voxels, job.needs & names)
         return found
 

@@ -10,14 +10,16 @@ from typing import Any
 
 from flows import stages
 from flows.stages import AnyStage, MakeStage
+from pipeline.config.anomaly import RUN_GAN, detector_module, named
 from pipeline.config.arms import classifier_fits, part_name, uses_synthetic
 from pipeline.config.experiment import Experiment
 from pipeline.core.layout import stage_name
 
 MANIFEST_STEPS = ("ingest", "split")
 """What `validate` runs: nothing is trained."""
-JUDGED = ("downstream", "quality", "anomaly", "privacy")
+JUDGED = ("downstream", "quality", "detect", "privacy")
 """What the verdict reads."""
+TRAINS_GAN = ("fit-gan", "fit-normals")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Step:
         needs: name of an input, as the stage function knows it -> name of the step that makes it.
         sources: digests of what the stage reads outside the cache; called when the step's turn has come.
         parts: of the stage that can be made side by side before the stage itself.
+        variant: which of several steps of its kind, such as a detector's name.
     """
 
     kind: str
@@ -38,10 +41,11 @@ class Step:
     fold: int | None = None
     gan_seed: int | None = None
     parts: tuple[str, ...] = ()
+    variant: str = ""
 
     @property
     def name(self) -> str:
-        return stage_name(self.kind, self.fold, self.gan_seed)
+        return stage_name(self.kind, self.fold, self.gan_seed, self.variant)
 
     @property
     def config(self) -> Any:
@@ -64,6 +68,7 @@ def plan_experiment(experiment: Experiment) -> tuple[Step, ...]:
         plan.add_classifiers({}, fold)
         for gan_seed in range(experiment.gan.gan_seeds):
             _add_gan_steps(plan, fold, gan_seed)
+        _add_detectors(plan, fold)
     judged = [step.name for step in plan.steps if step.kind in JUDGED]
     plan.add("verdict", stages.verdict, {name: name for name in ("split", "prepare", *judged)})
     return tuple(plan.steps)
@@ -94,16 +99,18 @@ class _Plan:
         *,
         sources: Callable[[], Mapping[str, str]] = dict,
         parts: tuple[str, ...] = (),
+        variant: str = "",
     ) -> None:
         made = partial(make, self.experiment, fold, gan_seed)
-        self.steps.append(Step(kind, made, needs, sources, fold, gan_seed, parts))
+        self.steps.append(Step(kind, made, needs, sources, fold, gan_seed, parts, variant))
 
     def add_fold_step(
         self, kind: str, make: MakeStage, needs: Mapping[str, str], fold: int, gan_seed: int | None = None,
-        *, parts: tuple[str, ...] = (),
+        *, parts: tuple[str, ...] = (), variant: str = "",
     ) -> None:  # fmt: skip
         """A step on the images of a fold."""
-        self.add(kind, make, {"split": "split", "prepare": "prepare", **needs}, fold, gan_seed, parts=parts)
+        needs = {"split": "split", "prepare": "prepare", **needs}
+        self.add(kind, make, needs, fold, gan_seed, parts=parts, variant=variant)
 
     def add_classifiers(self, needs: Mapping[str, str], fold: int, gan_seed: int | None = None) -> None:
         """The classifiers of a fold: those without a generator, or those of one generator."""
@@ -119,7 +126,22 @@ def _add_gan_steps(plan: _Plan, fold: int, gan_seed: int) -> None:
     plan.add_fold_step("fit-gan", stages.fit_gan, {}, *place)
     plan.add_fold_step("synthesise", stages.synthesise, fit, *place)
     plan.add_fold_step("quality", stages.quality, synthetic, *place)
-    plan.add_fold_step("anomaly", stages.anomaly, fit, *place)
     plan.add_fold_step("privacy", stages.privacy, synthetic, *place)
     if any(uses_synthetic(arm) for arm in plan.experiment.arms):
         plan.add_classifiers(synthetic | fit, *place)
+
+
+def _add_detectors(plan: _Plan, fold: int) -> None:
+    """Those that look through the run's GANs once for each, all others once a fold."""
+    asked = plan.experiment.anomaly
+    if asked.needs_gan:
+        plan.add_fold_step("fit-normals", stages.fit_normals, {}, fold)
+    for detector in asked.detectors:
+        make, (name, gan) = partial(stages.detect, detector), named(detector)
+        if gan == RUN_GAN:
+            for gan_seed in range(plan.experiment.gan.gan_seeds):
+                needs = {"gan": stage_name("fit-gan", fold, gan_seed)}
+                plan.add_fold_step("detect", make, needs, fold, gan_seed, variant=detector)
+        else:
+            needs = {"gan": stage_name("fit-normals", fold)} if detector_module(name).DETECTOR.needs_gan else {}
+            plan.add_fold_step("detect", make, needs, fold, variant=detector)

@@ -14,12 +14,12 @@ _SECONDS = {
     "split": 0.5,
     "prepare": 1.0,
     "quality": 10.0,
-    "anomaly": 1.0,
+    "detect": 5.0,
     "privacy": 1.0,
     "verdict": 3.0,
 }
 """On one thread, of steps whose work is small beside that of training: guesses, to order the work by."""
-_MS_A_PIXEL = {"fit-gan": 2.2e-3, "downstream": 3.5e-4, "synthesise": 3e-4}
+_MS_A_PIXEL = {"fit-gan": 2.2e-3, "fit-normals": 2.2e-3, "downstream": 3.5e-4, "synthesise": 3e-4}
 """Milliseconds an image and pixel on one thread of a core at 2.5 GHz, of the default nets; a voxel takes 0.4 of it."""
 _NO_NETS = ("ingest", "split", "prepare", "verdict")
 _COPIES = 4
@@ -41,6 +41,7 @@ def size_of(step: Step, part: str, experiment: Experiment) -> Size:
     gan, classifier, shape = experiment.gan, experiment.classifier, experiment.data.shape
     images = {
         "fit-gan": float(gan.num_images),
+        "fit-normals": float(experiment.anomaly.gan_images or gan.num_images),
         "downstream": float(classifier.steps * classifier.batch_size) if part else 0.0,
         "synthesise": float(experiment.synthesis.samples_per_class * len(experiment.data.classes)),
     }.get(step.kind, 0.0)
@@ -48,6 +49,7 @@ def size_of(step: Step, part: str, experiment: Experiment) -> Size:
     seconds = _SECONDS.get(step.kind, 0.5) + images * pixels * _MS_A_PIXEL.get(step.kind, 0.0) / 1000
     batch, channels = {
         "fit-gan": (gan.batch_size, gan.discriminator_width),
+        "fit-normals": (gan.batch_size, gan.discriminator_width),
         "downstream": (classifier.batch_size, 64),
     }.get(step.kind, (16, 16))
     activations = batch * channels * math.prod(shape) * 4 * _COPIES / 2**20

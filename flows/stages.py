@@ -13,7 +13,7 @@ from pipeline.config.experiment import Experiment
 from pipeline.config.families import family_module
 from pipeline.core.cache import Config, Stage, StageFunction
 
-RESUMABLE = ("fit-gan", "downstream")
+RESUMABLE = ("fit-gan", "fit-normals", "downstream")
 AnyStage: TypeAlias = Stage[Any]
 
 
@@ -76,11 +76,25 @@ def quality(experiment: Experiment, fold: int | None, gan_seed: int | None) -> A
     return _computing(experiment, "quality", run, quality_config(experiment, fold, gan_seed), gan_seed)
 
 
-def anomaly(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
-    from pipeline.anomaly.score import anomaly_config, run
+def fit_normals(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.adversarial.fit import fit_normals_config, run
+    from pipeline.config.anomaly import normal_classes
 
-    assert fold is not None and gan_seed is not None
-    return _computing(experiment, "anomaly", run, anomaly_config(experiment, fold, gan_seed), gan_seed)
+    assert fold is not None
+    data = experiment.data
+    normal = normal_classes(experiment.anomaly, data.classes, data.positive)
+    config = fit_normals_config(experiment, normal, fold)
+    return _computing(experiment, "fit-normals", run, config, loads=(family_module(config.gan.family).__name__,))
+
+
+def detect(detector: str, experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.anomaly.detect import detect_config, run
+    from pipeline.config.anomaly import detector_module, named
+
+    assert fold is not None
+    config = detect_config(experiment, detector, fold, gan_seed)
+    loads = (detector_module(named(detector).name).__name__, family_module(experiment.gan.family).__name__)
+    return replace(_computing(experiment, "detect", run, config, loads=loads), variant=detector)
 
 
 def privacy(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
@@ -99,17 +113,23 @@ def downstream(experiment: Experiment, fold: int | None, gan_seed: int | None) -
 
 
 def _computing(
-    experiment: Experiment, kind: str, run: StageFunction[Config], config: Config, gan_seed: int | None
+    experiment: Experiment,
+    kind: str,
+    run: StageFunction[Config],
+    config: Config,
+    gan_seed: int | None = None,
+    loads: tuple[str, ...] = (),
 ) -> Stage[Config]:
     """A stage that computes on the run's device."""
     from pipeline.core.compute import resolve_hardware
 
     hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
+    own = () if gan_seed is None else (family_module(experiment.gan.family).__name__,)
     return Stage(
         kind,
         run,
         config,
-        loads=() if gan_seed is None else (family_module(experiment.gan.family).__name__,),
+        loads=(*own, *loads),
         seed=experiment.seed,
         device=hardware.device,
         precision=hardware.precision,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from pipeline.adversarial.stepping import READ_EVERY, Ema, Stepper
 from pipeline.adversarial.turns import Context
 from pipeline.adversarial.watch import Probe, validation_images, within_share
 from pipeline.adversarial.weights import refresh_batch_norm, save_nets
-from pipeline.config.families import GanSettings
+from pipeline.config.families import DEFAULT_FAMILY, GanSettings, validate_gan
 from pipeline.config.gan import GanConfig, WatchConfig
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, autocast, place, resolve_hardware
@@ -33,6 +33,7 @@ from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.draws import Draws
 from pipeline.data.batches.streams import StoredImages, Stream, stored_images
 from pipeline.data.cohort.folds import open_fold, split_ids
+from pipeline.data.cohort.normals import normal_rows
 from pipeline.nets.conditions import as_generator
 from pipeline.nets.sizes import ImageShape
 
@@ -41,7 +42,11 @@ if TYPE_CHECKING:
 
 
 class FitConfig(Section):
-    """What the training of one generator depends on."""
+    """What the training of one generator depends on.
+
+    Attributes:
+        normals_only: it sees nobody who has an image of another class than `classes`.
+    """
 
     gan: GanSettings
     classes: tuple[str, ...]
@@ -53,6 +58,7 @@ class FitConfig(Section):
     precision: str
     deterministic: bool
     devices: int = 1
+    normals_only: bool = False
 
 
 def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
@@ -84,6 +90,29 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
     )
 
 
+def fit_normals_config(experiment: Experiment, normal: Sequence[str], fold: int) -> FitConfig:
+    """The section of the GAN that anomaly detectors look through: it sees normal patients alone.
+
+    It is of the run's family and sizes; where that family translates between classes or is asked by masks, which
+    healthy images alone cannot teach, of the default one. Attributes are left out: an image to be scored has none.
+    """
+    gan, images = experiment.gan, experiment.anomaly.gan_images or experiment.gan.num_images
+    changes = {"attributes": (), "num_images": images}
+    family = FAMILIES[gan.family]
+    if family.needs or set(family.recipe(gan).streams) - {"labelled", "unlabelled"}:
+        shared = {name: getattr(gan, name) for name in GanConfig.model_fields if name != "family"}
+        gan = validate_gan(shared | {"family": DEFAULT_FAMILY})
+    return fit_config(experiment, fold, 0).model_copy(
+        update={
+            "gan": gan.model_copy(update={**changes, "gan_seeds": 1}),
+            "classes": tuple(normal),
+            "positive": (),
+            "seed": derive_seed(experiment.seed, "gan of normals", fold),
+            "normals_only": True,
+        }
+    )
+
+
 def run(config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Train on the fold's `train` images; leaves weights, grids, the film strip and `stats.jsonl`.
 
@@ -98,8 +127,7 @@ def run(config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
 def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """One process's part of `run`; the leading one writes, and its record counts."""
     dataset = open_fold(inputs["prepare"], inputs["split"], config.fold)
-    train_rows = dataset.rows(split_ids(inputs["split"], config.fold, "train"))
-    unlabelled = dataset.rows(split_ids(inputs["split"], config.fold, "unlabelled"))
+    train_rows, unlabelled = (_rows(config, dataset, inputs["split"], part) for part in ("train", "unlabelled"))
     if config.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
     training, sampler = start(config, dataset, np.concatenate([train_rows, unlabelled]), group)
@@ -131,6 +159,12 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
     )
 
 
+def _rows(config: FitConfig, dataset: DataSet, split: Path, part: str) -> np.ndarray:
+    """Positions of the images of a part of the fold that this GAN may see."""
+    rows = dataset.rows(split_ids(split, config.fold, part))
+    return rows[normal_rows(dataset, config.classes)[rows]] if config.normals_only else rows
+
+
 def _probability(training: GanTraining) -> float:
     """Of augmentation, as it is at the end."""
     augment = training.context.augment
@@ -150,7 +184,7 @@ def probe_of(
     """What the collapse watch looks at: training images and, for overfitting, the fold's `val` images, never `test`."""
     if not watching.checks:
         return None
-    train_rows, rows = (dataset.rows(split_ids(split, config.fold, part)) for part in ("train", "val"))
+    train_rows, rows = (_rows(config, dataset, split, part) for part in ("train", "val"))
     held_out = validation_images(dataset, train_rows, rows, config.classes, config.gan.attributes, config.device)
     latent_dim = as_generator(training.ema.nets["generator"]).latent_dim
     part = config.gan.batch_size // config.gan.accumulate

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.config.anomaly import AnomalyConfig
 from pipeline.config.arms import ARMS, REFERENCE_ARM, arm_facts, is_candidate
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.data import DataConfig, PhantomSource, Positive
@@ -138,6 +139,7 @@ class Experiment(Section):
     arms: tuple[str, ...] = ("real", REFERENCE_ARM, "real+classical+synthetic@1", "synthetic+classical")
     verdict: VerdictConfig = VerdictConfig()
     quality: QualityConfig = QualityConfig()
+    anomaly: AnomalyConfig = AnomalyConfig()
     release: ReleaseConfig = ReleaseConfig()
     compute: ComputeConfig = ComputeConfig()
 

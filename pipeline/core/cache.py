@@ -40,6 +40,7 @@ class Stage(Generic[Config]):
     Attributes:
         kind: what it does, such as `downstream`.
         fold, gan_seed: what it belongs to, where it is made once a fold or once a GAN.
+        variant: which of several stages of its kind, such as a detector's name.
         run: `run(config, inputs, out_dir) -> Record`. What its module imports decides which code makes the stage stale.
         config: the resolved section; its JSON is part of the fingerprint.
         inputs: finished stage directories that it reads, by name.
@@ -57,6 +58,7 @@ class Stage(Generic[Config]):
     external: Mapping[str, str] = field(default_factory=dict)
     fold: int | None = None
     gan_seed: int | None = None
+    variant: str = ""
     loads: tuple[str, ...] = ()
     seed: int = 0
     device: str = "cpu"
@@ -66,7 +68,7 @@ class Stage(Generic[Config]):
 
     @property
     def name(self) -> str:
-        return stage_name(self.kind, self.fold, self.gan_seed)
+        return stage_name(self.kind, self.fold, self.gan_seed, self.variant)
 
 
 def fingerprint(stage: Stage[Config]) -> str:
@@ -203,6 +205,7 @@ def _run_and_record(stage: Stage[Config], key: str, partial: Path) -> Record:
         kind=stage.kind,
         fold=stage.fold,
         gan_seed=stage.gan_seed,
+        variant=stage.variant,
         config=stage.config.model_dump(mode="json"),
         inputs=_input_digests(stage),
         fingerprint=key,

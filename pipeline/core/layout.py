@@ -47,12 +47,12 @@ MEMORISATION = "memorisation.csv"
 CLOSEST_PAIRS = "closest_pairs.png"
 
 
-def stage_name(kind: str, fold: int | None = None, gan_seed: int | None = None) -> str:
-    """`KIND[-fold-k][-gan-s]`: how a stage is called in logs, and the name of its directory in a run.
+def stage_name(kind: str, fold: int | None = None, gan_seed: int | None = None, variant: str = "") -> str:
+    """`KIND[-VARIANT][-fold-k][-gan-s]`: how a stage is called in logs, and the name of its directory in a run.
 
-    Made from what is known, never taken apart: `kind`, `fold` and `gan_seed` stand in the stage's record.
+    Made from what is known, never taken apart: `kind`, `variant`, `fold` and `gan_seed` stand in the stage's record.
     """
-    return "-".join((kind, *_place(fold, gan_seed)))
+    return "-".join((kind, *([variant] if variant else []), *_place(fold, gan_seed)))
 
 
 def gan_name(fold: int | None, gan_seed: int | None) -> str:

@@ -21,6 +21,7 @@ class Record:
     Attributes:
         kind: what the stage does, such as `downstream`.
         fold, gan_seed: what it belongs to, where it is made once a fold or once a GAN.
+        variant: which of several stages of its kind, such as a detector's name.
         figures: numbers worth showing (counts, losses, seconds).
         notes: sentences the report must show, such as warnings. No patient ids.
         extra: what later stages need to read the directory (a data set's scaling, for instance).
@@ -35,6 +36,7 @@ class Record:
     extra: dict[str, Any] = field(default_factory=dict)
     fold: int | None = None
     gan_seed: int | None = None
+    variant: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     fingerprint: str = ""
@@ -51,7 +53,7 @@ class Record:
 
     @property
     def name(self) -> str:
-        return stage_name(self.kind, self.fold, self.gan_seed)
+        return stage_name(self.kind, self.fold, self.gan_seed, self.variant)
 
     def save(self, directory: Path) -> None:
         write_json(directory / RECORD, asdict(self))

@@ -151,8 +151,13 @@ def _warnings(run: Run, redact: Redaction) -> list[str]:
 
 
 def _notes(run: Run, redact: Redaction, *, of_anomaly: bool) -> list[str]:
-    """Notes of the stages' records, each once: those of the anomaly stages, which have a section, or all others."""
-    notes = (note for stage in run.stages if (stage.kind == "anomaly") == of_anomaly for note in stage.record.notes)
+    """Notes of the stages' records, each once: those of the detectors, which have a section, or all others."""
+    notes = (
+        note
+        for stage in run.stages
+        if (stage.kind in ("detect", "fit-normals")) == of_anomaly
+        for note in stage.record.notes
+    )
     told = set(tables.audit_rows(run)["detail"])
     return list(dict.fromkeys(redact(_sentence(note)) for note in notes if note not in told))
 

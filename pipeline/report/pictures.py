@@ -167,16 +167,18 @@ def _quality(run: Run) -> Picture | None:
 
 
 def _anomaly(run: Run) -> Picture | None:
-    stages = run.of_kind("anomaly")
-    if not stages:
+    stages = [stage for stage in run.of_kind("detect") if stage.fold == run.experiment.release.fold]
+    first = next(iter(run.experiment.anomaly.detectors), "")
+    stage = next((one for one in stages if one.record.variant == first), None)
+    if stage is None:
         return None
-    stage = run.released("anomaly") or stages[0]
-    table = stage.table(ANOMALY_SCORES, ("split", "label", "anomaly_score"))
-    table = table[table["split"] == "test"].assign(anomaly_score=lambda rows: pd.to_numeric(rows["anomaly_score"]))
+    table = stage.table(ANOMALY_SCORES, ("split", "label", "seed", "anomaly_score"))
+    table = table[(table["split"] == "test") & (table["seed"] == "0")]
+    table = table.assign(anomaly_score=lambda rows: pd.to_numeric(rows["anomaly_score"]))
     if table.empty:
         return None
     data = run.experiment.data
-    caption = f"Anomaly scores of the test images, {stage.title}. The further the classes lie apart, the better."
+    caption = f"Scores of the test images by {first}, {stage.title}. The further the classes lie apart, the better."
     alt = "Histograms of the anomaly score, one a class; the AUROC is in the table below."
     return Picture("anomaly", alt, caption, anomaly_plot(table, data.classes, data.positive))
 

@@ -19,7 +19,8 @@ from pipeline.core.patients import known_patients
 from pipeline.core.records import Record, load_record
 
 STAGE_ORDER = (
-    "ingest", "split", "prepare", "fit-gan", "synthesise", "quality", "downstream", "anomaly", "privacy", "verdict",
+    "ingest", "split", "prepare", "fit-gan", "fit-normals", "synthesise", "quality", "downstream", "detect", "privacy",
+    "verdict",
 )  # fmt: skip
 _NUMBERS = ("value", "ci_low", "ci_high")
 

@@ -204,13 +204,27 @@ def _disease_words(run: Run) -> str:
     return f"Disease ({', '.join(data.positive)}) against the rest ({', '.join(data.negative)})"
 
 
+_ANOMALY_COLUMNS = {
+    "AUROC (interval)": "auroc",
+    "AUPRC": "auprc",
+    "Sensitivity at 90 % specificity": "sensitivity@0.9",
+    "at 95 %": "sensitivity@0.95",
+    "False alarms": "false_alarms",
+}
+
+
 def anomaly_table(run: Run) -> Table:
-    """AUROC of the anomaly scores, one row a GAN."""
-    rows = run.metrics[(run.metrics["stage"] == "anomaly") & (run.metrics["metric"] == "auroc")]
-    rows = _with_shown(rows).replace({"fold": {"": "mean"}, "gan_seed": {"": "mean"}})
-    header = ("Fold", "GAN seed", "Split", "AUROC (interval)", "Patients (images)")
-    cells = _text_rows(rows, ("fold", "gan_seed", "split", "shown", "people"))
-    return Table("Anomaly score: normal against abnormal.", header, cells)
+    """Figures of the detectors, patient by patient, one row a detector."""
+    rows = run.metrics[(run.metrics["stage"] == "anomaly") & (run.metrics["fold"] == "")]
+    shown = _with_shown(rows).set_index(["arm", "metric"])["shown"].to_dict()
+    against = rows[rows["metric"] == "auroc_difference"].set_index("arm")["detail"].to_dict()
+    cells = tuple(
+        (arm, *(shown.get((arm, metric), "") for metric in _ANOMALY_COLUMNS.values()), against.get(arm, ""))
+        for arm in dict.fromkeys(rows["arm"])
+    )
+    return Table(
+        "Anomaly detectors: normal against abnormal patients.", ("Detector", *_ANOMALY_COLUMNS, "Verdict"), cells
+    )
 
 
 def memorisation_table(run: Run) -> Table:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.config.anomaly import normal_classes
 from pipeline.config.experiment import Experiment, VerdictConfig
 from pipeline.config.section import Section
 from pipeline.core.decisions import Decision, Verdicts
@@ -23,6 +24,7 @@ from pipeline.data.cohort.leakage import assert_no_leakage
 from pipeline.measures.classification import weighted_auroc
 from pipeline.verdict.comparison import arm_interval
 from pipeline.verdict.decide import VerdictPlan, decide
+from pipeline.verdict.detectors import detector_rows, detector_table, false_alarm_warnings
 from pipeline.verdict.fits import (
     METRICS,
     Fit,
@@ -44,10 +46,15 @@ REVERSE_NOTE = "trained on real images, tested on synthetic ones"
 
 
 class VerdictStageConfig(Section):
+    """`detectors`: as the configuration names them; `normal`: the classes that are normal to them."""
+
     verdict: VerdictConfig
     classes: tuple[str, ...]
     positive: tuple[str, ...]
     seed: int
+    detectors: tuple[str, ...] = ()
+    normal: tuple[str, ...] = ()
+    false_alarms: float = 0.05
 
 
 def verdict_config(experiment: Experiment) -> VerdictStageConfig:
@@ -56,6 +63,9 @@ def verdict_config(experiment: Experiment) -> VerdictStageConfig:
         classes=experiment.data.classes,
         positive=experiment.data.positive,
         seed=derive_seed(experiment.seed, "verdict"),
+        detectors=experiment.anomaly.detectors,
+        normal=normal_classes(experiment.anomaly, experiment.data.classes, experiment.data.positive),
+        false_alarms=experiment.anomaly.false_alarms,
     )
 
 
@@ -68,13 +78,18 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     plan = plan_of(config.verdict, config.positive, config.seed)
     further = _further_rows(config, inputs, table, plan)
     others = _others(inputs)
-    made = arm_metrics(table, config, plan), reverse_check(table, config), further, others
+    scored = detector_table(inputs, table, config.normal)
+    detected = detector_rows(
+        scored, config.detectors, config.false_alarms, alpha=plan.alpha, bootstrap=plan.bootstrap, seed=plan.seed
+    )
+    made = arm_metrics(table, config, plan), reverse_check(table, config), further, others, detected
     write_metrics(out_dir, chain(*made))
     utility = utility_of(table, plan)
     utility = gated(utility, looks_of(utility, table, others))
     verdicts: Verdicts = {"utility": utility.as_json(), "release": release_verdict(inputs)}
     write_json(out_dir / VERDICT, verdicts)
-    notes = (*subgroup_warnings(further), *probe_warnings(further))
+    silent = false_alarm_warnings(scored, detected, config.false_alarms)
+    notes = (*subgroup_warnings(further), *probe_warnings(further), *silent)
     return Record(kind="verdict", figures={"decision": utility.decision, "predictions": len(table)}, notes=notes)
 
 
@@ -223,7 +238,7 @@ def reverse_check(table: pd.DataFrame, config: VerdictStageConfig) -> list[Metri
 
 
 def _others(inputs: Mapping[str, Path]) -> list[MetricRow]:
-    found = records_of(inputs.values(), "anomaly", "privacy", "quality")
+    found = records_of(inputs.values(), "privacy", "quality")
     return [row for _, directory in found for row in read_metrics(directory)]
 
 

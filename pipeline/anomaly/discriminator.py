@@ -1,0 +1,75 @@
+"""A GAN's discriminator as detectors see it: its logit, and what its layers make of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.adversarial.weights import load_net
+from pipeline.anomaly.detector import Detector, Setting
+from pipeline.nets.conditions import Condition
+
+_LAYERS = (nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+class OnDiscriminator(Detector):
+    """A detector that looks through the discriminator of `setting.gan`, whose weights are not part of its state.
+
+    An image is judged under every normal class and with mean attributes, never under its own label: the score would
+    know the answer. A discriminator that judges an image beside its mask is shown an empty one.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        assert setting.gan is not None, "this detector needs a GAN"
+        net, description = load_net(setting.gan, "discriminator")
+        self._net = [net.to(setting.device).eval().requires_grad_(False)]  # in a list: not part of the state
+        self._labels = [description["classes"].index(name) for name in setting.normal]
+        self._attributes = len(description["gan"]["attributes"])
+
+    @property
+    def net(self) -> nn.Module:
+        return self._net[0]
+
+    def conditions(self, images: Tensor) -> list[Condition]:
+        """One for each normal class, [B] each."""
+        size, device = len(images), self.setting.device
+        attributes = torch.zeros(size, self._attributes, device=device) if self._attributes else None
+        mask = torch.zeros(size, 1, *images.shape[2:], device=device)
+        return [
+            Condition(label=torch.full((size,), label, device=device), mask=mask, attributes=attributes)
+            for label in self._labels
+        ]
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Of the normal class that fits best, [B]; the mean over patches where these are judged."""
+        there = images.to(self.setting.device)
+        found = [self.net(there, one).logits.reshape(len(images), -1).mean(dim=1) for one in self.conditions(images)]
+        return torch.stack(found).amax(dim=0).float().cpu()
+
+    @torch.no_grad()
+    def layers(self, images: Tensor) -> list[Tensor]:
+        """Activations behind each convolution and linear layer, in the order of computation: [B, D, *grid] or [B, D].
+
+        Under the first normal class; a layer that is used more than once counts the last time.
+        """
+        found: dict[str, Tensor] = {}
+        hooks = [
+            module.register_forward_hook(lambda _, __, output, name=name: found.__setitem__(name, output))
+            for name, module in self.net.named_modules()
+            if isinstance(module, _LAYERS)
+        ]
+        try:
+            self.net(images.to(self.setting.device), self.conditions(images)[0])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [output.float().cpu() for output in found.values() if len(output) == len(images) and output.shape[1] > 1]
+
+
+def pooled(layers: Sequence[Tensor]) -> list[Tensor]:
+    """The mean over the grid of each layer, [B, D]."""
+    return [layer.flatten(2).mean(dim=2) if layer.ndim > 2 else layer for layer in layers]
