@@ -124,9 +124,10 @@ def write_gan_stages(root: Path, case: Case, fold: int, seed: int, images: list[
     table(privacy / "memorisation.csv", columns, pairs)
     noise_png(privacy / "closest_pairs.png", (300, 200), seed)
     if case.anomaly:
-        anomaly = stage(root, "anomaly", fold, seed, notes=("Scores by reconstruction.",))
-        scores = [["test", row[0], row[1], rng.normal(row[1] in case.positive, 1)] for row in images]
-        table(anomaly / "anomaly.csv", "split,image_id,label,anomaly_score", scores)
+        variant = "discriminator-logit@run"
+        found = stage(root, "detect", fold, seed, variant=variant, notes=("Scores by reconstruction.",))
+        scores = [["test", 0, row[0], row[1], rng.normal(row[1] in case.positive, 1)] for row in images]
+        table(found / "anomaly.csv", "split,seed,image_id,label,anomaly_score", scores)
 
 
 def write_results(root: Path, case: Case, images: list[list[str]], gans: list[tuple[int, int]]) -> None:
@@ -151,7 +152,7 @@ def write_results(root: Path, case: Case, images: list[list[str]], gans: list[tu
         metrics.append(["downstream", "real", 0, seed, 0, "synthetic", disease, "", "auroc", value, "", "", "", 24, ""])
     if case.anomaly:
         row = [0.61234, 0.5, 0.72, 24, 36, "reconstruction"]
-        metrics += [["anomaly", "", fold, "", seed, "test", disease, "", "auroc", *row] for fold, seed in gans]
+        metrics.append(["anomaly", "discriminator-logit@run", "", "", "", "test", "", "", "auroc", *row])
     write_metrics(root, (MetricRow(**dict(zip(COLUMNS, map(str, row), strict=True))) for row in metrics))
     columns = "arm,fold,seed,gan_seed,split,image_id,patient_id,label,"
     table(root / "predictions.csv", columns + ",".join(f"score_{name}" for name in case.classes), predictions)

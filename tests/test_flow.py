@@ -147,10 +147,11 @@ def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path)
     assert by_name["downstream-fold-2-gan-1"].parts[-1] == "real+classical seed 0"  # the reverse check
     assert by_name["downstream-fold-2-gan-1"].needs["synthesise"] == "synthesise-fold-2-gan-1"
     assert "synthesise" not in by_name["downstream-fold-2"].needs
-    assert by_name["anomaly-fold-1-gan-0"].needs["fit-gan"] == "fit-gan-fold-1-gan-0"
-    judged = [step.name for step in steps if step.kind in ("downstream", "anomaly", "privacy", "quality")]
+    assert by_name["detect-discriminator-logit@run-fold-1-gan-0"].needs["gan"] == "fit-gan-fold-1-gan-0"
+    assert by_name["detect-padim-fold-1"].needs.keys() == {"split", "prepare"}
+    judged = [step.name for step in steps if step.kind in ("downstream", "detect", "privacy", "quality")]
     assert set(by_name["verdict"].needs) == {"split", "prepare", *judged}
-    assert len(judged) == 3 * (1 + 2 * 4)
+    assert len(judged) == 3 * (1 + 2 * 5 + 2)
 
 
 def test_plan_trains_no_augmented_classifiers_without_a_synthetic_arm(tmp_path: Path) -> None:

@@ -10,12 +10,10 @@ import pandas as pd
 import pytest
 
 from flows.validate import patients_tested
-from pipeline.anomaly import score as anomaly
 from pipeline.config.experiment import ClassifierConfig, SubgroupConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import LeakageError
 from pipeline.core.patients import known_patients, num_known, patient_units
-from pipeline.core.records import Record
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.cohort.assignment import assign_patients, cut_to
@@ -110,35 +108,6 @@ def test_feature_models_leave_three_units_out(monkeypatch: pytest.MonkeyPatch) -
     )
     lone, first, second, other = found.group[:4]
     assert first == second and len({lone, first, other}) == 3
-
-
-def test_the_anomaly_score_counts_three(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    images = np.zeros((4, 1, 8, 8), dtype=np.uint8)
-    dataset = DataSet(Path("sevens"), SEVENS, images, Scaling(1.0, 0.0, "none", (0.0, 255.0), "uint8"))
-    monkeypatch.setattr(anomaly, "open_dataset", lambda path: dataset)
-    monkeypatch.setattr(anomaly, "split_ids", lambda *key: list(SEVENS["image_id"]))
-    monkeypatch.setattr(anomaly, "has_net", lambda *key: True)
-    monkeypatch.setattr(anomaly, "load_net", lambda *key: (_Net(), {"gan": {"attributes": []}}))
-    monkeypatch.setattr(anomaly, "anomaly_scores", lambda *key: np.array([0.9, 0.8, 0.3, 0.1]))
-    config = anomaly.AnomalyConfig(
-        classes=("well", "sick"),
-        positive=("sick",),
-        fold=0,
-        gan_seed=0,
-        alpha=0.05,
-        bootstrap=100,
-        seed=0,
-        device="cpu",
-    )
-    record = anomaly.run(config, dict.fromkeys(("prepare", "split", "fit-gan"), tmp_path), tmp_path)
-    assert isinstance(record, Record)
-    (row,) = pd.read_csv(tmp_path / "metrics.csv", dtype=str).to_dict("records")
-    assert (row["n_patients"], row["n_images"], row["value"]) == ("3", "4", "1")
-
-
-class _Net:
-    def to(self, device: str) -> _Net:
-        return self
 
 
 def test_no_other_file_makes_units_of_patients() -> None:
