@@ -40,7 +40,7 @@ def test_scores_depend_on_the_image_alone(fitted: tuple[str, int, Detector]) -> 
     together = detector.score(images)
     assert together.shape == (12,) and together.dtype == torch.float32 and torch.isfinite(together).all()
     order = torch.tensor([7, 0, 11, 3, 5, 1])
-    one_by_one = torch.cat([detector.score(images[[place]]) for place in order])
+    one_by_one = torch.cat([detector.score(images[place : place + 1]) for place in order.tolist()])
     torch.testing.assert_close(one_by_one, together[order], rtol=2e-4, atol=2e-5)
     assert len(set(together.tolist())) > 1
 
