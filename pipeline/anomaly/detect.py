@@ -181,9 +181,9 @@ def _scored(config: DetectConfig, detector: Detector, cohort: Cohort, seed: int)
         table = images.dataset.manifest.iloc[images.rows][["image_id", "patient_id", "label"]].reset_index(drop=True)
         normal = normal_rows(images.dataset, config.normal)[images.rows]
         score = scores_of(detector, images, f"{config.detector} on {split} images")
-        place = {"detector": config.detector, "fold": config.fold, "seed": seed}
-        gan_seed = "" if config.gan_seed is None else config.gan_seed
-        parts.append(table.assign(**place, gan_seed=gan_seed, split=split, normal=normal.astype(int), score=score))
+        gan_seed = "" if config.gan_seed is None else str(config.gan_seed)
+        table = table.assign(detector=config.detector, fold=config.fold, gan_seed=gan_seed, seed=seed, split=split)
+        parts.append(table.assign(normal=normal.astype(int), score=score))
     table = pd.concat(parts, ignore_index=True)
     calibration, patients = calibration_of(table)
     table["p_value"] = conformal_p_values(table["score"].to_numpy(), calibration, patients)

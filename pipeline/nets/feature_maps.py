@@ -131,4 +131,4 @@ class _Trunk(nn.Module):
 
 @cache
 def _trunk(device: str) -> nn.Module:
-    return _Trunk().eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return _Trunk().eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -33,7 +33,7 @@ class PatchMemory(Detector):
 
     def fit(self, normals: Normals) -> dict[str, Any]:
         random = torch.Generator().manual_seed(self.setting.seed)
-        share, seen = 1.0, []
+        share, seen = 1.0, list[Tensor]()
         for block in enough(normals.train).blocks():
             patches = self._patches(block)[0]
             if not seen:
