@@ -134,8 +134,8 @@ def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path)
     experiment = make_experiment(tmp_path, "data.split.kind=kfold", "data.split.folds=3", "gan.gan_seeds=2")
     steps = plan_experiment(experiment)
     names = [step.name for step in steps]
-    # ingest, split, prepare; a fold has its plain classifiers and 2 GANs with 6 stages each; the verdict
-    assert len(set(names)) == len(names) == 3 + 3 * (1 + 2 * 6) + 1
+    # ingest, split, prepare; a fold has its plain classifiers, 2 detectors and 2 GANs with 7 stages each; the verdict
+    assert len(set(names)) == len(names) == 3 + 3 * (1 + 2 * 7 + 2) + 1
     for place, step in enumerate(steps):
         assert set(step.needs.values()) <= set(names[:place]), step.name
     by_name = {step.name: step for step in steps}

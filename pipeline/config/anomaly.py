@@ -1,19 +1,18 @@
 """`anomaly:` — what is normal, who looks for what is not, and how long they may learn.
 
-A detector is a file of `pipeline.anomaly.detectors`, found by its name as GAN families are: `f-anogan` is the module
-`f_anogan`, whose `DETECTOR` says the rest.
+A detector is a file of `pipeline.anomaly.detectors`, found by its name (`pipeline.config.by_name`): `f-anogan` is the
+module `f_anogan`, whose `DETECTOR` says the rest.
 """
 
 from __future__ import annotations
 
 import difflib
-import pkgutil
-from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
 from pydantic import Field, field_validator
 
+from pipeline.config.by_name import module_named, names_in
 from pipeline.config.section import Section
 from pipeline.core.errors import ConfigError
 
@@ -38,8 +37,7 @@ def named(detector: str) -> Named:
 
 def detector_names() -> tuple[str, ...]:
     """The names of all detectors, in the alphabet's order; none is imported."""
-    found = pkgutil.iter_modules(import_module(PACKAGE).__path__)
-    return tuple(sorted(module.name.replace("_", "-") for module in found if not module.name.startswith("_")))
+    return names_in(PACKAGE)
 
 
 def detector_module(name: str) -> ModuleType:
@@ -48,9 +46,7 @@ def detector_module(name: str) -> ModuleType:
     Raises:
         KeyError: there is no such detector.
     """
-    if name not in detector_names():
-        raise KeyError(name)
-    return import_module(f"{PACKAGE}.{name.replace('-', '_')}")
+    return module_named(PACKAGE, name)
 
 
 class AnomalyConfig(Section):

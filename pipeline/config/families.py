@@ -1,22 +1,20 @@
 """The `gan:` section of each family, told apart by `family`.
 
-A family is a file of `pipeline.adversarial.families`, which holds its section's class too. This room may not import
-that one, so a name is looked up when it is asked for: `wgan-gp` is the module `wgan_gp`, whose `FAMILY` says the rest.
-That is the one hook by which the schema reaches above itself, and only the asked family's module is imported.
+A family is a file of `pipeline.adversarial.families`, which holds its section's class too and is found by its name
+(`pipeline.config.by_name`): `wgan-gp` is the module `wgan_gp`, whose `FAMILY` says the rest.
 """
 
 from __future__ import annotations
 
 import difflib
-import pkgutil
 from functools import cache
-from importlib import import_module
 from types import ModuleType
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from pipeline.config.by_name import module_named, names_in
 from pipeline.config.gan import GanConfig
 
 PACKAGE = "pipeline.adversarial.families"
@@ -25,8 +23,7 @@ DEFAULT_FAMILY = "sngan"
 
 def family_names() -> tuple[str, ...]:
     """The names of all families, in the alphabet's order; none is imported."""
-    found = pkgutil.iter_modules(import_module(PACKAGE).__path__)
-    return tuple(sorted(module.name.replace("_", "-") for module in found if not module.name.startswith("_")))
+    return names_in(PACKAGE)
 
 
 def family_module(name: str) -> ModuleType:
@@ -35,9 +32,7 @@ def family_module(name: str) -> ModuleType:
     Raises:
         KeyError: there is no such family.
     """
-    if name not in family_names():
-        raise KeyError(name)
-    return import_module(f"{PACKAGE}.{name.replace('-', '_')}")
+    return module_named(PACKAGE, name)
 
 
 def validate_gan(values: dict[str, Any]) -> GanConfig:

@@ -167,9 +167,9 @@ def _quality(run: Run) -> Picture | None:
 
 
 def _anomaly(run: Run) -> Picture | None:
-    stages = [stage for stage in run.of_kind("detect") if stage.fold == run.experiment.release.fold]
-    first = next(iter(run.experiment.anomaly.detectors), "")
-    stage = next((one for one in stages if one.record.variant == first), None)
+    release, first = run.experiment.release, next(iter(run.experiment.anomaly.detectors), "")
+    own = [one for one in run.of_kind("detect") if one.record.variant == first and one.fold == release.fold]
+    stage = next((one for one in own if one.gan_seed in (None, release.gan_seed)), None)
     if stage is None:
         return None
     table = stage.table(ANOMALY_SCORES, ("split", "label", "seed", "anomaly_score"))

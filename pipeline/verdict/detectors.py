@@ -46,11 +46,8 @@ def detector_table(inputs: Mapping[str, Path], predictions: pd.DataFrame, normal
     )
     abnormal_units = set(patient_units(scores)[scores["abnormal"]])
     supervised = predictions[(predictions["arm"] == REFERENCE_ARM) & predictions["split"].isin(["val", "test"])]
-    asked = [
-        name
-        for name in map(str, predictions)
-        if name.startswith("score_") and name.removeprefix("score_") not in normal
-    ]
+    healthy = [f"score_{name}" for name in normal]
+    asked = [name for name in map(str, predictions) if name.startswith("score_") and name not in healthy]
     supervised = supervised.assign(
         arm=SUPERVISED,
         score=supervised[asked].astype(float).sum(axis=1),
