@@ -244,5 +244,8 @@ def test_too_few_validation_normals_raise_no_alarm_and_it_is_said(tmp_path: Path
     table = detector_table({"one": place}, pd.DataFrame(columns=["arm", "split", "image_id", "patient_id"]), ("well",))
     rows = detector_rows(table, ("one",), 0.05, alpha=0.05, bootstrap=200, seed=0)
     assert {row.value for row in rows if row.metric == "false_alarms"} == {"0"}
+    (mean,) = (row for row in rows if row.metric == "false_alarms" and row.fold == "")
+    # Wilson's interval of 0 of 12: z^2 / (12 + z^2), z = 1.96
+    assert float(mean.ci_low) == 0 and float(mean.ci_high) == pytest.approx(3.8415 / 15.8415, abs=1e-4)
     (warning,) = false_alarm_warnings(table, rows, 0.05)
     assert "no alarm can be raised" in warning and "19 normal validation patients" in warning

@@ -21,6 +21,7 @@ from pipeline.data.batches.dataset import read_table
 from pipeline.measures.classification import choose_threshold, weighted_auprc, weighted_auroc, weighted_rate
 from pipeline.measures.conformal import alarm_threshold
 from pipeline.measures.paired import holm
+from pipeline.measures.resampling import Interval, wilson_interval
 from pipeline.verdict.comparison import arm_interval, combine
 from pipeline.verdict.fits import FIT_KEY, Fit, TestSet, draw_test_sets
 
@@ -79,8 +80,9 @@ def detector_rows(
     fits = _fits(table, tests, false_alarms)
     arms = [arm for arm in (*order, SUPERVISED) if any(fit.arm == arm for fit in fits)]
     rows = [row for fit in fits for row in _fit_rows(fit, tests[fit.fold])]
+    sides = table[table["split"] == "test"].drop_duplicates("image_id")["label"].value_counts().to_dict()
     for arm in arms:
-        rows += _mean_rows(arm, [fit for fit in fits if fit.arm == arm], tests, alpha)
+        rows += _mean_rows(arm, [fit for fit in fits if fit.arm == arm], tests, sides, alpha)
     return [*rows, *_comparisons(arms, fits, tests, alpha)]
 
 
@@ -113,6 +115,13 @@ def _fits(table: pd.DataFrame, tests: dict[str, TestSet], false_alarms: float) -
     return found
 
 
+_RATES = {
+    "false_alarms": "normal",
+    "specificity": "normal",
+    "sensitivity": "abnormal",
+    **{f"sensitivity@{one}": "abnormal" for one in SPECIFICITIES},
+}
+"""Metrics that are shares of the patients of one side."""
 _SEES_LABELS = "threshold by the Youden index of validation patients of both sides"
 _DETAILS = {
     "auprc": "prevalence is that of the test patients",
@@ -133,13 +142,17 @@ def _fit_rows(fit: Fit, test: TestSet) -> list[MetricRow]:
     return rows
 
 
-def _mean_rows(arm: str, fits: Sequence[Fit], tests: dict[str, TestSet], alpha: float) -> list[MetricRow]:
+def _mean_rows(
+    arm: str, fits: Sequence[Fit], tests: dict[str, TestSet], sides: Mapping[str, int], alpha: float
+) -> list[MetricRow]:
     patients = str(len(set().union(*(test.patients for test in tests.values()))))
     rows = []
     for metric in fits[0].values:
         if any(metric not in fit.values for fit in fits):
             continue
         found = arm_interval(fits, metric, tests, alpha)
+        if metric in _RATES and found.low is not None and found.low == found.high:
+            found = _of_all_alike(found.value, sides[_RATES[metric]], alpha)
         detail = "; ".join(filter(None, [f"mean of {len(fits)} fits", _DETAILS.get(metric, "")]))
         rows.append(
             MetricRow(
@@ -148,6 +161,11 @@ def _mean_rows(arm: str, fits: Sequence[Fit], tests: dict[str, TestSet], alpha: 
             )
         )  # fmt: skip
     return rows
+
+
+def _of_all_alike(rate: float, patients: int, alpha: float) -> Interval:
+    """The interval of a rate of 0 or 1, whose draws do not scatter: Wilson's, as if there were one fit."""
+    return Interval(rate, *wilson_interval(round(rate * patients), patients, alpha))
 
 
 def _comparisons(arms: Sequence[str], fits: Sequence[Fit], tests: dict[str, TestSet], alpha: float) -> list[MetricRow]:
