@@ -42,9 +42,7 @@ def detector_table(inputs: Mapping[str, Path], predictions: pd.DataFrame, normal
     scores = pd.concat([one for one in found if len(one)] or [pd.DataFrame()], ignore_index=True)
     if scores.empty:
         return scores
-    scores = scores.rename(columns={"detector": "arm"}).assign(
-        score=scores["anomaly_score"].astype(float), abnormal=scores["normal"].astype(int) == 0
-    )
+    scores = _numbers(scores)
     abnormal_units = set(patient_units(scores)[scores["abnormal"]])
     supervised = predictions[(predictions["arm"] == REFERENCE_ARM) & predictions["split"].isin(["val", "test"])]
     healthy = [f"score_{name}" for name in normal]
@@ -56,6 +54,18 @@ def detector_table(inputs: Mapping[str, Path], predictions: pd.DataFrame, normal
     )
     table = pd.concat([scores, supervised], ignore_index=True)
     return _by_patient(table[table["split"].isin(["val", "test"])])
+
+
+def patient_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """A detector's anomaly.csv in the form of `detector_table`, with all its splits."""
+    return _by_patient(_numbers(scores))
+
+
+def _numbers(scores: pd.DataFrame) -> pd.DataFrame:
+    abnormal = scores["normal"].astype(int) == 0
+    return scores.rename(columns={"detector": "arm"}).assign(
+        score=scores["anomaly_score"].astype(float), abnormal=abnormal
+    )
 
 
 def _by_patient(table: pd.DataFrame) -> pd.DataFrame:
