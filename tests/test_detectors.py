@@ -19,7 +19,7 @@ from pipeline.anomaly.files import DESCRIPTION, STATE, load_detector, save_detec
 from pipeline.config.anomaly import AnomalyConfig
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.records import Record
-from pipeline.verdict.detectors import detector_rows, detector_table
+from pipeline.verdict.detectors import detector_rows, detector_table, detector_warnings
 
 MakeInputs = Callable[..., dict[str, Path]]
 CASES = [(name, dims) for name, facts in DETECTORS.items() for dims in facts.dimensions]
@@ -140,14 +140,29 @@ def test_scores_do_not_know_the_labels_of_what_is_tried(noise_inputs: MakeInputs
     assert (found[0]["label"] != found[1]["label"]).all()
 
 
-def test_a_fold_without_normal_validation_patients_is_refused(noise_inputs: MakeInputs, tmp_path: Path) -> None:
+def test_without_normal_patients_there_is_no_score_and_the_reason_is_told(
+    noise_inputs: MakeInputs, tmp_path: Path
+) -> None:
     inputs = noise_inputs()
     for folder in inputs.values():
         manifest = pd.read_csv(folder / "manifest.csv", dtype=str)
         manifest.loc[12:17, "label"] = "disease"
         manifest.to_csv(folder / "manifest.csv", index=False)
-    with pytest.raises(DataError, match="no validation patient whose images are all normal"):
-        detected(inputs, tmp_path / "out")
+    record = detected(inputs, tmp_path / "out")
+    assert "Fold 0 has 6 training and 0 validation images of patients whose images are all normal" in record.notes[0]
+    assert pd.read_csv(tmp_path / "out" / "anomaly.csv").empty
+
+
+def test_detectors_are_not_judged_on_patients_of_one_side(tmp_path: Path) -> None:
+    place = tmp_path / "one"
+    place.mkdir()
+    scored("one", 0, {"val-normal": [0.0, 1.0] * 20, "test-ill": [1.0] * 24}).to_csv(place / "anomaly.csv", index=False)
+    Record(kind="detect", fold=0, variant="one").save(place)
+    table = detector_table({"one": place}, pd.DataFrame(columns=["arm", "split", "image_id", "patient_id"]), ("well",))
+    rows = detector_rows(table, ("one",), 0.05, alpha=0.05, bootstrap=200, seed=0)
+    assert rows == []
+    (warning,) = detector_warnings(table, rows, 0.05)
+    assert "fold 0 has no test patient whose images are all normal" in warning
 
 
 def test_unknown_names_are_told_the_nearest_right_one() -> None:
@@ -232,8 +247,6 @@ def test_patients_not_images_are_judged_and_thresholds_come_from_validation_norm
 
 
 def test_too_few_validation_normals_raise_no_alarm_and_it_is_said(tmp_path: Path) -> None:
-    from pipeline.verdict.detectors import false_alarm_warnings
-
     values = {"val-normal": [0.0] * 10, "test-normal": list(range(24)), "test-ill": list(range(24))}
     place = tmp_path / "one"
     place.mkdir()
@@ -247,5 +260,5 @@ def test_too_few_validation_normals_raise_no_alarm_and_it_is_said(tmp_path: Path
     (mean,) = (row for row in rows if row.metric == "false_alarms" and row.fold == "")
     # Wilson's interval of 0 of 12: z^2 / (12 + z^2), z = 1.96
     assert float(mean.ci_low) == 0 and float(mean.ci_high) == pytest.approx(3.8415 / 15.8415, abs=1e-4)
-    (warning,) = false_alarm_warnings(table, rows, 0.05)
+    (warning,) = detector_warnings(table, rows, 0.05)
     assert "no alarm can be raised" in warning and "19 normal validation patients" in warning

@@ -128,6 +128,12 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
     """One process's part of `run`; the leading one writes, and its record counts."""
     dataset = open_fold(inputs["prepare"], inputs["split"], config.fold)
     train_rows, unlabelled = (_rows(config, dataset, inputs["split"], part) for part in ("train", "unlabelled"))
+    if config.normals_only and len(train_rows) < config.gan.batch_size // 4:
+        raise DataError(
+            f"anomaly.detectors: fold {config.fold} has {len(train_rows)} training images of patients whose images are "
+            f"all {' or '.join(config.classes)}: too few to train a GAN on. Leave out the detectors that look through "
+            "a GAN of their own, or write NAME@run for the run's GAN."
+        )
     if config.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
     training, sampler = start(config, dataset, np.concatenate([train_rows, unlabelled]), group)

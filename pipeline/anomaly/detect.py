@@ -15,6 +15,7 @@ from pipeline.anomaly.cohort import Cohort, cohort_of
 from pipeline.anomaly.detector import Detector, ImageSet, Setting
 from pipeline.anomaly.detectors import DETECTORS
 from pipeline.anomaly.files import save_detector
+from pipeline.anomaly.frozen import FEWEST
 from pipeline.config.anomaly import AnomalyConfig, named, normal_classes
 from pipeline.config.loading import data_root
 from pipeline.config.section import Section
@@ -101,20 +102,17 @@ def detect_config(experiment: Experiment, detector: str, fold: int, gan_seed: in
 def run(config: DetectConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Write anomaly.csv (one row an image and fit) and the first fit as files.
 
-    A GAN without a discriminator gives no scores: the table stays empty, and the record says so.
+    Where there are too few normal patients, or a GAN has no discriminator, there are no scores: the table stays empty,
+    and the record says why.
 
     Raises:
-        DataError: there are too few normal images.
         LeakageError: a patient, or an image pixel for pixel, is on more than one side of the fold.
     """
-    if "gan" in inputs and not has_net(inputs["gan"], "discriminator"):
-        return _skipped(config, inputs["gan"], out_dir)
     cohort = cohort_of(inputs["prepare"], inputs["split"], config.fold, config.normal)
-    if not len(cohort.normals.val):
-        raise DataError(
-            f"anomaly: fold {config.fold} has no validation patient whose images are all normal, and thresholds are "
-            "fixed on those. Give more normal patients or a larger data.split.val, or set anomaly: {detectors: []}."
-        )
+    lacking = _lacking(config, cohort, inputs.get("gan"))
+    if lacking:
+        write_table(out_dir / ANOMALY_SCORES, pd.DataFrame(columns=list(COLUMNS)))
+        return Record(kind="detect", figures={"fits": 0}, notes=(f"{config.detector}: skipped. {lacking}",))
     tables, figures = [], dict[str, Any]()
     for seed in range(config.anomaly.seeds):
         detector = DETECTORS[named(config.detector).name].make(_setting(config, cohort, inputs.get("gan"), seed))
@@ -132,11 +130,18 @@ def run(config: DetectConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
     return Record(kind="detect", figures=counts | figures, notes=notes)
 
 
-def _skipped(config: DetectConfig, gan: Path, out_dir: Path) -> Record:
-    write_table(out_dir / ANOMALY_SCORES, pd.DataFrame(columns=list(COLUMNS)))
-    family = read_description(gan)["gan"]["family"]
-    note = f"{config.detector}: skipped. The family {family} has no discriminator, so there is nothing to look through."
-    return Record(kind="detect", figures={"fits": 0}, notes=(note,))
+def _lacking(config: DetectConfig, cohort: Cohort, gan: Path | None) -> str:
+    """What this detector needs and has not, in a sentence; empty where nothing lacks."""
+    if gan is not None and not has_net(gan, "discriminator"):
+        family = read_description(gan)["gan"]["family"]
+        return f"The family {family} has no discriminator, so there is nothing to look through."
+    train, val = cohort.normals.train, cohort.normals.val
+    if len(train) < FEWEST or not len(val):
+        return (
+            f"Fold {config.fold} has {len(train)} training and {len(val)} validation images of patients whose images "
+            f"are all {' or '.join(config.normal)}; {FEWEST} and 1 are needed. Say who is normal by anomaly.normal."
+        )
+    return ""
 
 
 def _setting(config: DetectConfig, cohort: Cohort, gan: Path | None, seed: int) -> Setting:

@@ -84,13 +84,14 @@ def detector_rows(
         order: the detectors as the configuration names them; all others are compared with the first.
         false_alarms: share of normal patients for whom an alarm may be raised.
     """
-    if table.empty:
+    if table.empty or one_sided(table):
         return []
     tests = draw_test_sets(table, bootstrap, seed)
     fits = _fits(table, tests, false_alarms)
     arms = [arm for arm in (*order, SUPERVISED) if any(fit.arm == arm for fit in fits)]
     rows = [row for fit in fits for row in _fit_rows(fit, tests[fit.fold])]
-    sides = table[table["split"] == "test"].drop_duplicates("image_id")["label"].value_counts().to_dict()
+    known = table[table["split"] == "test"].drop_duplicates("image_id")["label"]
+    sides = {side: int((known == side).sum()) for side in ("normal", "abnormal")}
     for arm in arms:
         rows += _mean_rows(arm, [fit for fit in fits if fit.arm == arm], tests, sides, alpha)
     return [*rows, *_comparisons(arms, fits, tests, alpha)]
@@ -198,10 +199,24 @@ def _comparisons(arms: Sequence[str], fits: Sequence[Fit], tests: dict[str, Test
     return rows
 
 
-def false_alarm_warnings(table: pd.DataFrame, rows: Sequence[MetricRow], false_alarms: float) -> tuple[str, ...]:
-    """A sentence for each detector that cannot raise an alarm, because there are too few validation normals."""
+def one_sided(table: pd.DataFrame) -> str:
+    """Why detectors cannot be judged on a `detector_table`, in a sentence; empty where they can."""
+    test = table[table["split"] == "test"]
+    lacking = [str(fold) for fold, rows in test.groupby("fold") if rows["label"].nunique() < 2]
+    if not lacking and len(test):
+        return ""
+    return (
+        f"Anomaly detectors were not judged: fold {', '.join(lacking)} has no test patient whose images are all "
+        "normal, or none who has an abnormal one."
+    )
+
+
+def detector_warnings(table: pd.DataFrame, rows: Sequence[MetricRow], false_alarms: float) -> tuple[str, ...]:
+    """Why no detector was judged; or a sentence for each that cannot raise an alarm for want of validation normals."""
     if table.empty:
         return ()
+    if reason := one_sided(table):
+        return (reason,)
     judged, loud = ({row.arm for row in rows if row.metric == metric} for metric in ("false_alarms", "threshold"))
     needed = int(np.ceil(1 / false_alarms)) - 1
     return tuple(

@@ -24,7 +24,7 @@ from pipeline.data.cohort.leakage import assert_no_leakage
 from pipeline.measures.classification import weighted_auroc
 from pipeline.verdict.comparison import arm_interval
 from pipeline.verdict.decide import VerdictPlan, decide
-from pipeline.verdict.detectors import detector_rows, detector_table, false_alarm_warnings
+from pipeline.verdict.detectors import detector_rows, detector_table, detector_warnings
 from pipeline.verdict.fits import (
     METRICS,
     Fit,
@@ -88,7 +88,7 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     utility = gated(utility, looks_of(utility, table, others))
     verdicts: Verdicts = {"utility": utility.as_json(), "release": release_verdict(inputs)}
     write_json(out_dir / VERDICT, verdicts)
-    silent = false_alarm_warnings(scored, detected, config.false_alarms)
+    silent = detector_warnings(scored, detected, config.false_alarms)
     notes = (*subgroup_warnings(further), *probe_warnings(further), *silent)
     return Record(kind="verdict", figures={"decision": utility.decision, "predictions": len(table)}, notes=notes)
 
