@@ -12,6 +12,8 @@ from pipeline.data.batches.draws import Draws
 
 _SIDES = (0.1, 0.35)
 """Of a patch or blob, as shares of the image's sides."""
+_SCAR = (0.02, 0.08)
+"""Thickness of a scar, as a share of the shortest side; it is as long as a patch."""
 _BLOB_CONTRAST = (0.2, 0.6)
 """Of a blob, in units of [-1, 1]."""
 
@@ -26,6 +28,32 @@ def cut_pasted(images: Tensor, draws: Draws) -> Tensor:
         lengths = [max(1, round(share * extent)) for share, extent in zip(side, size, strict=True)]
         box, place = (_box(start, lengths, size) for start in (source, target))
         one[(slice(None), *place)] = one[(slice(None), *box)].clone()
+    return spoilt
+
+
+def scarred(images: Tensor, draws: Draws) -> Tensor:
+    """Each image with a thin oblique strip of another place of its own pasted in (CutPaste-Scar, as above).
+
+    A strip is straight and round: all voxels that are near to a line of random direction. What it holds is moved by
+    whole voxels and not turned.
+    """
+    size, number = images.shape[2:], len(images)
+    shortest = min(size)
+    length = shortest * _between(draws.rand((number,)), _SIDES)
+    thickness = (shortest * _between(draws.rand((number,)), _SCAR)).clamp_min(2.0)
+    direction = torch.nn.functional.normalize(draws.randn((number, len(size))))
+    sides = torch.tensor(size, device=direction.device)
+    centres = draws.rand((number, 2, len(size))) * (sides - 1)
+    voxels = torch.stack(torch.meshgrid(*(torch.arange(side) for side in size), indexing="ij"), dim=-1).to(centres)
+    spoilt = images.clone()
+    for place, (source, target) in enumerate(centres):
+        apart = voxels - target
+        along = apart @ direction[place]
+        across = apart.square().sum(dim=-1) - along.square()
+        inside = (along.abs() <= length[place] / 2) & (across <= (thickness[place] / 2) ** 2)
+        shifts = [round(step) for step in (target - source).tolist()]
+        moved = images[place].roll(shifts, dims=list(range(1, len(size) + 1)))
+        spoilt[place] = torch.where(inside, moved, images[place])
     return spoilt
 
 

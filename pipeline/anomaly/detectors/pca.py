@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from pipeline.anomaly.detector import Detector, DetectorFacts, Normals
 from pipeline.anomaly.frozen import enough
 from pipeline.anomaly.maps import spread_over
+from pipeline.anomaly.thumbnails import averaged_down
 
 _SIDES = {2: 64, 3: 32}
 """Images with longer sides are averaged down to these."""
@@ -38,11 +38,9 @@ class PrincipalComponents(Detector):
     def map(self, images: Tensor) -> Tensor:
         return spread_over(self._squares(images).mean(dim=1), images.shape[2:])
 
-    def _pixels(self, images: Tensor) -> Tensor:
-        most = _SIDES[images.ndim - 2]
-        grid = [min(side, most) for side in images.shape[2:]]
-        pool = F.adaptive_avg_pool2d if images.ndim == 4 else F.adaptive_avg_pool3d
-        return images if grid == list(images.shape[2:]) else pool(images, grid)  # type: ignore[arg-type]
+    @staticmethod
+    def _pixels(images: Tensor) -> Tensor:
+        return averaged_down(images, _SIDES[images.ndim - 2])
 
     def _squares(self, images: Tensor) -> Tensor:
         """Squared residuals [B, C, *grid]."""

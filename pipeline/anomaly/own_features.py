@@ -1,0 +1,33 @@
+"""One feature vector an image, from a small network that the detector trains by itself on normal images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline.anomaly.detector import Detector, ImageSet, Setting
+from pipeline.core.compute import place
+from pipeline.core.seeds import derive_seed
+from pipeline.nets.classifiers import SmallCnn, pooled
+
+
+class OnOwnFeatures(Detector):
+    """A detector that sees an image as the means over the grid of its own trunk, the convolutions of `SmallCnn`."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        shape, width = setting.shape, setting.config.width
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(setting.seed, "trunk"))
+            trunk = SmallCnn(shape.spatial_dims, shape.channels, 1, width).features
+        self.trunk = place(trunk, setting.hardware)
+        self.features = 8 * width
+
+    @torch.no_grad()
+    def vectors(self, images: Tensor) -> Tensor:
+        """[B, C, *spatial] in [-1, 1] -> [B, features], float32 on the CPU; the trunk is in evaluation mode."""
+        return pooled(self.trunk(images.to(self.setting.device))).float().cpu()
+
+    def vectors_of(self, images: ImageSet) -> Tensor:
+        """Of all of them."""
+        return torch.cat([self.vectors(block) for block in images.blocks()])
