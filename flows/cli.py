@@ -164,6 +164,27 @@ def sample(
 
 
 @app.command
+def score(
+    run_dir: Annotated[Path, Parameter(name="RUN")],
+    given: Annotated[Path, Parameter(name="INPUT")],
+    *,
+    out: Path,
+    detector: Annotated[str, Parameter(help="As the configuration names it; the first one unless given.")] = "",
+    maps: Annotated[bool, Parameter(negative="", help="Also say where, as PNG and NIfTI.")] = False,
+    rate: Annotated[
+        float | None, Parameter(help="Share of normal patients who may raise an alarm; the run's unless given.")
+    ] = None,
+) -> None:
+    """Score INPUT (an image, a series, a folder or a table with a column path) by a detector of RUN, into OUT."""
+    _require_run(run_dir)
+    make_folder(out)
+    from pipeline.anomaly.scoring import SCORES, score_run
+
+    print("\n".join(score_run(run_dir, given, out, detector, maps=maps, rate=rate).sentences))
+    print(f"Scores: {out / SCORES}")
+
+
+@app.command
 def report(
     run_dir: Annotated[Path, Parameter(name="RUN")],
     *,

@@ -47,9 +47,13 @@ def tile(image: np.ndarray) -> np.ndarray:
     return np.clip((np.concatenate(padded) + 1) * 127.5, 0, 255).astype(np.uint8)
 
 
-def orthogonal_planes(volume: np.ndarray) -> list[np.ndarray]:
-    """Axial, coronal and sagittal middle planes of [X, Y, Z] in RAS+: anterior or superior up, right at the left."""
-    x, y, z = (side // 2 for side in volume.shape)
+def orthogonal_planes(volume: np.ndarray, through: tuple[int, ...] | None = None) -> list[np.ndarray]:
+    """Axial, coronal and sagittal planes of [X, Y, Z] in RAS+: anterior or superior up, right at the left.
+
+    Args:
+        through: index of a voxel that the planes meet in; None = the middle.
+    """
+    x, y, z = through or (side // 2 for side in volume.shape)
     return [volume[::-1, ::-1, z].T, volume[::-1, y, ::-1].T, volume[x, ::-1, ::-1].T]
 
 

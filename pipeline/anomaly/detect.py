@@ -16,6 +16,8 @@ from pipeline.anomaly.detector import Detector, ImageSet, Setting
 from pipeline.anomaly.detectors import DETECTORS
 from pipeline.anomaly.files import save_detector
 from pipeline.anomaly.frozen import FEWEST
+from pipeline.anomaly.overlays import map_scale
+from pipeline.anomaly.worklist import write_worklist
 from pipeline.config.anomaly import AnomalyConfig, named, normal_classes
 from pipeline.config.loading import data_root
 from pipeline.config.section import Section
@@ -100,7 +102,7 @@ def detect_config(experiment: Experiment, detector: str, fold: int, gan_seed: in
 
 
 def run(config: DetectConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
-    """Write anomaly.csv (one row an image and fit) and the first fit as files.
+    """Write anomaly.csv (one row an image and fit), the first fit as files, and its worklist.
 
     Where there are too few normal patients, or a GAN has no discriminator, there are no scores: the table stays empty,
     and the record says why.
@@ -122,7 +124,11 @@ def run(config: DetectConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
         tables.append(table)
         if seed == 0:
             figures = found
-            save_detector(out_dir, named(config.detector).name, detector, _further(config, cohort, table))
+            scale = map_scale(detector, cohort.normals.val)
+            further = _further(config, cohort, table) | {"map_scale": scale.as_json() if scale else None}
+            save_detector(out_dir, named(config.detector).name, detector, further)
+            if config.anomaly.worklist and "test" in cohort.tried:
+                write_worklist(out_dir, table, cohort.tried["test"], detector, scale, config.anomaly.worklist)
     write_table(out_dir / ANOMALY_SCORES, pd.concat(tables, ignore_index=True))
     normals = cohort.normals
     counts = {"train_images": len(normals.train), "val_normals": len(normals.val), "fits": config.anomaly.seeds}

@@ -43,6 +43,8 @@ GRIDS = "grids"
 FILM_STRIP = "film_strip.png"
 QUALITY_CURVES = "curves.csv"
 ANOMALY_SCORES = "anomaly.csv"
+WORKLIST = "worklist.csv"
+WORKLIST_PICTURE = "worklist.png"
 MEMORISATION = "memorisation.csv"
 CLOSEST_PAIRS = "closest_pairs.png"
 

@@ -120,16 +120,22 @@ def choose_scaling(values: pd.Series, window: tuple[float, float] | Literal["ima
 
 def _require_same_kind(scaling: Scaling, values: pd.Series) -> None:
     """Refuse an external site whose numbers do not mean what those of the training images mean."""
-    kinds = set(values)
-    other = (
-        (kinds - {"HU"}) if scaling.unit == "HU" else kinds & {"HU", *(["other"] if scaling.dtype == "uint8" else [])}
-    )
-    if other and scaling.dtype != "float16":
+    other = foreign_kinds(scaling, set(values))
+    if other:
         ours = "HU" if scaling.unit == "HU" else "8-bit grey values" if scaling.dtype == "uint8" else "without a unit"
         raise DataError(
             f"data.external: its images have values of another kind ({', '.join(sorted(other))}) than those of "
             f"data.source ({ours}), so one window cannot serve both. Export them alike, or set data.window: image."
         )
+
+
+def foreign_kinds(scaling: Scaling, kinds: set[str]) -> set[str]:
+    """Those of `kinds` (of the manifest's column `values`) whose numbers do not mean what stored ones mean."""
+    if scaling.dtype == "float16":  # each image in its own percentiles
+        return set()
+    if scaling.unit == "HU":
+        return kinds - {"HU"}
+    return kinds & {"HU", *(["other"] if scaling.dtype == "uint8" else [])}
 
 
 def _readers(config: PrepareConfig, ingested: Path) -> dict[bool, ImageReader]:

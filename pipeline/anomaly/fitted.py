@@ -1,0 +1,132 @@
+"""The detectors that a run left: found by name, and only ever with the GAN and the features they were fitted with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.anomaly.detect import DetectConfig
+from pipeline.anomaly.detector import Detector
+from pipeline.anomaly.detectors import DETECTORS
+from pipeline.anomaly.files import DESCRIPTION, load_detector, read_detector
+from pipeline.config.anomaly import named
+from pipeline.config.experiment import Experiment
+from pipeline.core.compute import Hardware, resolve_hardware
+from pipeline.core.errors import DataError, UserError
+from pipeline.core.files import dangling_link, digest_file
+from pipeline.core.layout import RECORD, STAGES
+from pipeline.core.records import Record, load_record
+
+_AGAIN = "Do `radaug run` again: finished stages are kept."
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A detector of a run, ready to score, and what was written beside it (calibration, scaling, maps)."""
+
+    name: str
+    detector: Detector
+    description: dict[str, Any]
+
+    @property
+    def says_where(self) -> bool:
+        return self.description.get("map_scale") is not None
+
+
+def fitted_detector(run_dir: Path, experiment: Experiment, name: str = "") -> Fitted:
+    """The detector called `name`, of the fold and GAN that `release:` names.
+
+    Args:
+        name: as the configuration names it; empty = the first.
+
+    Raises:
+        UserError: the run has no such detector, or what it looks through is not what it was fitted with.
+    """
+    name = name or next(iter(experiment.anomaly.detectors), "")
+    stages = stages_of(run_dir)
+    own = [(record, place) for record, place in stages if record.kind == "detect" and _released(record, experiment)]
+    record, place = next(((one, at) for one, at in own if one.variant == name), (None, None))
+    if record is None or place is None:
+        there = ", ".join(one.variant for one, _ in own) or "none"
+        raise UserError(
+            f"--detector {name or '(the first)'}: the run {run_dir.name} has not this one. It has: {there}."
+        )
+    if not (place / DESCRIPTION).is_file():
+        raise UserError(" ".join([f"--detector {name}: was not fitted.", *record.notes]))
+    gan = _gan(stages, record, experiment) if DETECTORS[named(name).name].needs_gan else None
+    device = resolve_hardware(experiment.compute.device, experiment.compute.precision).device
+    config = DetectConfig.model_validate(record.config)
+    detector = load_detector(place, Hardware(device, record.precision), gan, _features(config))
+    return Fitted(name, detector, read_detector(place))
+
+
+def stages_of(run_dir: Path) -> list[tuple[Record, Path]]:
+    """The records of the run's stages, and their directories, in the order of names.
+
+    Raises:
+        UserError: a link leads to nothing.
+    """
+    folder = run_dir / STAGES
+    places = sorted(folder.iterdir()) if folder.is_dir() else []
+    for place in places:
+        if dangling_link(place) is not None:
+            raise UserError(
+                f"{STAGES}/{place.name}: is a link that leads to nothing: the run was copied or moved without the "
+                f"cache that it points into. Copy it with its content (`cp -rL`). {_AGAIN}"
+            )
+    return [(load_record(place), place) for place in places if (place / RECORD).is_file()]
+
+
+def only_stage(run_dir: Path, kind: str) -> tuple[Record, Path]:
+    """The stage that every run has one of.
+
+    Raises:
+        UserError: it is not there.
+    """
+    found = next(((record, place) for record, place in stages_of(run_dir) if record.kind == kind), None)
+    if found is None:
+        raise UserError(f"{run_dir.name}: holds no stage {kind}. {_AGAIN}")
+    return found
+
+
+def _released(record: Record, experiment: Experiment) -> bool:
+    release = experiment.release
+    return record.fold == release.fold and record.gan_seed in (None, release.gan_seed)
+
+
+def _gan(stages: list[tuple[Record, Path]], detect: Record, experiment: Experiment) -> Path:
+    """Directory of the GAN that the detector was fitted with, whole.
+
+    Raises:
+        DataError: it is not there, or its files are others.
+    """
+    kind = "fit-gan" if named(detect.variant).gan else "fit-normals"
+    for record, place in stages:
+        if record.kind == kind and _released(record, experiment):
+            if record.digest != detect.inputs.get("gan"):
+                raise DataError(f"{record.name}: is not the GAN that {detect.variant} was fitted with. {_AGAIN}")
+            changed = [
+                name
+                for name, (_, digest) in record.outputs.items()
+                if name.endswith((".safetensors", ".json"))
+                and (not (place / name).is_file() or digest_file(place / name) != digest)
+            ]
+            if changed:
+                raise DataError(f"{record.name}/{changed[0]}: is not what {detect.variant} was fitted with. {_AGAIN}")
+            return place
+    raise DataError(f"{kind}: the GAN that {detect.variant} looks through is not in the run. {_AGAIN}")
+
+
+def _features(config: DetectConfig) -> Path | None:
+    """The user's network for feature maps, if the detector was fitted with one.
+
+    Raises:
+        DataError: the file is not there, or is another.
+    """
+    if not config.features:
+        return None
+    path = Path(config.features)
+    if not path.is_file() or digest_file(path) != config.features_digest:
+        raise DataError(f"anomaly.features: {path} is not the file that the detector was fitted with. Bring it back.")
+    return path

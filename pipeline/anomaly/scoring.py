@@ -1,0 +1,130 @@
+"""`radaug score`: how unlike normal patients new images look, by a detector that a run fitted."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.anomaly.detect import scores_of
+from pipeline.anomaly.detector import ImageSet
+from pipeline.anomaly.fitted import Fitted, fitted_detector, only_stage
+from pipeline.anomaly.overlays import Case, MapScale, anomaly_map, draw_cases
+from pipeline.config.loading import load_experiment
+from pipeline.core.errors import DataError, UserError
+from pipeline.core.files import atomic_path
+from pipeline.core.layout import CONFIG, MANIFEST
+from pipeline.core.progress import Progress
+from pipeline.data.batches.dataset import read_table, write_table
+from pipeline.data.batches.scaling import Scaling
+from pipeline.data.new_images import NewImages, prepare_new
+from pipeline.measures.conformal import conformal_p_values
+
+SCORES, REFUSED, MAPS = "scores.csv", "refused.csv", "maps"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What came of it, for the last line on the screen."""
+
+    detector: str
+    images: int
+    alarms: int
+    refused: int
+    calibration_patients: int
+    rate: float
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        found = [f"{self.images} images scored by {self.detector}; alarms at a rate of {self.rate:g}: {self.alarms}."]
+        if self.refused:
+            found.append(f"{self.refused} images were refused: {REFUSED} says why.")
+        if 1 / (self.calibration_patients + 1) > self.rate + 1e-12:
+            found.append(
+                f"No alarm can be raised at this rate: {self.calibration_patients} normal validation patients give "
+                f"p-values of {1 / (self.calibration_patients + 1):.2g} and more."
+            )
+        return tuple(found)
+
+
+def score_run(
+    run_dir: Path, given: Path, out_dir: Path, detector: str = "", *, maps: bool = False, rate: float | None = None
+) -> Scored:
+    """Write SCORES (path, score, p_value, alarm, detector) and REFUSED (path, reason) into `out_dir`.
+
+    Every image is prepared by the functions and settings of the run; one that cannot be read, or differs from the run's
+    in modality, dimensions or unit, is refused by name. A p-value says how many normal validation patients in all look
+    so unlike the others (`pipeline.measures.conformal`); the alarm is raised where it is at most the rate.
+
+    Args:
+        given: a DICOM, NIfTI, PNG, JPEG or npy file, a folder of these or of DICOM series, or a table with `path`.
+        detector: as the configuration names it; empty = the first.
+        maps: also write MAPS/ID.png, the image beside itself under its map, and of DICOM and NIfTI MAPS/ID.nii.gz, the
+            map on the source's own voxels.
+        rate: share of normal patients for whom an alarm may be raised; None = the run's `anomaly.false_alarms`.
+
+    Raises:
+        UserError: the run has not this detector, or the detector has no maps; or the rate is not between 0 and 1.
+        DataError: `given` holds no image, or every one was refused.
+    """
+    experiment = load_experiment(run_dir / CONFIG)
+    rate = experiment.anomaly.false_alarms if rate is None else rate
+    if not 0 < rate < 1:
+        raise UserError(f"--rate must lie between 0 and 1, such as 0.05; it is {rate:g}.")
+    fitted = fitted_detector(run_dir, experiment, detector)
+    if maps and not fitted.says_where:
+        raise UserError(f"--maps: {fitted.name} does not say where. `radaug detectors` prints which do.")
+    trained_on = read_table(only_stage(run_dir, "prepare")[1] / MANIFEST)
+    trained_on = trained_on[trained_on["split"] != "external"] if "split" in trained_on else trained_on
+    scaling = Scaling.from_json(fitted.description["scaling"])
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".prepared-") as folder:
+        images = prepare_new(experiment, scaling, trained_on, given, Path(folder))
+        write_table(out_dir / REFUSED, images.refused)
+        if not len(images.dataset.manifest):
+            first = "; ".join(f"{row.path}: {row.reason}" for row in images.refused.head(1).itertuples())
+            raise DataError(f"all {len(images.refused)} images were refused; {REFUSED} says why. The first, {first}.")
+        table = _scores(fitted, images, rate)
+        write_table(out_dir / SCORES, table)
+        if maps:
+            _write_maps(fitted, images, table, out_dir / MAPS)
+    patients = len(set(fitted.description["calibration"]["patient"]))
+    return Scored(fitted.name, len(table), int(table["alarm"].sum()), len(images.refused), patients, rate)
+
+
+def _scores(fitted: Fitted, images: NewImages, rate: float) -> pd.DataFrame:
+    found = scores_of(fitted.detector, _all(images), f"{fitted.name} on new images")
+    calibration = fitted.description["calibration"]
+    p_values = conformal_p_values(
+        found, np.array(calibration["score"], dtype=float), np.array(calibration["patient"], dtype=str)
+    )
+    return pd.DataFrame(
+        {
+            "path": images.dataset.manifest["shown"],
+            "score": [f"{score:.6g}" for score in found],
+            "p_value": [f"{p_value:.6g}" for p_value in p_values],
+            "alarm": (p_values <= rate + 1e-12).astype(int),
+            "detector": fitted.name,
+        }
+    )
+
+
+def _all(images: NewImages) -> ImageSet:
+    return ImageSet(images.dataset, np.arange(len(images.dataset.manifest)))
+
+
+def _write_maps(fitted: Fitted, images: NewImages, table: pd.DataFrame, folder: Path) -> None:
+    scale, progress = MapScale(**fitted.description["map_scale"]), Progress("maps", len(table), "images")
+    ids, shown = images.dataset.manifest["image_id"], _all(images)
+    for number, (name, p_value) in enumerate(zip(ids, table["p_value"], strict=True)):
+        found = anomaly_map(fitted.detector, shown, number)
+        assert found is not None, "a detector with a scale has maps"
+        image = images.dataset.tensor(np.array([number]))[0, 0].numpy()
+        case = Case(f"{table['path'].iloc[number]} · p = {float(p_value):.2g}", image, found)
+        with atomic_path(folder / f"{name}.png") as temporary:
+            temporary.write_bytes(draw_cases([case], scale, 1))
+        if images.placed(number):
+            images.write_on_source(folder / f"{name}.nii.gz", found, number)
+        progress.update(number + 1)
