@@ -17,7 +17,7 @@ from pipeline.core.layout import stage_name
 
 MANIFEST_STEPS = ("ingest", "split")
 """What `validate` runs: nothing is trained."""
-JUDGED = ("downstream", "quality", "detect", "privacy")
+JUDGED = ("downstream", "quality", "detect", "shift", "privacy")
 """What the verdict reads."""
 TRAINS_GAN = ("fit-gan", "fit-normals")
 
@@ -132,8 +132,10 @@ def _add_gan_steps(plan: _Plan, fold: int, gan_seed: int) -> None:
 
 
 def _add_detectors(plan: _Plan, fold: int) -> None:
-    """Those that look through the run's GANs once for each, all others once a fold."""
+    """Those that look through the run's GANs once for each, all others once a fold; beside them the look for a shift."""
     asked = plan.experiment.anomaly
+    if asked.detectors:
+        plan.add_fold_step("shift", stages.shift, {}, fold)
     if asked.needs_gan:
         plan.add_fold_step("fit-normals", stages.fit_normals, {}, fold)
     for detector in asked.detectors:

@@ -10,6 +10,7 @@ from pipeline.core.sources import reach_of
 _STAGES = (
     "pipeline.data.ingest", "pipeline.data.cohort.split", "pipeline.data.prepare", "pipeline.adversarial.fit",
     "pipeline.synthesis.synthesise", "pipeline.quality.measure", "pipeline.anomaly.detect",
+    "pipeline.anomaly.shift_stage",
     "pipeline.privacy.memorisation", "pipeline.downstream.train", "pipeline.verdict.stage",
 )  # fmt: skip
 _AT_THE_FIRST_STEP = ("torch._dynamo",)

@@ -15,13 +15,14 @@ _SECONDS = {
     "prepare": 1.0,
     "quality": 10.0,
     "detect": 5.0,
+    "shift": 1.0,
     "privacy": 1.0,
     "verdict": 3.0,
 }
 """On one thread, of steps whose work is small beside that of training: guesses, to order the work by."""
 _MS_A_PIXEL = {"fit-gan": 2.2e-3, "fit-normals": 2.2e-3, "downstream": 3.5e-4, "synthesise": 3e-4}
 """Milliseconds an image and pixel on one thread of a core at 2.5 GHz, of the default nets; a voxel takes 0.4 of it."""
-_NO_NETS = ("ingest", "split", "prepare", "verdict")
+_NO_NETS = ("ingest", "split", "prepare", "shift", "verdict")
 _COPIES = 4
 
 

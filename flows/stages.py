@@ -97,6 +97,13 @@ def detect(detector: str, experiment: Experiment, fold: int | None, gan_seed: in
     return replace(_computing(experiment, "detect", run, config, loads=loads), variant=detector)
 
 
+def shift(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.anomaly.shift_stage import run, shift_config
+
+    assert fold is not None
+    return Stage("shift", run, shift_config(experiment, fold), seed=experiment.seed)
+
+
 def privacy(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
     from pipeline.privacy.memorisation import memorisation_config, run
 

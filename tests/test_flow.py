@@ -134,8 +134,9 @@ def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path)
     experiment = make_experiment(tmp_path, "data.split.kind=kfold", "data.split.folds=3", "gan.gan_seeds=2")
     steps = plan_experiment(experiment)
     names = [step.name for step in steps]
-    # ingest, split, prepare; a fold has its plain classifiers, 2 detectors and 2 GANs with 7 stages each; the verdict
-    assert len(set(names)) == len(names) == 3 + 3 * (1 + 2 * 7 + 2) + 1
+    # ingest, split, prepare; a fold has its plain classifiers, two detectors, the look for a shift, and two GANs with
+    # seven stages each; the verdict
+    assert len(set(names)) == len(names) == 3 + 3 * (4 + 2 * 7) + 1
     for place, step in enumerate(steps):
         assert set(step.needs.values()) <= set(names[:place]), step.name
     by_name = {step.name: step for step in steps}
@@ -149,9 +150,9 @@ def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path)
     assert "synthesise" not in by_name["downstream-fold-2"].needs
     assert by_name["detect-discriminator-logit@run-fold-1-gan-0"].needs["gan"] == "fit-gan-fold-1-gan-0"
     assert by_name["detect-padim-fold-1"].needs.keys() == {"split", "prepare"}
-    judged = [step.name for step in steps if step.kind in ("downstream", "detect", "privacy", "quality")]
+    judged = [step.name for step in steps if step.kind in ("downstream", "detect", "shift", "privacy", "quality")]
     assert set(by_name["verdict"].needs) == {"split", "prepare", *judged}
-    assert len(judged) == 3 * (1 + 2 * 5 + 2)
+    assert len(judged) == 3 * (1 + 2 * 5 + 3)
 
 
 def test_plan_trains_no_augmented_classifiers_without_a_synthetic_arm(tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ def test_plan_records_device_precision_and_seed_where_they_matter(tmp_path: Path
     experiment = make_experiment(tmp_path, "compute.device=cpu", "compute.precision=bf16", "seed=7")
     stages = {step.name: step.make() for step in plan_experiment(experiment)}
     computing = {name for name, stage in stages.items() if stage.precision == "bf16"}
-    assert computing == set(stages) - {"ingest", "split", "prepare", "verdict"}
+    assert computing == set(stages) - {"ingest", "split", "prepare", "shift-fold-0", "verdict"}
     assert {stage.seed for stage in stages.values()} == {7}
 
 

@@ -17,6 +17,7 @@ from pipeline.anomaly.detectors import DETECTORS
 from pipeline.anomaly.files import save_detector
 from pipeline.anomaly.frozen import FEWEST
 from pipeline.anomaly.overlays import map_scale
+from pipeline.anomaly.pixel_rows import write_pixel_rows
 from pipeline.anomaly.worklist import write_worklist
 from pipeline.config.anomaly import AnomalyConfig, named, normal_classes
 from pipeline.config.loading import data_root
@@ -129,6 +130,9 @@ def run(config: DetectConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
             save_detector(out_dir, named(config.detector).name, detector, further)
             if config.anomaly.worklist and "test" in cohort.tried:
                 write_worklist(out_dir, table, cohort.tried["test"], detector, scale, config.anomaly.worklist)
+            write_pixel_rows(
+                out_dir, detector, cohort, named=config.detector, fold=config.fold, gan_seed=config.gan_seed
+            )
     write_table(out_dir / ANOMALY_SCORES, pd.concat(tables, ignore_index=True))
     normals = cohort.normals
     counts = {"train_images": len(normals.train), "val_normals": len(normals.val), "fits": config.anomaly.seeds}

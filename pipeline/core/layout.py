@@ -47,6 +47,7 @@ WORKLIST = "worklist.csv"
 WORKLIST_PICTURE = "worklist.png"
 MEMORISATION = "memorisation.csv"
 CLOSEST_PAIRS = "closest_pairs.png"
+ACQUISITION = "acquisition.json"
 
 
 def stage_name(kind: str, fold: int | None = None, gan_seed: int | None = None, variant: str = "") -> str:

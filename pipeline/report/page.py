@@ -155,7 +155,7 @@ def _notes(run: Run, redact: Redaction, *, of_anomaly: bool) -> list[str]:
     notes = (
         note
         for stage in run.stages
-        if (stage.kind in ("detect", "fit-normals")) == of_anomaly
+        if (stage.kind in ("detect", "fit-normals", "shift")) == of_anomaly
         for note in stage.record.notes
     )
     told = set(tables.audit_rows(run)["detail"])

@@ -19,8 +19,8 @@ from pipeline.core.patients import known_patients
 from pipeline.core.records import Record, load_record
 
 STAGE_ORDER = (
-    "ingest", "split", "prepare", "fit-gan", "fit-normals", "synthesise", "quality", "downstream", "detect", "privacy",
-    "verdict",
+    "ingest", "split", "prepare", "fit-gan", "fit-normals", "synthesise", "quality", "downstream", "detect", "shift",
+    "privacy", "verdict",
 )  # fmt: skip
 _NUMBERS = ("value", "ci_low", "ci_high")
 

@@ -176,7 +176,8 @@ def checklist_table(run: Run) -> Table:
 
 
 def _subgroups(run: Run) -> bool:
-    return bool((run.metrics["subgroup"].ne("") & run.metrics["subgroup"].ne(PER_PATIENT)).any())
+    of_arms = run.metrics[run.metrics["stage"] != "anomaly"]
+    return bool((of_arms["subgroup"].ne("") & of_arms["subgroup"].ne(PER_PATIENT)).any())
 
 
 def _evidence(run: Run) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pipeline.config.experiment import Experiment, VerdictConfig
 from pipeline.config.section import Section
 from pipeline.core.decisions import Decision, Verdicts
 from pipeline.core.files import write_json
-from pipeline.core.layout import MANIFEST, PREDICTIONS, SPLITS_FILE, VERDICT
+from pipeline.core.layout import MANIFEST, METRICS_FILE, PREDICTIONS, SPLITS_FILE, VERDICT
 from pipeline.core.metrics import MetricRow, as_text, read_metrics, write_metrics
 from pipeline.core.records import Record, records_of
 from pipeline.core.seeds import derive_seed
@@ -35,6 +35,7 @@ from pipeline.verdict.fits import (
     figures_of_fits,
 )
 from pipeline.verdict.gate import gated, looks_of
+from pipeline.verdict.pixel_means import mean_pixel_rows
 from pipeline.verdict.probe import probe_rows, probe_warnings
 from pipeline.verdict.rule import Verdict
 from pipeline.verdict.subgroups import subgroup_rows, subgroup_warnings
@@ -238,8 +239,15 @@ def reverse_check(table: pd.DataFrame, config: VerdictStageConfig) -> list[Metri
 
 
 def _others(inputs: Mapping[str, Path]) -> list[MetricRow]:
-    found = records_of(inputs.values(), "privacy", "quality")
-    return [row for _, directory in found for row in read_metrics(directory)]
+    """Figures that stages wrote themselves. A detector has some where it has maps and the images have masks."""
+    found = records_of(inputs.values(), "privacy", "quality", "shift", "detect")
+    rows = [
+        row
+        for record, directory in found
+        if record.kind != "detect" or (directory / METRICS_FILE).is_file()
+        for row in read_metrics(directory)
+    ]
+    return [*rows, *mean_pixel_rows(rows)]
 
 
 def release_verdict(inputs: Mapping[str, Path]) -> Decision:
