@@ -132,7 +132,7 @@ def _add_gan_steps(plan: _Plan, fold: int, gan_seed: int) -> None:
 
 
 def _add_detectors(plan: _Plan, fold: int) -> None:
-    """Those that look through the run's GANs once for each, all others once a fold; beside them the look for a shift."""
+    """Those that look through the run's GANs once for each, all others once a fold, as is the look for a shift."""
     asked = plan.experiment.anomaly
     if asked.detectors:
         plan.add_fold_step("shift", stages.shift, {}, fold)

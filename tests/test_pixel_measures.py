@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_overlap_is_integrated_to_the_limit_between_two_thresholds() -> None:
     truth = np.array([[True, *[False] * 6, True, *[False] * 4]])
     # the second anomalous pixel ties with four normal ones
     points = [(0.0, 0.5), (0.2, 0.5), (0.3, 0.5 + 0.5 * 0.1 / 0.4)]
-    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in zip(points[:-1], points[1:], strict=True))
+    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(points))
     assert pixel_figures(maps, truth).aupro == pytest.approx(area / 0.3)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.ndimage import convolve, gaussian_filter, uniform_filter1d
+from scipy.ndimage import convolve
 from scipy.stats import binom
 
 from pipeline.anomaly.shift import Acquired, acquired, read_reference, save_reference, shift_between
@@ -21,7 +21,7 @@ from pipeline.core.errors import DataError
 from pipeline.core.metrics import read_metrics
 from pipeline.core.records import Record
 from pipeline.data.phantoms.planted import liver_patch
-from pipeline.measures.acquisition import STATISTICS, acquisition_statistics, noise_level, sharpness
+from pipeline.measures.acquisition import STATISTICS, acquisition_statistics, noise_level
 from pipeline.measures.two_sample import least_p, patient_means, two_sample_test
 
 MakeInputs = Callable[..., dict[str, Path]]
@@ -52,20 +52,6 @@ def test_values_cut_off_by_the_window_tell_nothing_of_noise() -> None:
     assert noise_level(torch.ones(1, 1, 16, 16)).item() == 0.0
 
 
-def test_sharpness_is_the_plain_formulas_and_falls_with_blur() -> None:
-    random = np.random.default_rng(0)
-    image = random.normal(0, 0.2, (40, 30))
-    shares = []
-    for axis in (0, 1):
-        blurred = uniform_filter1d(image, 9, axis=axis, mode="nearest")
-        variation, left = np.abs(np.diff(image, axis=axis)), np.abs(np.diff(blurred, axis=axis))
-        shares.append(np.maximum(0, variation - left).sum() / variation.sum())
-    assert sharpness(torch.from_numpy(image)[None, None]).item() == pytest.approx(np.mean(shares), rel=1e-6)
-    images = torch.from_numpy(np.stack([gaussian_filter(image, sigma) for sigma in (0, 0.5, 1, 2)]))[:, None]
-    assert (sharpness(images).diff() < 0).all()
-    assert sharpness(torch.zeros(1, 1, 16, 16)).item() == 0.0
-
-
 def test_statistics_of_an_image_are_what_they_are_called() -> None:
     torch.manual_seed(0)
     for shape in ((16, 16), (8, 8, 8)):
@@ -80,11 +66,13 @@ def test_statistics_of_an_image_are_what_they_are_called() -> None:
         torch.testing.assert_close(one_by_one, found)
         twice = acquisition_statistics(images.expand(3, 2, *shape))
         torch.testing.assert_close(twice, found)
-    # a sine of 12 periods over 32 voxels lies in the finest octave, one of 3 in the third
+    # a sine of 12 periods over 32 voxels lies in the finest octave, one of 6 in the second
     line = torch.arange(32) * (2 * math.pi / 32)
-    for periods, place in ((12, 4), (6, 5), (3, 6)):
-        waves = (0.5 * torch.sin(periods * line)).expand(1, 1, 32, 32)
-        assert acquisition_statistics(waves)[0, 4:].argmax() == place - 4
+    fine, middle = (
+        acquisition_statistics((0.5 * torch.sin(periods * line)).expand(1, 1, 32, 32))[0] for periods in (12, 6)
+    )
+    assert fine[4] > middle[4] + 10 and middle[5] > fine[5] + 10 and fine[1] > 10 > -10 > middle[1]
+    assert fine[1].item() == pytest.approx((fine[4] - fine[5]).item(), abs=1e-4)
     with pytest.raises(ValueError, match="at least 8"):
         acquisition_statistics(torch.zeros(1, 1, 16, 6))
 
@@ -107,7 +95,7 @@ def test_p_values_are_uniform_under_the_null() -> None:
 
 
 def test_a_p_value_of_few_patients_is_that_of_all_deals() -> None:
-    """With 5 and 3 patients there are 56 deals: their exact share, reckoned one by one, is what random deals come to."""
+    """With 5 and 3 patients there are 56 deals; their share, reckoned one by one, is what random deals come to."""
     random = np.random.default_rng(4)
     reference, new = random.normal(0, 1, (5, 1)), random.normal(1.2, 1, (3, 1))
     values = np.concatenate([reference, new])
@@ -132,7 +120,7 @@ def test_what_moved_is_named_with_its_direction() -> None:
     new[:, 1] -= 1.5
     reference[:, 2] = new[:, 2] = 7.0  # a figure that never changes
     found = two_sample_test(reference, new)
-    assert found.p == 1 / 2000
+    assert found.p <= 0.002
     assert found.p_values[1] <= 0.01 < min(found.p_values[0], found.p_values[2]) and found.p_values[2] == 1
     assert found.directions[1] < 0
     spread = two_sample_test(random.normal(0, 1, (80, 1)), random.normal(0, 4, (80, 1)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ class PixelFigures(NamedTuple):
     aupro: float
 
 
-def pixel_figures(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> PixelFigures:
+def pixel_figures(maps: np.ndarray, truth: np.ndarray) -> PixelFigures:
     """AUROC of all voxels, and the area under the per-region overlap up to 30 % false positives.
 
     The per-region overlap of a threshold is the mean over anomalous regions of the share of a region that is called;
@@ -29,14 +28,14 @@ def pixel_figures(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> Pi
     are called together.
 
     Args:
-        maps: N maps [*spatial], large = anomalous.
-        truth: N masks of the same sizes, bool.
+        maps: [N, *spatial], large = anomalous.
+        truth: [N, *spatial] bool.
 
     Raises:
-        ValueError: there is no anomalous or no normal voxel, or a map and its mask differ in size.
+        ValueError: there is no anomalous or no normal voxel, or maps and masks differ in size.
     """
     _compatible(maps, truth)
-    scores, anomalous = _flat(maps), _flat(truth).astype(bool)
+    scores, anomalous = maps.ravel(), truth.ravel().astype(bool)
     if anomalous.all() or not anomalous.any():
         raise ValueError("pixel figures need anomalous and normal voxels")
     overlap = np.concatenate([_region_shares(mask) for mask in truth])
@@ -51,25 +50,25 @@ def pixel_figures(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> Pi
     return PixelFigures(_area(false_positives, hit / hit[-1], 1.0), aupro)
 
 
-def dice(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray], threshold: float) -> float:
+def dice(maps: np.ndarray, truth: np.ndarray, threshold: float) -> float:
     """2 TP / (2 TP + FP + FN) over the voxels of all images, where map >= threshold is called anomalous.
 
     Dice, Ecology 26 (1945). NaN where nothing is anomalous and nothing is called.
     """
     _compatible(maps, truth)
-    called, anomalous = _flat(maps) >= threshold, _flat(truth).astype(bool)
+    called, anomalous = maps.ravel() >= threshold, truth.ravel().astype(bool)
     size = called.sum() + anomalous.sum()
     return float(2 * (called & anomalous).sum() / size) if size else float("nan")
 
 
-def dice_threshold(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
+def dice_threshold(maps: np.ndarray, truth: np.ndarray) -> float:
     """The threshold at which `dice` is largest; of equal ones the highest.
 
     Raises:
         ValueError: nothing is anomalous.
     """
     _compatible(maps, truth)
-    scores, anomalous = _flat(maps), _flat(truth).astype(bool)
+    scores, anomalous = maps.ravel(), truth.ravel().astype(bool)
     if not anomalous.any():
         raise ValueError("a threshold for Dice needs anomalous voxels")
     order = np.argsort(-scores, kind="stable")
@@ -78,13 +77,9 @@ def dice_threshold(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> f
     return float(scores[order][ends][found.argmax()])
 
 
-def _compatible(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> None:
-    if [one.shape for one in maps] != [one.shape for one in truth]:
+def _compatible(maps: np.ndarray, truth: np.ndarray) -> None:
+    if maps.shape != truth.shape:
         raise ValueError("maps and masks differ in number or size")
-
-
-def _flat(images: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate([one.ravel() for one in images])
 
 
 def _region_shares(mask: np.ndarray) -> np.ndarray:
