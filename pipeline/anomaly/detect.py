@@ -88,7 +88,7 @@ def detect_config(experiment: Experiment, detector: str, fold: int, gan_seed: in
     hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
     return DetectConfig(
         detector=detector,
-        anomaly=asked.model_copy(update={"detectors": (), "normal": (), "features": ""}),
+        anomaly=asked.model_copy(update={"detectors": (), "ensembles": {}, "normal": (), "features": ""}),
         classes=data.classes,
         positive=data.positive,
         normal=normal_classes(asked, data.classes, data.positive),

@@ -10,7 +10,7 @@ import difflib
 from types import ModuleType
 from typing import NamedTuple
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.by_name import module_named, names_in
 from pipeline.config.section import Section
@@ -56,6 +56,8 @@ class AnomalyConfig(Section):
         normal: classes whose images are normal; empty = all that are not on the disease side.
         detectors: names as `radaug detectors` prints them. Those that look through a GAN get one of their own that
             sees normal patients alone; `NAME@run` looks through the run's GAN instead, which saw the diseased too.
+        ensembles: name -> two or more of `detectors`, as they are named there; the mean of their ranks is judged as
+            one more detector.
         seeds: times that each detector is fitted.
         gan_images: real images that the GAN of normal patients is shown; null = as many as `gan.num_images`.
         steps, batch_size: of the networks that detectors train by themselves.
@@ -69,6 +71,7 @@ class AnomalyConfig(Section):
 
     normal: tuple[str, ...] = ()
     detectors: tuple[str, ...] = ("discriminator-logit@run", "discriminator-features@run", "padim", "pca")
+    ensembles: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     seeds: int = Field(1, ge=1)
     gan_images: int | None = Field(None, ge=1)
     steps: int = Field(1000, ge=1)
@@ -86,19 +89,34 @@ class AnomalyConfig(Section):
             raise ValueError("a detector is named twice")
         for one in map(named, detectors):
             if one.name not in detector_names():
-                close = difflib.get_close_matches(one.name, detector_names(), n=1)
-                nearest = f"; did you mean {close[0]}?" if close else ""
-                raise ValueError(f"there is no detector {one.name}; there are {', '.join(detector_names())}{nearest}")
+                known, nearest = ", ".join(detector_names()), _nearest(one.name, detector_names())
+                raise ValueError(f"there is no detector {one.name}; there are {known}{nearest}")
             if one.gan not in ("", RUN_GAN):
                 raise ValueError(f"{one}: after @ stands {RUN_GAN}, which means the run's own GAN")
             if one.gan and not detector_module(one.name).DETECTOR.needs_gan:
                 raise ValueError(f"{one}: this detector looks through no GAN; leave out @{one.gan}")
         return detectors
 
+    @model_validator(mode="after")
+    def _ensembles_are_of_detectors(self) -> AnomalyConfig:
+        for name, members in self.ensembles.items():
+            for member in members:
+                if member not in self.detectors:
+                    known, nearest = ", ".join(self.detectors), _nearest(member, self.detectors)
+                    raise ValueError(f"ensembles.{name}: {member} is not among detectors: {known}{nearest}")
+            if len(members) < 2 or len(set(members)) != len(members):
+                raise ValueError(f"ensembles.{name}: name two detectors or more, each once")
+        return self
+
     @property
     def needs_gan(self) -> bool:
         """Whether some detector needs the GAN of normal patients."""
         return any(not one.gan and detector_module(one.name).DETECTOR.needs_gan for one in map(named, self.detectors))
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def normal_classes(config: AnomalyConfig, classes: tuple[str, ...], positive: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from pipeline.config.anomaly import normal_classes
 from pipeline.config.experiment import Experiment, VerdictConfig
@@ -25,6 +26,7 @@ from pipeline.measures.classification import weighted_auroc
 from pipeline.verdict.comparison import arm_interval
 from pipeline.verdict.decide import VerdictPlan, decide
 from pipeline.verdict.detectors import detector_rows, detector_table, detector_warnings
+from pipeline.verdict.ensembles import ensemble_arm, ensemble_warnings, with_ensembles
 from pipeline.verdict.fits import (
     METRICS,
     Fit,
@@ -47,13 +49,14 @@ REVERSE_NOTE = "trained on real images, tested on synthetic ones"
 
 
 class VerdictStageConfig(Section):
-    """`detectors`: as the configuration names them; `normal`: the classes that are normal to them."""
+    """`detectors`, `ensembles`: as the configuration names them; `normal`: the classes that are normal to them."""
 
     verdict: VerdictConfig
     classes: tuple[str, ...]
     positive: tuple[str, ...]
     seed: int
     detectors: tuple[str, ...] = ()
+    ensembles: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     normal: tuple[str, ...] = ()
     false_alarms: float = 0.05
 
@@ -65,6 +68,7 @@ def verdict_config(experiment: Experiment) -> VerdictStageConfig:
         positive=experiment.data.positive,
         seed=derive_seed(experiment.seed, "verdict"),
         detectors=experiment.anomaly.detectors,
+        ensembles=experiment.anomaly.ensembles,
         normal=normal_classes(experiment.anomaly, experiment.data.classes, experiment.data.positive),
         false_alarms=experiment.anomaly.false_alarms,
     )
@@ -79,9 +83,10 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     plan = plan_of(config.verdict, config.positive, config.seed)
     further = _further_rows(config, inputs, table, plan)
     others = _others(inputs)
-    scored = detector_table(inputs, table, config.normal)
+    scored = with_ensembles(detector_table(inputs, table, config.normal), config.ensembles)
+    detectors = (*config.detectors, *map(ensemble_arm, config.ensembles))
     detected = detector_rows(
-        scored, config.detectors, config.false_alarms, alpha=plan.alpha, bootstrap=plan.bootstrap, seed=plan.seed
+        scored, detectors, config.false_alarms, alpha=plan.alpha, bootstrap=plan.bootstrap, seed=plan.seed
     )
     made = arm_metrics(table, config, plan), reverse_check(table, config), further, others, detected
     write_metrics(out_dir, chain(*made))
@@ -89,7 +94,10 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     utility = gated(utility, looks_of(utility, table, others))
     verdicts: Verdicts = {"utility": utility.as_json(), "release": release_verdict(inputs)}
     write_json(out_dir / VERDICT, verdicts)
-    silent = detector_warnings(scored, detected, config.false_alarms)
+    silent = (
+        *detector_warnings(scored, detected, config.false_alarms),
+        *ensemble_warnings(scored, config.ensembles),
+    )
     notes = (*subgroup_warnings(further), *probe_warnings(further), *silent)
     return Record(kind="verdict", figures={"decision": utility.decision, "predictions": len(table)}, notes=notes)
 
