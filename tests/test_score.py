@@ -27,7 +27,7 @@ from pipeline.core.records import Record
 from pipeline.data.geometry import Item, Placed, geometry
 from pipeline.data.source_grid import on_source_grid
 
-STEPS = ("ingest", "split", "prepare", "detect")
+STEPS = ("ingest", "split", "prepare", "detect", "shift")
 
 
 def finished(root: Path, data: dict[str, Any], **anomaly: Any) -> Path:
@@ -108,6 +108,25 @@ def test_images_of_the_run_get_the_scores_that_the_run_gave_them(pictures: tuple
     assert listed["alarm"].tolist() == [str(int(float(p) <= 0.999)) for p in listed["p_value"]]
     alone = scored(run, given / f"{first}.png", tmp_path / "c")
     assert alone["score"].tolist() == [own.loc[first, "anomaly_score"]]
+
+
+def test_another_scanner_is_told_beside_the_scores(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images of the run's kind and brighter ones, each a patient of its own; a single one is too few to tell."""
+    run, _ = pictures
+    for name, brighter in (("alike", 0), ("brighter", 30)):
+        folder = tmp_path / name
+        folder.mkdir()
+        for number in range(20):
+            pixels = flat(500 + number).astype(int) + brighter
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    assert set(scored(run, tmp_path / "alike", tmp_path / "a")["shift"]) == {"0"}
+    assert "No shift is told" in capsys.readouterr().out
+    assert set(scored(run, tmp_path / "brighter", tmp_path / "b")["shift"]) == {"1"}
+    assert "may mean the scanner" in capsys.readouterr().out
+    assert scored(run, tmp_path / "brighter" / "0.png", tmp_path / "c")["shift"].isna().all()
+    assert "too few to tell" in capsys.readouterr().out
 
 
 def test_what_is_not_as_in_training_is_refused_by_name(

@@ -90,6 +90,18 @@ def only_stage(run_dir: Path, kind: str) -> tuple[Record, Path]:
     return found
 
 
+def shift_stage(run_dir: Path, experiment: Experiment) -> Path:
+    """Where the statistics of the validation normals lie, of the fold that `release:` names.
+
+    Raises:
+        UserError: they are not there.
+    """
+    for record, place in stages_of(run_dir):
+        if record.kind == "shift" and _released(record, experiment):
+            return place
+    raise UserError(f"{run_dir.name}: holds no stage shift. {_AGAIN}")
+
+
 def _released(record: Record, experiment: Experiment) -> bool:
     release = experiment.release
     return record.fold == release.fold and record.gan_seed in (None, release.gan_seed)

@@ -11,12 +11,14 @@ import pandas as pd
 
 from pipeline.anomaly.detect import scores_of
 from pipeline.anomaly.detector import ImageSet
-from pipeline.anomaly.fitted import Fitted, fitted_detector, only_stage
+from pipeline.anomaly.fitted import Fitted, fitted_detector, only_stage, shift_stage
 from pipeline.anomaly.overlays import Case, MapScale, anomaly_map, draw_cases
+from pipeline.anomaly.shift import Shift, acquired, read_reference, shift_between
 from pipeline.config.loading import load_experiment
 from pipeline.core.errors import DataError, UserError
 from pipeline.core.files import atomic_path
 from pipeline.core.layout import CONFIG, MANIFEST
+from pipeline.core.patients import known_patients, patient_units
 from pipeline.core.progress import Progress
 from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.data.batches.scaling import Scaling
@@ -36,6 +38,7 @@ class Scored:
     refused: int
     calibration_patients: int
     rate: float
+    shift: Shift
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -47,17 +50,19 @@ class Scored:
                 f"No alarm can be raised at this rate: {self.calibration_patients} normal validation patients give "
                 f"p-values of {1 / (self.calibration_patients + 1):.2g} and more."
             )
-        return tuple(found)
+        return (*found, self.shift.sentence)
 
 
 def score_run(
     run_dir: Path, given: Path, out_dir: Path, detector: str = "", *, maps: bool = False, rate: float | None = None
 ) -> Scored:
-    """Write SCORES (path, score, p_value, alarm, detector) and REFUSED (path, reason) into `out_dir`.
+    """Write SCORES (path, score, p_value, alarm, detector, shift) and REFUSED (path, reason) into `out_dir`.
 
     Every image is prepared by the functions and settings of the run; one that cannot be read, or differs from the run's
     in modality, dimensions or unit, is refused by name. A p-value says how many normal validation patients in all look
     so unlike the others (`pipeline.measures.conformal`); the alarm is raised where it is at most the rate.
+    `shift` is 1 in every row where the images together look otherwise acquired than the validation normals, and empty
+    where they are too few to tell; images whose headers name no patient count as one patient each.
 
     Args:
         given: a DICOM, NIfTI, PNG, JPEG or npy file, a folder of these or of DICOM series, or a table with `path`.
@@ -86,12 +91,14 @@ def score_run(
         if not len(images.dataset.manifest):
             first = "; ".join(f"{row.path}: {row.reason}" for row in images.refused.head(1).itertuples())
             raise DataError(f"all {len(images.refused)} images were refused; {REFUSED} says why. The first, {first}.")
-        table = _scores(fitted, images, rate)
+        shift = _shift(shift_stage(run_dir, experiment), images)
+        flag = "" if shift.too_few else str(int(shift.alarm))
+        table = _scores(fitted, images, rate).assign(shift=flag)
         write_table(out_dir / SCORES, table)
         if maps:
             _write_maps(fitted, images, table, out_dir / MAPS)
     patients = len(set(fitted.description["calibration"]["patient"]))
-    return Scored(fitted.name, len(table), int(table["alarm"].sum()), len(images.refused), patients, rate)
+    return Scored(fitted.name, len(table), int(table["alarm"].sum()), len(images.refused), patients, rate, shift)
 
 
 def _scores(fitted: Fitted, images: NewImages, rate: float) -> pd.DataFrame:
@@ -109,6 +116,12 @@ def _scores(fitted: Fitted, images: NewImages, rate: float) -> pd.DataFrame:
             "detector": fitted.name,
         }
     )
+
+
+def _shift(reference: Path, images: NewImages) -> Shift:
+    table = images.dataset.manifest.assign(patient_id=images.dataset.manifest["header_patient"])
+    new = acquired(_all(images).blocks(), patient_units(table).to_numpy(dtype=str))
+    return shift_between(read_reference(reference), new, singly=bool((known_patients(table) == "").any()))
 
 
 def _all(images: NewImages) -> ImageSet:

@@ -60,6 +60,23 @@ class Shift:
         return self.p <= ALPHA
 
     @property
+    def too_few(self) -> bool:
+        """Whether so few patients cannot raise an alarm."""
+        return self.least > ALPHA
+
+    @property
+    def sentence(self) -> str:
+        """What it says of new images of which nobody knows who is ill."""
+        if self.too_few:
+            return f"Shift: {self.num_patients} new patients are too few to tell another way of acquisition."
+        if not self.alarm:
+            return f"No shift is told: the images look acquired as the validation normals do (p = {self.p:.2g})."
+        return (
+            f"Shift: the images look otherwise acquired than the validation normals ({self.what_moved}; "
+            f"p = {self.p:.2g}): high scores may mean the scanner, unless a large part of the images shows disease."
+        )
+
+    @property
     def what_moved(self) -> str:
         """In words, also where no single statistic is told apart."""
         return ", ".join(self.moved) or "no single statistic"

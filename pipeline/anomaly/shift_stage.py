@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.anomaly.cohort import Cohort, cohort_of
 from pipeline.anomaly.detector import ImageSet
-from pipeline.anomaly.shift import ALPHA, Acquired, Shift, acquired, save_reference, shift_between
+from pipeline.anomaly.shift import Acquired, Shift, acquired, save_reference, shift_between
 from pipeline.config.anomaly import normal_classes
 from pipeline.config.section import Section
 from pipeline.core.metrics import MetricRow, as_text, write_metrics
@@ -111,7 +111,7 @@ def _rows(config: ShiftConfig, one: _Compared, reference: Acquired) -> list[Metr
 def _notes(one: _Compared, reference: Acquired) -> list[str]:
     """What a reader of the scores must know, in a sentence; nothing where all is well."""
     whole, normals = one.everybody, one.normals
-    if whole.least > ALPHA:
+    if whole.too_few:
         count = len(np.unique(reference.patients))
         return [
             f"Shift: {whole.num_patients} {one.split} patients beside {count} validation normals are too few to tell "

@@ -211,20 +211,20 @@ _ANOMALY_COLUMNS = {
     "at 95 %": "sensitivity@0.95",
     "False alarms": "false_alarms",
 }
+_PIXEL_COLUMNS = {"Pixel AUROC": "pixel_auroc", "AUPRO": "aupro", "Dice": "dice"}
 
 
 def anomaly_table(run: Run) -> Table:
-    """Figures of the detectors, patient by patient, one row a detector."""
+    """Figures of the detectors, patient by patient, one row a detector; those of their maps where masks are known."""
     rows = run.metrics[(run.metrics["stage"] == "anomaly") & (run.metrics["fold"] == "")]
     shown = _with_shown(rows).set_index(["arm", "metric"])["shown"].to_dict()
     against = rows[rows["metric"] == "auroc_difference"].set_index("arm")["detail"].to_dict()
+    columns = _ANOMALY_COLUMNS | (_PIXEL_COLUMNS if rows["metric"].isin(list(_PIXEL_COLUMNS.values())).any() else {})
     cells = tuple(
-        (arm, *(shown.get((arm, metric), "") for metric in _ANOMALY_COLUMNS.values()), against.get(arm, ""))
+        (arm, *(shown.get((arm, metric), "") for metric in columns.values()), against.get(arm, ""))
         for arm in dict.fromkeys(rows["arm"])
     )
-    return Table(
-        "Anomaly detectors: normal against abnormal patients.", ("Detector", *_ANOMALY_COLUMNS, "Verdict"), cells
-    )
+    return Table("Anomaly detectors: normal against abnormal patients.", ("Detector", *columns, "Verdict"), cells)
 
 
 def memorisation_table(run: Run) -> Table:

@@ -88,7 +88,14 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     detected = detector_rows(
         scored, detectors, config.false_alarms, alpha=plan.alpha, bootstrap=plan.bootstrap, seed=plan.seed
     )
-    made = arm_metrics(table, config, plan), reverse_check(table, config), further, others, detected
+    made = (
+        arm_metrics(table, config, plan),
+        reverse_check(table, config),
+        further,
+        others,
+        detected,
+        mean_pixel_rows(others),
+    )
     write_metrics(out_dir, chain(*made))
     utility = utility_of(table, plan)
     utility = gated(utility, looks_of(utility, table, others))
@@ -249,13 +256,12 @@ def reverse_check(table: pd.DataFrame, config: VerdictStageConfig) -> list[Metri
 def _others(inputs: Mapping[str, Path]) -> list[MetricRow]:
     """Figures that stages wrote themselves. A detector has some where it has maps and the images have masks."""
     found = records_of(inputs.values(), "privacy", "quality", "shift", "detect")
-    rows = [
+    return [
         row
         for record, directory in found
         if record.kind != "detect" or (directory / METRICS_FILE).is_file()
         for row in read_metrics(directory)
     ]
-    return [*rows, *mean_pixel_rows(rows)]
 
 
 def release_verdict(inputs: Mapping[str, Path]) -> Decision:
