@@ -126,8 +126,17 @@ def write_gan_stages(root: Path, case: Case, fold: int, seed: int, images: list[
     if case.anomaly:
         variant = "discriminator-logit@run"
         found = stage(root, "detect", fold, seed, variant=variant, notes=("Scores by reconstruction.",))
-        scores = [["test", 0, row[0], row[1], rng.normal(row[1] in case.positive, 1)] for row in images]
-        table(found / "anomaly.csv", "split,seed,image_id,label,anomaly_score", scores)
+        scores = [
+            [
+                "test", 0, row[0], row[2], row[1], int(row[1] not in case.positive),
+                rng.normal(row[1] in case.positive, 1), round(rng.uniform(0.01, 1), 3),
+            ]
+            for row in images
+        ]  # fmt: skip
+        table(found / "anomaly.csv", "split,seed,image_id,patient_id,label,normal,anomaly_score,p_value", scores)
+        work = [[rank, row[0], row[1], 3 - 0.1 * rank, 0.02] for rank, row in enumerate(images[:5], start=1)]
+        table(found / "worklist.csv", "rank,image_id,label,score,p_value", work)
+        noise_png(found / "worklist.png", (500, 300), seed)
 
 
 def write_results(root: Path, case: Case, images: list[list[str]], gans: list[tuple[int, int]]) -> None:

@@ -79,7 +79,7 @@ def assert_self_contained(page: Page) -> None:
 def test_page_is_self_contained_and_every_table_has_a_caption(plain: Path) -> None:
     page = Page(plain / "report.html")
     assert_self_contained(page)
-    assert len(page.of("img")) == 10
+    assert len(page.of("img")) == 12
     assert len(page.of("caption")) == len(page.of("table")) >= 10
     assert [tag for tag, _ in page.tags].count("h1") == 1
 
@@ -123,6 +123,7 @@ def test_numbers_are_those_of_metrics_csv(plain: Path) -> None:
     assert "62 % (range 55 % to 70 %) of the synthetic images lie nearer to a training image" in text
     assert "without memory it would be 50 %, and for real validation images it is 48 %" in text
     assert "This is a sign that the generator remembers its patients." in text
+    assert "3 IMG0002 haemangioma 2.7 0.020" in text, "the worklist"
 
 
 def test_warnings_come_with_confounders_first_and_rejected_images_are_counted(plain: Path) -> None:
@@ -160,10 +161,11 @@ def test_shareable_has_no_id_no_path_no_image_and_leaves_no_picture(shareable: P
     assert page.text.split("fake-study", 1)[1].strip().startswith("This report has no image of a patient")
     assert not re.search(r"IMG\d|PAT\d|SYN\d|ward|DOE", page.without_pictures)
     assert WITHHELD in page.text, "the audit row with image ids"
+    assert "The worklist is left out of a shareable report" in page.text and "The worklist of" not in page.text
     assert CONFOUNDER in page.text, "the audit row without"
     assert not {"report.html", "figures"} & {path.name for path in shareable.iterdir()}
     sizes = {Image.open(io.BytesIO(base64.b64decode((image["src"] or "")[22:]))).size for image in page.of("img")}
-    assert not sizes & {(700, 200), (300, 200)}, "the stages' pictures"
+    assert not sizes & {(700, 200), (300, 200), (500, 300)}, "the stages' pictures"
     plots = {(image["alt"] or "").split()[0] for image in page.of("img")}
     assert plots == {"Difference", "Forest", "ROC", "Reliability", "Training", "Histograms", "Distances"}
 

@@ -12,7 +12,7 @@ from pipeline.config.loading import load_experiment
 from pipeline.core.files import atomic_path, clear_disk_errors, read_json, write_text
 from pipeline.core.layout import CONFIG, CURVE, CURVE_LEFT_OUT, CURVE_POINTS, CURVE_TABLE, FIGURES, LEDGER, LOOKS
 from pipeline.report.page import templates
-from pipeline.report.pictures import Picture
+from pipeline.report.picture import Picture
 from pipeline.report.reading import read_numbers
 from pipeline.report.style import BLUE, VERMILLION, house_style, panels, png
 from pipeline.report.tables import Table, look_table

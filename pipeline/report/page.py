@@ -12,7 +12,9 @@ from pipeline.core.files import atomic_path, clear_disk_errors, write_text
 from pipeline.core.layout import FIGURES, REPORT, SHAREABLE_REPORT
 from pipeline.core.patients import num_known
 from pipeline.report import quality_tables, subgroup_tables, tables, verdict_tables
-from pipeline.report.pictures import Picture, all_pictures
+from pipeline.report.anomaly_parts import worklist_table
+from pipeline.report.picture import Picture
+from pipeline.report.pictures import all_pictures
 from pipeline.report.reading import Run, read_run
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths, redaction
 from pipeline.report.words import GLOSSARY, count, memorisation_sentence, release_statement, utility_statement
@@ -32,7 +34,7 @@ def write_report(run_dir: Path, *, shareable: bool = False) -> Path:
     """
     run = read_run(run_dir)
     redact = redaction(run, shareable=shareable)
-    made_tables = _tables(run, redact)
+    made_tables = _tables(run, redact, shareable=shareable)
     pictures = all_pictures(run, shareable=shareable)
     html = _render(run, redact, made_tables, pictures, shareable=shareable)
     place = run_dir / (SHAREABLE_REPORT if shareable else REPORT)
@@ -93,7 +95,7 @@ def templates() -> Environment:
     )
 
 
-def _tables(run: Run, redact: Redaction) -> Tables:
+def _tables(run: Run, redact: Redaction, *, shareable: bool) -> Tables:
     made = {
         "data": tables.data_table(run),
         "fates": tables.fate_table(run),
@@ -117,6 +119,7 @@ def _tables(run: Run, redact: Redaction) -> Tables:
         "checklist": verdict_tables.checklist_table(run),
         "reverse": tables.reverse_table(run),
         "anomaly": tables.anomaly_table(run),
+        "worklist": None if shareable else worklist_table(run),
         "memorisation": tables.memorisation_table(run),
         "audit": tables.audit_table(run),
         "ledger": None if run.ledger is None else tables.look_table(run.ledger),

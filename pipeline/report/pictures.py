@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from dataclasses import dataclass
 
 import pandas as pd
 
 from pipeline.config.arms import REFERENCE_ARM
 from pipeline.core.errors import UserError
 from pipeline.core.layout import (
-    ANOMALY_SCORES,
     CLOSEST_PAIRS,
     FILM_STRIP,
     MEMORISATION,
@@ -20,9 +17,10 @@ from pipeline.core.layout import (
     TIMED_LOG,
     stage_name,
 )
+from pipeline.report.anomaly_parts import detectors_roc, histogram, worklist_picture
+from pipeline.report.picture import Picture
 from pipeline.report.plots import (
     FOREST_METRICS,
-    anomaly_plot,
     difference_plot,
     forest_plot,
     nearest_plot,
@@ -38,26 +36,11 @@ from pipeline.report.words import count
 _MOST_GANS = 9
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture of the report: `name` is its file below figures/, `alt` and `caption` are plain text."""
-
-    name: str
-    alt: str
-    caption: str
-    png: bytes
-
-    @property
-    def data_uri(self) -> str:
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
-
-
 def all_pictures(run: Run, *, shareable: bool) -> dict[str, Picture]:
     """The pictures that the run's files allow, by name; a shareable report gets drawn curves only, no image."""
-    made = [] if shareable else [_samples(run), _closest(run), *_strips(run)]
-    made += [
-        maker(run) for maker in (_difference, _forest, _roc, _reliability, _training, _quality, _anomaly, _nearest)
-    ]
+    made = [] if shareable else [_samples(run), _closest(run), *_strips(run), worklist_picture(run)]
+    drawn = (_difference, _forest, _roc, _reliability, _training, _quality, histogram, detectors_roc, _nearest)
+    made += [maker(run) for maker in drawn]
     return {picture.name: picture for picture in made if picture}
 
 
@@ -164,23 +147,6 @@ def _quality(run: Run) -> Picture | None:
     )
     alt = "Histograms of grey values and power spectra of training, validation and synthetic images."
     return Picture("quality", alt, caption, curves_plot(table, "no unit" if unit == "none" else unit))
-
-
-def _anomaly(run: Run) -> Picture | None:
-    release, first = run.experiment.release, next(iter(run.experiment.anomaly.detectors), "")
-    own = [one for one in run.of_kind("detect") if one.record.variant == first and one.fold == release.fold]
-    stage = next((one for one in own if one.gan_seed in (None, release.gan_seed)), None)
-    if stage is None:
-        return None
-    table = stage.table(ANOMALY_SCORES, ("split", "label", "seed", "anomaly_score"))
-    table = table[(table["split"] == "test") & (table["seed"] == "0")]
-    table = table.assign(anomaly_score=lambda rows: pd.to_numeric(rows["anomaly_score"]))
-    if table.empty:
-        return None
-    data = run.experiment.data
-    caption = f"Scores of the test images by {first}, {stage.title}. The further the classes lie apart, the better."
-    alt = "Histograms of the anomaly score, one a class; the AUROC is in the table below."
-    return Picture("anomaly", alt, caption, anomaly_plot(table, data.classes, data.positive))
 
 
 def _nearest(run: Run) -> Picture | None:

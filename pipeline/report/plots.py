@@ -1,4 +1,4 @@
-"""The report's plots, each from a table: arms, ROC curves, training curves, anomaly scores, nearest images."""
+"""The report's plots, each from a table: arms, ROC curves, training curves, nearest images."""
 
 from __future__ import annotations
 
@@ -110,10 +110,10 @@ def roc_plot(predictions: pd.DataFrame, means: pd.DataFrame, arms: Sequence[str]
         for axis, arm in zip(axes, arms, strict=True):
             mean, single = averages[arm]
             for curve in single:
-                _roc_line(axis, curve, color=BLUE, lw=0.6, alpha=0.25)
+                roc_line(axis, curve, color=BLUE, lw=0.6, alpha=0.25)
             if arm != reference and reference in averages:
-                _roc_line(axis, averages[reference][0], color=GREY, lw=1.4, ls="--", label=reference)
-            _roc_line(axis, mean, color=BLUE, lw=2.2, label="mean over fits")
+                roc_line(axis, averages[reference][0], color=GREY, lw=1.4, ls="--", label=reference)
+            roc_line(axis, mean, color=BLUE, lw=2.2, label="mean over fits")
             rows = means[means["arm"] == arm].set_index("metric")["value"]
             if {"sensitivity", "specificity"} <= set(rows.index):
                 axis.plot(
@@ -133,7 +133,7 @@ def roc_plot(predictions: pd.DataFrame, means: pd.DataFrame, arms: Sequence[str]
         return png(figure)
 
 
-def _roc_line(axis: Axes, curve: np.ndarray, **look: Any) -> None:
+def roc_line(axis: Axes, curve: np.ndarray, **look: Any) -> None:
     axis.plot(np.append(0.0, ROC_GRID), np.append(0.0, curve), **look)
 
 
@@ -189,31 +189,6 @@ def _thinned(history: pd.DataFrame) -> pd.DataFrame:
     """Means of neighbouring rows, so that at most `_MOST_POINTS` points are drawn."""
     width = -(-len(history) // _MOST_POINTS) or 1
     return history.groupby(np.arange(len(history)) // width).mean()
-
-
-def anomaly_plot(scores: pd.DataFrame, classes: Sequence[str], positive: Sequence[str]) -> bytes:
-    """Distribution of the anomaly scores of the test images, one panel a class; normal blue, abnormal vermillion.
-
-    Args:
-        scores: label and anomaly_score of the test images.
-    """
-    present = [name for name in classes if (scores["label"] == name).any()]
-    values = scores["anomaly_score"].to_numpy(dtype=float)
-    edges = np.linspace(values.min(), values.max() + 1e-9, 26)
-    with house_style():
-        figure, axes = panels(len(present), columns=1, height=1.35)
-        for axis, name in zip(axes, present, strict=True):
-            own = scores.loc[scores["label"] == name, "anomaly_score"].to_numpy(dtype=float)
-            color, side = (VERMILLION, "abnormal") if name in positive else (BLUE, "normal")
-            axis.hist(own, bins=edges.tolist(), color=color, alpha=0.75, edgecolor="white", lw=0.5)
-            axis.axvline(float(np.median(own)), color=BLACK, lw=1.4)
-            axis.set_ylabel("images")
-            axis.set_title(f"{name} ({side}, n = {len(own)}; line = median)", loc="left")
-            axis.locator_params(axis="y", nbins=3, integer=True)
-        axes[-1].set_xlabel("Anomaly score (no unit; higher = more abnormal)")
-        for axis in axes[:-1]:
-            axis.set_xticklabels([])
-        return png(figure)
 
 
 def nearest_plot(pairs: Mapping[str, pd.DataFrame]) -> bytes:

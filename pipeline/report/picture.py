@@ -1,0 +1,20 @@
+"""One picture of a report."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the report: `name` is its file below figures/, `alt` and `caption` are plain text."""
+
+    name: str
+    alt: str
+    caption: str
+    png: bytes
+
+    @property
+    def data_uri(self) -> str:
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
