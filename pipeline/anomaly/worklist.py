@@ -12,8 +12,8 @@ from pipeline.core.files import atomic_path
 from pipeline.core.layout import WORKLIST, WORKLIST_PICTURE
 from pipeline.data.batches.dataset import write_table
 
-_COLUMNS = {2: 3, 3: 2}
-"""Cases in a row of the picture."""
+_COLUMNS = {(2, True): 3, (2, False): 6, (3, True): 2, (3, False): 2}
+"""Cases in a row of the picture, by dimensions and whether they have maps."""
 
 
 def write_worklist(
@@ -47,4 +47,4 @@ def write_worklist(
         title = f"{rank} · {label or 'no label'} · p = {float(p_value):.2g}"
         cases.append(Case(title, shown.dataset.tensor(shown.rows[place : place + 1])[0, 0].numpy(), found))
     with atomic_path(out_dir / WORKLIST_PICTURE) as temporary:
-        temporary.write_bytes(draw_cases(cases, scale, _COLUMNS[cases[0].image.ndim]))
+        temporary.write_bytes(draw_cases(cases, scale, _COLUMNS[cases[0].image.ndim, scale is not None]))

@@ -67,7 +67,7 @@ def detectors_roc_plot(curves: Mapping[str, pd.DataFrame], auroc: Mapping[str, f
     colours = [one for one in CYCLE if one != BLACK]
     looks = [(colour, dash) for dash in _DASHES for colour in colours]
     with house_style():
-        figure, (axis,) = panels(1, columns=1, height=5.0, width=7.6)
+        figure, (axis,) = panels(1, columns=1, height=5.0, width=8.6)
         for place, name in enumerate(ranked):
             colour, dash = (GREY, "--") if name == ceiling else looks[place % len(looks)]
             label = f"{auroc[name]:.2f}  {name}" if name in auroc else name
