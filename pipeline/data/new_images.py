@@ -150,7 +150,9 @@ class _Check:
             ours = "HU" if self.scaling.unit == "HU" else "grey levels from 0 to 255"
             if self.scaling.dtype == "float32" and self.scaling.unit != "HU":
                 ours = "numbers without a unit"
-            return f"its values {found}, and the run's images hold {ours}: export it as those were"
+            unstated = ours == "HU" and row["path"].lower().endswith(_UNSTATED)
+            mend = "; if it is CT in HU, say so in a table with a column modality" if unstated else ""
+            return f"its values {found}, and the run's images hold {ours}: export it as those were{mend}"
         if self.in_mm and row["spacing_known"] != "true":
             return "it does not state its pixel size, by which the run's images were prepared: export it with one"
         return ""
