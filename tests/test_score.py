@@ -152,6 +152,8 @@ def test_other_detectors_and_rates_are_refused(
     pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, folder = pictures
+    assert launch(["score", str(run), str(folder), "--out", str(folder / "in")]) == 2
+    assert "maps would be scored next time" in capsys.readouterr().err
     for more, words in ((("--detector", "padim"), "It has: pca."), (("--rate", "5"), "between 0 and 1")):
         assert launch(["score", str(run), str(folder / "i00.png"), "--out", str(tmp_path), *more]) == 2
         assert words in capsys.readouterr().err

@@ -68,3 +68,21 @@ def test_another_modality_and_unstated_units_are_refused(slices: Path, tmp_path:
     (given / "all.csv").write_text("path,modality\nslice.dcm,CT\nslice.nii.gz,CT\n", encoding="utf-8")
     table = scored(slices, given / "all.csv", tmp_path / "b")
     assert table["path"].tolist() == ["slice.dcm", "slice.nii.gz"] and table["score"].nunique() == 1
+
+
+def test_a_crop_around_a_point_takes_it_from_the_table(tmp_path: Path) -> None:
+    """Points are LPS mm, under the run's own names; an image without one is refused."""
+    rows = []
+    for number in range(24):
+        write_slice(tmp_path / f"s{number}.dcm", ct(number, spot=number % 4 == 0), PatientID=f"p{number}", **PLACE)
+        point = (-20 + 1.5 * (5 + number % 9), 35 + 2.0 * (5 + number % 7))
+        rows.append((f"s{number}.dcm", "well" if number % 4 else "ill", f"p{number}", *point))
+    pd.DataFrame(rows, columns=["path", "label", "patient_id", "x", "y"]).to_csv(tmp_path / "t.csv", index=False)
+    source = {"kind": "csv", "path": str(tmp_path / "t.csv"), "columns": {"point": ["x", "y"]}}
+    crop = {"around": "point", "size_mm": 16.0}
+    run = finished(tmp_path, {"source": source, "spatial_size": 8, "window": [-150, 250], "crop": crop})
+    own = pd.read_csv(run / "stages" / "detect-pca-fold-0" / "anomaly.csv", dtype=str).set_index("image_id")
+    table = scored(run, tmp_path / "t.csv", tmp_path / "out").set_index("path")["score"]
+    assert all(table[f"{name}.dcm"] == score for name, score in own["anomaly_score"].items())
+    refused = scored(run, tmp_path / "s0.dcm", tmp_path / "none", code=2)
+    assert "has no point" in refused["reason"][0]

@@ -79,6 +79,9 @@ def score_run(
     rate = experiment.anomaly.false_alarms if rate is None else rate
     if not 0 < rate < 1:
         raise UserError(f"--rate must lie between 0 and 1, such as 0.05; it is {rate:g}.")
+    if given.is_dir() and out_dir.resolve().is_relative_to(given.resolve()):
+        raise UserError(f"--out {out_dir}: lies in {given}, so that maps would be scored next time. Choose another.")
+    (out_dir / SCORES).unlink(missing_ok=True)
     fitted = fitted_detector(run_dir, experiment, detector)
     if maps and not fitted.says_where:
         raise UserError(f"--maps: {fitted.name} does not say where. `radaug detectors` prints which do.")

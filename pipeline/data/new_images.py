@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.config.data import Columns
+from pipeline.config.data import Columns, DataConfig
 from pipeline.config.experiment import Experiment
 from pipeline.core.errors import DataError
 from pipeline.core.layout import IMAGES, MASKS
@@ -76,8 +76,7 @@ def prepare_new(
         DataError: `given` as a whole is wrong. What is wrong with one image is in `refused`.
     """
     data = experiment.data
-    columns = getattr(data.source, "columns", Columns(series_id="series_id"))
-    found = given_images(given, data.spatial_dims, columns)
+    found = given_images(given, data.spatial_dims, _columns(data))
     own = data.model_copy(update={"source": found.source, "external": None})
     config = prepare_config(experiment.model_copy(update={"data": own}))
     reader = ImageReader(Path(config.root), config.spatial_dims)
@@ -102,6 +101,17 @@ def prepare_new(
         pd.DataFrame(refused, columns=["path", "reason"], dtype=str),
         tuple(one for one in placed if not isinstance(one, str)),
         reader,
+    )
+
+
+def _columns(data: DataConfig) -> Columns:
+    """What a table of new images may say of them: as the run's own table calls it, else by radaug's names."""
+    own = getattr(data.source, "columns", Columns())
+    around = "" if data.crop is None else data.crop.around
+    return Columns(
+        series_id=own.series_id or "series_id",
+        mask=(own.mask or "mask") if around == "mask" else "",
+        point=(own.point or ("point_x", "point_y", "point_z")) if around == "point" else (),
     )
 
 
