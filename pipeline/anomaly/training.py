@@ -48,3 +48,5 @@ def train_on(images: ImageSet, nets: nn.Module, loss: Loss, setting: Setting, wh
     trained = [weight for weight in nets.parameters() if weight.requires_grad]
     minimise(loss_at, trained, steps=config.steps, lr=lr, weight_decay=_WEIGHT_DECAY, what=what)
     nets.eval().cpu()
+    for weight in nets.parameters():
+        weight.data = weight.data.contiguous()  # as they come back from a file: the same sums in the same order

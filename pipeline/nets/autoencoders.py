@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -53,8 +54,7 @@ class ImageDecoder(nn.Module):
         features = leaky_relu(self.first(numbers), _SLOPE).unflatten(1, (-1, *self.grid))
         for layer in self.layers:
             features = leaky_relu(layer(interpolate(features, scale_factor=2, mode="nearest")), _SLOPE)
-        images: Tensor = self.last(features)
-        return images[(..., *(slice(side) for side in self.spatial_size))]
+        return _cropped(self.last(features), self.spatial_size)
 
 
 class Autoencoder(nn.Module):
@@ -108,5 +108,11 @@ class DenoisingPyramid(nn.Module):
         for layer, beside in zip(self.up, reversed(seen), strict=True):
             features = interpolate(features, scale_factor=2, mode="nearest")
             features = leaky_relu(layer(torch.cat([features, beside], dim=1)), _SLOPE)
-        restored: Tensor = self.leave(features)
-        return restored[(..., *(slice(side) for side in size))]
+        return _cropped(self.leave(features), size)
+
+
+def _cropped(images: Tensor, size: Sequence[int]) -> Tensor:
+    """The first voxels along each axis."""
+    for axis, side in enumerate(size, start=2):
+        images = images.narrow(axis, 0, side)
+    return images

@@ -24,14 +24,14 @@ class VariationalAutoencoder(Reconstruction):
         return Autoencoder(self.setting.shape, config.width, config.latent_dim, spread=True)
 
     def loss(self, images: Tensor, draws: Draws) -> Tensor:
-        mean, log_variance = self.net.encoder(images).float().chunk(2, dim=1)  # type: ignore[union-attr,operator]
+        mean, log_variance = self.net.encoder(images).float().chunk(2, dim=1)  # type: ignore[operator]
         code = mean + torch.exp(0.5 * log_variance) * draws.randn(mean.shape)
         decoded = self.net.decoder(code).float()  # type: ignore[operator]
         return self._bound(images, decoded, mean, log_variance).mean()
 
     @torch.no_grad()
     def score(self, images: Tensor) -> Tensor:
-        mean, log_variance = self.net.encoder(images).chunk(2, dim=1)  # type: ignore[union-attr,operator]
+        mean, log_variance = self.net.encoder(images).chunk(2, dim=1)  # type: ignore[operator]
         return self._bound(images, self.net.decoder(mean), mean, log_variance)  # type: ignore[operator]
 
     @staticmethod
