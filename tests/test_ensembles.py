@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
-from judged_run import experiment
+from judged_run import experiment, judged_run
 from scipy.stats import binom
+from test_verdict_rule import AUGMENTED, REFERENCE, simulate
 
-from pipeline.anomaly.detect import detect_config
+from pipeline.anomaly.detect import COLUMNS, detect_config
 from pipeline.config.anomaly import AnomalyConfig
+from pipeline.core.records import Record
+from pipeline.data.batches.dataset import read_table
 from pipeline.measures.conformal import alarm_threshold
 from pipeline.verdict.detectors import SUPERVISED, detector_rows
 from pipeline.verdict.ensembles import ensemble_arm, ensemble_warnings, with_ensembles
-from pipeline.verdict.stage import verdict_config
+from pipeline.verdict.stage import run, verdict_config
 
 PATIENTS = ("val-a", "val-b", "val-c", "val-d", "val-ill", "test-a", "test-b", "test-ill")
 
@@ -153,6 +158,36 @@ def test_false_alarms_of_an_ensemble_are_near_the_asked_share(correlated: float)
     # the 20 new patients of a draw share their threshold: a standard error about 1.2 times the binomial one
     assert alarms <= binom.ppf(0.9999, draws, rate + 1 / normals)
     assert alarms >= binom.ppf(0.0001, draws, rate / 2)
+
+
+def test_the_verdict_writes_its_rows_and_says_which_is_left_out(tmp_path: Path) -> None:
+    """Both detectors give the supervised score back; their ensemble's AUROC is then theirs, up to ranks of 1."""
+    table = simulate({REFERENCE: 0.0, AUGMENTED: 0.0}, patients=40)
+    ensembles = {"both": ("pca", "padim"), "broken": ("pca", "knn")}
+    asked = AnomalyConfig(detectors=("pca", "padim", "knn"), ensembles=ensembles)
+    config = experiment().model_copy(update={"anomaly": asked})
+    stages = judged_run(tmp_path / "run", table, config) / "stages"
+    reference = table[(table["arm"] == REFERENCE) & (table["seed"].astype(str) == "0")]
+    for detector in ("pca", "padim"):
+        normal = (reference["label"] == "normal").astype(int)
+        scores = reference.assign(detector=detector, gan_seed="", normal=normal, p_value=1.0)
+        place = stages / f"detect-{detector}"
+        place.mkdir()
+        scores.rename(columns={"score_disease": "anomaly_score"})[list(COLUMNS)].to_csv(
+            place / "anomaly.csv", index=False
+        )
+        Record("detect", fold=0, variant=detector).save(place)
+    out = tmp_path / "verdict"
+    out.mkdir()
+    record = run(verdict_config(config), {place.name: place for place in stages.iterdir()}, out)
+    rows = read_table(out / "metrics.csv")
+    means = rows[(rows["stage"] == "anomaly") & (rows["fold"] == "") & (rows["metric"] == "auroc")]
+    auroc = means.set_index("arm")["value"].astype(float)
+    assert set(auroc.index) == {"pca", "padim", "ensemble both", SUPERVISED}
+    assert 0.6 < auroc["pca"] == auroc["padim"] and abs(auroc["ensemble both"] - auroc["pca"]) < 0.05
+    compared = rows[(rows["metric"] == "auroc_difference") & (rows["stage"] == "anomaly")]
+    assert set(compared["arm"]) == {"padim", "ensemble both"}
+    assert "ensemble broken: left out; knn gave no scores." in record.notes
 
 
 def test_members_are_named_among_the_detectors() -> None:
