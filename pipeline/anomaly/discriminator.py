@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.weights import load_net
 from pipeline.anomaly.detector import Detector, Setting
-from pipeline.nets.conditions import Condition
+from pipeline.core.errors import ConfigError
+from pipeline.nets.conditions import Condition, Generator, as_generator
 
 _LAYERS = (nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -56,6 +58,11 @@ class OnDiscriminator(Detector):
 
         Under the first normal class; a layer that is used more than once counts the last time.
         """
+        found = self.activations(images.to(self.setting.device), self.conditions(images)[0])
+        return [output.float().cpu() for output in found]
+
+    def activations(self, images: Tensor, condition: Condition) -> list[Tensor]:
+        """The same on the device, under a condition, with gradients where they are wanted."""
         found: dict[str, Tensor] = {}
         hooks = [
             module.register_forward_hook(lambda _, __, output, name=name: found.__setitem__(name, output))
@@ -63,11 +70,36 @@ class OnDiscriminator(Detector):
             if isinstance(module, _LAYERS)
         ]
         try:
-            self.net(images.to(self.setting.device), self.conditions(images)[0])
+            self.net(images, condition)
         finally:
             for hook in hooks:
                 hook.remove()
-        return [output.float().cpu() for output in found.values() if len(output) == len(images) and output.shape[1] > 1]
+        return [output for output in found.values() if len(output) == len(images) and output.shape[1] > 1]
+
+
+class OnGan(OnDiscriminator):
+    """A detector that looks through the generator too, whose weights are not part of its state either.
+
+    Raises:
+        ConfigError: the generator needs more than noise and a class.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        assert setting.gan is not None
+        net, description = load_net(setting.gan, "generator")
+        family = description["gan"]["family"]
+        if FAMILIES[family].needs:
+            raise ConfigError(
+                f"anomaly.detectors: the generator of {family} makes images from "
+                f"{' and '.join(FAMILIES[family].needs)}, not from noise alone. Choose another gan.family, or leave "
+                "out the detectors that look through a generator."
+            )
+        self._generator = [net.to(setting.device).eval().requires_grad_(False)]
+
+    @property
+    def generator(self) -> Generator:
+        return as_generator(self._generator[0])
 
 
 def pooled(layers: Sequence[Tensor]) -> list[Tensor]:
