@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +19,7 @@ from pipeline.core.errors import DataError
 from pipeline.data.images import read_image
 from pipeline.data.phantoms.cohort import CLASSES, PhantomSettings, lesion_image, write_cohort
 from pipeline.data.phantoms.lesions import Patient
+from pipeline.data.phantoms.planted import Patch, liver_patch
 from pipeline.data.phantoms.texture import Grid, reconstruct, smooth_field
 
 
@@ -256,3 +258,32 @@ def test_senseless_settings_are_refused_with_the_mend() -> None:
         PhantomSettings(format="png")
     with pytest.raises(DataError, match="cyst, metastasis, haemangioma"):
         lesion_image(np.random.default_rng(0), "hemangioma")
+
+
+@pytest.mark.parametrize(("spatial_dims", "spacing"), [(2, 1.0), (3, 3.0)])
+def test_a_planted_lesion_is_all_that_differs_from_the_healthy_patch(
+    spatial_dims: Literal[2, 3], spacing: float
+) -> None:
+    def patch(diameter: float, contrast: float, noise: float = 12.0) -> Patch:
+        return liver_patch(
+            np.random.default_rng(3), spatial_dims, diameter_mm=diameter, contrast_hu=contrast, spacing_mm=spacing,
+            noise_hu=noise,
+        )  # fmt: skip
+
+    healthy, planted = patch(0, 0), patch(16, -40)
+    assert not healthy.mask.any() and healthy.image.shape == planted.mask.shape == (round(96 / spacing),) * spatial_dims
+    measure = np.pi * 8**2 if spatial_dims == 2 else 4 / 3 * np.pi * 8**3
+    assert planted.mask.sum() * spacing**spatial_dims == pytest.approx(measure, rel=0.1)
+    far = ndimage.distance_transform_edt(~planted.mask) * spacing > 8
+    assert np.abs(planted.image - healthy.image)[far].max() < 0.5
+    inside = ndimage.distance_transform_edt(planted.mask) * spacing > 3.5
+    clean = patch(16, -40, 0).image[inside].mean() - patch(16, 20, 0).image[inside].mean()
+    assert clean == pytest.approx(-60, abs=3)  # whatever vessel the lesion displaces
+    assert np.argwhere(planted.mask).mean(axis=0) == pytest.approx(
+        (np.array(planted.mask.shape) - 1) / 2, abs=13 / spacing
+    )
+
+
+def test_lesions_that_do_not_fit_are_not_planted() -> None:
+    with pytest.raises(DataError, match="diameter_mm"):
+        liver_patch(np.random.default_rng(0), diameter_mm=40)

@@ -37,6 +37,7 @@ def liver_patch(
     *,
     diameter_mm: float = 0.0,
     contrast_hu: float = 0.0,
+    surroundings: bool = True,
     spacing_mm: float | None = None,
     noise_hu: float = 12.0,
     blur: float = 1.0,
@@ -49,6 +50,7 @@ def liver_patch(
     Args:
         diameter_mm: of the ball that is planted within 12 mm of the field's centre; 0 = a healthy patch.
         contrast_hu: the lesion's HU less those of the patient's liver.
+        surroundings: whether about half of the patches show the liver's edge and what lies beyond.
         spacing_mm: pixel size; None = 1.0 in 2D, 1.5 in 3D.
         noise_hu, blur: of the scanner; see `lesion_image` and `Patient`.
 
@@ -65,7 +67,8 @@ def liver_patch(
         centre[2] = 0
     image = world.liver(rng, grid, patient.liver_hu, patient.texture_hu)
     image = world.add_vessels(rng, grid, image, patient.vessel_hu)
-    image = world.add_surroundings(rng, grid, image, centre, _WIDEST_MM / 2)
+    if surroundings:
+        image = world.add_surroundings(rng, grid, image, centre, _WIDEST_MM / 2)
     mask = np.zeros(grid.shape, dtype=bool)
     if diameter_mm:
         radii = np.full(3, diameter_mm / 2, np.float32)
