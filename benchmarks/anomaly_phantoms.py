@@ -139,7 +139,8 @@ def measure(field: str, name: str, seed: int) -> None:
         append(TABLE, [{
             "field": field, "detector": name, "seed": seed, "contrast_hu": cell.contrast_hu,
             "diameter_mm": cell.diameter_mm, "n_healthy": TEST, "n_lesions": TEST,
-            "train_images": TRAIN, "fit_seconds": f"{took:.1f}", "score_seconds": f"{seconds:.2f}", "peak_mib": round(peak_mib()), **figures,
+            "train_images": TRAIN, "fit_seconds": f"{took:.1f}", "score_seconds": f"{seconds:.2f}",
+            "peak_mib": round(peak_mib()), **figures,
         }], COLUMNS)  # fmt: skip
 
 
