@@ -77,7 +77,8 @@ def quality(experiment: Experiment, fold: int | None, gan_seed: int | None) -> A
 
 
 def fit_normals(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
-    from pipeline.adversarial.fit import fit_normals_config, run
+    from pipeline.adversarial.fit import run
+    from pipeline.anomaly.normal_gan import fit_normals_config
     from pipeline.config.anomaly import normal_classes
 
     assert fold is not None

@@ -142,9 +142,9 @@ def test_independent_detectors_are_better_together_and_compared_like_any_other()
 
 @pytest.mark.parametrize("correlated", [0.0, 0.7])
 def test_false_alarms_of_an_ensemble_are_near_the_asked_share(correlated: float) -> None:
-    """Of exchangeable normals at most the rate plus 1 / n, within what 4,000 draws of a new patient can show."""
+    """Of exchangeable normals at most the rate plus 1 / n, within what 2,000 draws of a new patient can show."""
     random = np.random.default_rng(2)
-    normals, rate, draws = 59, 0.1, 4000
+    normals, rate, draws = 59, 0.1, 2000
     alarms = 0
     for _ in range(draws // 20):
         shared = random.normal(size=normals + 20)

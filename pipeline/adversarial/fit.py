@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from pipeline.adversarial.stepping import READ_EVERY, Ema, Stepper
 from pipeline.adversarial.turns import Context
 from pipeline.adversarial.watch import Probe, validation_images, within_share
 from pipeline.adversarial.weights import refresh_batch_norm, save_nets
-from pipeline.config.families import DEFAULT_FAMILY, GanSettings, validate_gan
+from pipeline.config.families import GanSettings
 from pipeline.config.gan import GanConfig, WatchConfig
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, autocast, place, resolve_hardware
@@ -87,29 +87,6 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
         precision=hardware.precision,
         deterministic=experiment.compute.deterministic,
         devices=experiment.compute.devices,
-    )
-
-
-def fit_normals_config(experiment: Experiment, normal: Sequence[str], fold: int) -> FitConfig:
-    """The section of the GAN that anomaly detectors look through: it sees normal patients alone.
-
-    It is of the run's family and sizes; where that family translates between classes or is asked by masks, which
-    healthy images alone cannot teach, of the default one. Attributes are left out: an image to be scored has none.
-    """
-    gan, images = experiment.gan, experiment.anomaly.gan_images or experiment.gan.num_images
-    changes = {"attributes": (), "num_images": images}
-    family = FAMILIES[gan.family]
-    if family.needs or set(family.recipe(gan).streams) - {"labelled", "unlabelled"}:
-        shared = {name: getattr(gan, name) for name in GanConfig.model_fields if name != "family"}
-        gan = validate_gan(shared | {"family": DEFAULT_FAMILY})
-    return fit_config(experiment, fold, 0).model_copy(
-        update={
-            "gan": gan.model_copy(update={**changes, "gan_seeds": 1}),
-            "classes": tuple(normal),
-            "positive": (),
-            "seed": derive_seed(experiment.seed, "gan of normals", fold),
-            "normals_only": True,
-        }
     )
 
 

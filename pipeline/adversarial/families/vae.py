@@ -38,6 +38,6 @@ FAMILY = Family(
     source="Kingma & Welling, Auto-Encoding Variational Bayes, ICLR 2014; Rybkin et al., ICML 2021",
     nets=nets,
     recipe=recipe,
-    note="no discriminator: the anomaly stage says skipped, and gan.augment and gan.discriminator_lr do not act; "
-    "images are smoother than a GAN's.",
+    note="no discriminator: detectors that look through it say skipped, and gan.augment and gan.discriminator_lr do "
+    "not act; images are smoother than a GAN's.",
 )
