@@ -94,7 +94,7 @@ def draw_cases(cases: Sequence[Case], scale: MapScale | None, columns: int) -> b
     bar = 0.0 if scale is None else 0.8
     with rc_context({"font.size": 8.5, "text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(width * columns, rows * (width * ratio + 0.3) + bar), layout="constrained", dpi=_DPI)
+        figure = Figure(figsize=(width * columns, rows * (width * ratio + 0.45) + bar), layout="constrained", dpi=_DPI)
         axes = [figure.add_subplot(rows, columns, place + 1) for place in range(rows * columns)]
         for axis in axes:
             axis.set_axis_off()

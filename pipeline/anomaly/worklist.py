@@ -14,6 +14,8 @@ from pipeline.data.batches.dataset import write_table
 
 _COLUMNS = {(2, True): 3, (2, False): 6, (3, True): 2, (3, False): 2}
 """Cases in a row of the picture, by dimensions and whether they have maps."""
+_LONGEST = 20
+"""Letters of a class's name that fit above a case where six are in a row."""
 
 
 def write_worklist(
@@ -44,7 +46,9 @@ def write_worklist(
     cases = []
     for place, (rank, label, p_value) in enumerate(zip(table["rank"], table["label"], table["p_value"], strict=True)):
         found = None if scale is None else anomaly_map(detector, shown, place)
-        title = f"{rank} · {label or 'no label'} · p = {float(p_value):.2g}"
+        name = label or "no label"
+        short = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        title = f"{rank} · p = {float(p_value):.2g}\n{short}"
         cases.append(Case(title, shown.dataset.tensor(shown.rows[place : place + 1])[0, 0].numpy(), found))
     with atomic_path(out_dir / WORKLIST_PICTURE) as temporary:
         temporary.write_bytes(draw_cases(cases, scale, _COLUMNS[cases[0].image.ndim, scale is not None]))
