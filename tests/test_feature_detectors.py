@@ -20,6 +20,7 @@ from pipeline.anomaly.detector import Detector, ImageSet, Normals, Setting
 from pipeline.anomaly.detectors import DETECTORS
 from pipeline.anomaly.neighbours import coreset, mahalanobis, nearest, shrunk_gaussian
 from pipeline.measures.conformal import alarm_threshold, conformal_p_values
+from pipeline.nets.feature_maps import EffNetMaps
 from pipeline.nets.sizes import ImageShape
 
 GRID = (3, 4)
@@ -269,3 +270,11 @@ def test_the_threshold_by_worked_numbers() -> None:
     assert alarm_threshold(calibration, patients, 0.05) == np.nextafter(19.0, np.inf)
     assert alarm_threshold(calibration, patients, 0.1) == np.nextafter(18.0, np.inf)
     assert alarm_threshold(calibration, patients, 0.049) == np.inf
+
+
+def test_of_a_thick_volume_sixteen_evenly_spaced_slices_are_seen() -> None:
+    volume = torch.rand(1, 1, 46, 12, 12, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    maps = EffNetMaps()(volume)
+    assert maps.shape == (1, 176, 16, 16, 16)
+    for place, depth in enumerate(range(0, 46, 3)):  # 0, 3, ..., 45
+        torch.testing.assert_close(maps[:, :, place], EffNetMaps()(volume[:, :, depth]), rtol=1e-3, atol=1e-4)

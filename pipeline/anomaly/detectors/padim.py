@@ -74,5 +74,5 @@ class PatchDistributions(Detector):
 
 DETECTOR = DetectorFacts(
     "features", "Defard et al., PaDiM: a Patch Distribution Modeling Framework, ICPR workshops 2021",
-    PatchDistributions, says_where=True, note="EfficientNet-Lite0 at 128 x 128; volumes slice by slice",
+    PatchDistributions, says_where=True, note="EfficientNet-Lite0 at 128 x 128; volumes in 16 slices at most",
 )  # fmt: skip

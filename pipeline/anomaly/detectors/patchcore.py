@@ -75,5 +75,6 @@ class PatchMemory(Detector):
 
 DETECTOR = DetectorFacts(
     "features", "Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022", PatchMemory,
-    says_where=True, note="EfficientNet-Lite0 at 128 x 128; volumes slice by slice; at most 4,000 patches remembered",
+    says_where=True,
+    note="EfficientNet-Lite0 at 128 x 128; volumes in 16 slices at most; 4,000 patches remembered at most",
 )  # fmt: skip
