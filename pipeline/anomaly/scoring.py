@@ -44,7 +44,8 @@ class Scored:
     def sentences(self) -> tuple[str, ...]:
         found = [f"{self.images} images scored by {self.detector}; alarms at a rate of {self.rate:g}: {self.alarms}."]
         if self.refused:
-            found.append(f"{self.refused} images were refused: {REFUSED} says why.")
+            were = "image was" if self.refused == 1 else "images were"
+            found.append(f"{self.refused} {were} refused: {REFUSED} says why.")
         if 1 / (self.calibration_patients + 1) > self.rate + 1e-12:
             found.append(
                 f"No alarm can be raised at this rate: {self.calibration_patients} normal validation patients give "
