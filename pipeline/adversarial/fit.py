@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.pictures import save_film_strip
 from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup, launch, require_devices
 from pipeline.adversarial.rollback import GOOD, Collapsed, Watch
+from pipeline.adversarial.snapshots import Snapshots
 from pipeline.adversarial.stepping import READ_EVERY, Ema, Stepper
 from pipeline.adversarial.turns import Context
 from pipeline.adversarial.watch import Probe, validation_images, within_share
@@ -126,17 +127,20 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
         group=group,
     )
     load_resume(out_dir / RESUME, training, watch)
-    log = Log(out_dir, config.gan, name, len(config.classes), config.seed, sampler, watch) if group.leads else None
-    _train(training, watch, log)
-    if log is None:
+    if not group.leads:
+        _train(training, watch, None)
         return Record(kind="fit-gan")
+    described = _description(config, dataset, len(sampler.images.label))
+    left = Snapshots(out_dir, sampler, described, config.seed) if config.normals_only else None
+    log = Log(out_dir, config.gan, name, len(config.classes), config.seed, sampler, watch, left)
+    _train(training, watch, log)
     figures = {
         "num_images": training.num_images,
         "train_images": len(train_rows),
         "augment_probability": _probability(training),
         "images_per_s": round(log.progress.rate, 1),
     }
-    _finish(config, dataset, training, sampler, out_dir)
+    _finish(config, described, training, sampler, out_dir)
     return Record(
         kind="fit-gan", figures=figures | last_losses(training) | {"watch": watch.figures()}, notes=watch.notes()
     )
@@ -280,14 +284,9 @@ def _stream(
     return Stream(part, gan.batch_size // gan.accumulate, order, group.rank, group.world_size)
 
 
-def _finish(
-    config: FitConfig, dataset: DataSet, training: GanTraining, sampler: ConditionSampler, out_dir: Path
-) -> None:
-    averaged = training.ema.nets
-    refresh_batch_norm(averaged["generator"], sampler, len(config.classes), derive_seed(config.seed, "norms"))
-    frames = sorted((out_dir / GRIDS).glob("*.png"))
-    save_film_strip(out_dir / FILM_STRIP, frames, [int(frame.stem) for frame in frames])
-    description = {
+def _description(config: FitConfig, dataset: DataSet, train_images: int) -> dict[str, Any]:
+    """What stands in MODEL beside the weights: all that is needed to build the nets again."""
+    return {
         "gan": config.gan.model_dump(mode="json"),
         "classes": list(config.classes),
         "positive": list(config.positive),
@@ -296,8 +295,17 @@ def _finish(
         "scaling": dataset.scaling.as_json(),
         "fold": config.fold,
         "gan_seed": config.gan_seed,
-        "train_images": len(sampler.images.label),
+        "train_images": train_images,
     }
+
+
+def _finish(
+    config: FitConfig, description: dict[str, Any], training: GanTraining, sampler: ConditionSampler, out_dir: Path
+) -> None:
+    averaged = training.ema.nets
+    refresh_batch_norm(averaged["generator"], sampler, len(config.classes), derive_seed(config.seed, "norms"))
+    frames = sorted((out_dir / GRIDS).glob("*.png"))
+    save_film_strip(out_dir / FILM_STRIP, frames, [int(frame.stem) for frame in frames])
     save_nets(out_dir, {**training.context.nets, **averaged}, description)
     for name in (RESUME, GOOD):
         (out_dir / name).unlink(missing_ok=True)

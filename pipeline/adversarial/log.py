@@ -15,6 +15,7 @@ from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.loop import GanTraining, sample
 from pipeline.adversarial.pictures import save_grid
 from pipeline.adversarial.rollback import Watch, memory_of
+from pipeline.adversarial.snapshots import Snapshots
 from pipeline.config.gan import GanConfig
 from pipeline.core.layout import GRIDS, TIMED_LOG
 from pipeline.core.progress import Progress
@@ -27,7 +28,7 @@ _GRID_COLUMNS = 12
 
 
 class Log:
-    """Watches a training: statistics, progress, sample grids, resume files."""
+    """Watches a training: statistics, progress, sample grids, resume files, and snapshots where they are wanted."""
 
     def __init__(
         self,
@@ -38,8 +39,9 @@ class Log:
         seed: int,
         sampler: ConditionSampler,
         watch: Watch,
+        snapshots: Snapshots | None = None,
     ) -> None:
-        self.out_dir, self.sampler, self.watch = out_dir, sampler, watch
+        self.out_dir, self.sampler, self.watch, self.snapshots = out_dir, sampler, watch, snapshots
         self.num_classes, self.seed = num_classes, seed
         self.stats = out_dir / TIMED_LOG
         self.grids = out_dir / GRIDS
@@ -56,16 +58,20 @@ class Log:
             self._write_stats(training)
         if _crossed(training.num_images, batch, self._grid_every):
             self.draw(training)
+        if self.snapshots is not None:
+            self.snapshots(training)
         if _crossed(training.num_images, batch, self._save_every):
             save_resume(self.out_dir / RESUME, training, self.watch)
 
     def resume(self, training: GanTraining) -> None:
-        """Take back the statistics and grids of images that `training` has not seen."""
+        """Take back the statistics, grids and snapshots of images that `training` has not seen."""
         kept = [line for line in _lines(self.stats) if json.loads(line)["num_images"] <= training.num_images]
         self.stats.write_text("".join(kept), encoding="utf-8")
         for grid in self.grids.glob("*.png"):
             if int(grid.stem) > training.num_images:
                 grid.unlink()
+        if self.snapshots is not None:
+            self.snapshots.forget_after(training.num_images)
         self.progress = Progress(self.progress.what, self.progress.total, self.progress.unit, done=training.num_images)
 
     def _write_stats(self, training: GanTraining) -> None:
