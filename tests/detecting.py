@@ -15,6 +15,7 @@ from pipeline.anomaly.detector import ImageSet, Normals, Setting
 from pipeline.config.anomaly import AnomalyConfig
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
+from pipeline.core.layout import SNAPSHOTS
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.scaling import Scaling
 from pipeline.nets.sizes import ImageShape
@@ -49,13 +50,16 @@ def data_set(images: np.ndarray, labels: list[str] | None = None, patients: list
 
 
 def normals_of(dims: int, num: int = 24) -> Normals:
-    """Normal training images, a third as many for validation, and a mixed set in which every fourth has a square."""
+    """Normal training images, a third as many for validation, and a mix of the training ones and as many unknown ones,
+    of which every second has a square."""
     shape = SHAPES[dims]
-    train, val = (data_set(smooth_images(count, shape, seed)) for count, seed in ((num, 1), (num // 3, 2)))
-    mixed = smooth_images(num, shape, 3)
-    mixed[::4] = smooth_images(len(mixed[::4]), shape, 4, planted=True)
-    sets = [ImageSet(one, np.arange(len(one.images))) for one in (train, val, data_set(mixed))]
-    return Normals(*sets)
+    train, val, unknown = (smooth_images(count, shape, seed) for count, seed in ((num, 1), (num // 3, 2), (num, 3)))
+    unknown[::2] = smooth_images(len(unknown[::2]), shape, 4, planted=True)
+    images = np.concatenate([train, val, unknown])
+    rows = np.arange(len(images))
+    known, mixed = rows[: num + len(val)], np.concatenate([rows[:num], rows[num + len(val) :]])
+    dataset = data_set(images)
+    return Normals(*(ImageSet(dataset, some) for some in (known[:num], known[num:], mixed)))
 
 
 def setting_of(dims: int, gan: Path | None = None, config: AnomalyConfig = BUDGET, seed: int = 5) -> Setting:
@@ -64,21 +68,22 @@ def setting_of(dims: int, gan: Path | None = None, config: AnomalyConfig = BUDGE
 
 
 def tiny_gan(folder: Path, dims: int, family: str = "sngan", **changes: Any) -> Path:
-    """The directory of an untrained GAN of two classes, as fit-gan leaves it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The directory of an untrained GAN of two classes, as fit-normals leaves it with two snapshots."""
     gan = validate_gan(
         {"family": family, "latent_dim": 6, "embedding_dim": 4, "generator_width": 4, "discriminator_width": 4}
         | changes
     )
-    shape = ImageShape(SHAPES[dims], 1, 2)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        nets, _ = FAMILIES[family].build(gan, shape)
-    save_nets(folder, nets, {
-        "gan": gan.model_dump(mode="json"), "classes": ["normal", "disease"], "positive": ["disease"],
-        "spatial_size": list(SHAPES[dims]), "channels": 1, "scaling": SCALING.as_json(), "fold": 0, "gan_seed": 0,
-        "train_images": 24,
-    })  # fmt: skip
+    shape = ImageShape(SHAPES[dims], 1, 2, num_attributes=len(gan.attributes))
+    for seed, place in enumerate((folder, folder / SNAPSHOTS / "000000008", folder / SNAPSHOTS / "000000016")):
+        place.mkdir(parents=True, exist_ok=True)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            nets, _ = FAMILIES[family].build(gan, shape)
+        save_nets(place, nets, {
+            "gan": gan.model_dump(mode="json"), "classes": ["normal", "disease"], "positive": ["disease"],
+            "spatial_size": list(SHAPES[dims]), "channels": 1, "scaling": SCALING.as_json(), "fold": 0, "gan_seed": 0,
+            "train_images": 24,
+        })  # fmt: skip
     return folder
 
 

@@ -172,6 +172,8 @@ def test_unknown_names_are_told_the_nearest_right_one() -> None:
         AnomalyConfig(detectors=("patchcoer",))
     with pytest.raises(ValueError, match="looks through no GAN"):
         AnomalyConfig(detectors=("pca@run",))
+    with pytest.raises(ValueError, match="snapshots of a GAN of its own; leave out @run"):
+        AnomalyConfig(detectors=("discriminator-average@run",))
     with pytest.raises(ValueError, match="named twice"):
         AnomalyConfig(detectors=("pca", "pca"))
     assert not AnomalyConfig(detectors=("pca", "discriminator-logit@run")).needs_gan

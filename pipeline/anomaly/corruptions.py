@@ -75,12 +75,6 @@ def with_blobs(images: Tensor, draws: Draws) -> Tensor:
     return (images + change[:, None]).clamp(-1, 1)
 
 
-def corrupted(images: Tensor, draws: Draws) -> Tensor:
-    """The first half of the images cut-pasted, the others with blobs."""
-    half = len(images) // 2
-    return torch.cat([cut_pasted(images[:half], draws), with_blobs(images[half:], draws)])
-
-
 def _between(uniform: Tensor, bounds: tuple[float, float]) -> Tensor:
     return bounds[0] + (bounds[1] - bounds[0]) * uniform
 

@@ -131,6 +131,7 @@ class DetectorFacts:
         make: builds it, not yet fitted.
         says_where: whether it has maps.
         needs_gan: whether it looks through a trained GAN.
+        own_gan: whether that must be one of normal patients, with its snapshots: the run's GAN will not do.
         dimensions: spatial dimensions that it works in.
         note: what it cannot do, or how it differs from the paper, in a sentence.
     """
@@ -140,5 +141,6 @@ class DetectorFacts:
     make: Callable[[Setting], Detector]
     says_where: bool = False
     needs_gan: bool = False
+    own_gan: bool = False
     dimensions: tuple[int, ...] = (2, 3)
     note: str = ""

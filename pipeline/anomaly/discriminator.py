@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +9,7 @@ from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.weights import load_net
 from pipeline.anomaly.detector import Detector, Setting
 from pipeline.core.errors import ConfigError
+from pipeline.data.batches.draws import Draws
 from pipeline.nets.conditions import Condition, Generator, as_generator
 
 _LAYERS = (nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -38,39 +37,51 @@ class OnDiscriminator(Detector):
     def conditions(self, images: Tensor) -> list[Condition]:
         """One for each normal class, [B] each."""
         size, device = len(images), self.setting.device
+        return [self._asked(torch.full((size,), label, device=device)) for label in self._labels]
+
+    def any_normal(self, number: int, draws: Draws) -> Condition:
+        """Normal classes at random, [number]."""
+        labels = torch.tensor(self._labels, device=self.setting.device)
+        return self._asked(labels[draws.randint(len(labels), (number,))])
+
+    def _asked(self, label: Tensor) -> Condition:
+        size, device = len(label), self.setting.device
         attributes = torch.zeros(size, self._attributes, device=device) if self._attributes else None
-        mask = torch.zeros(size, 1, *images.shape[2:], device=device)
-        return [
-            Condition(label=torch.full((size,), label, device=device), mask=mask, attributes=attributes)
-            for label in self._labels
-        ]
+        mask = torch.zeros(size, 1, *self.setting.shape.spatial_size, device=device)
+        return Condition(label=label, mask=mask, attributes=attributes)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Of the normal class that fits best, [B]; the mean over patches where these are judged."""
-        there = images.to(self.setting.device)
-        found = [self.net(there, one).logits.reshape(len(images), -1).mean(dim=1) for one in self.conditions(images)]
-        return torch.stack(found).amax(dim=0).float().cpu()
+        return self.judged_by(self.net, images.to(self.setting.device)).float().cpu()
+
+    def judged_by(self, net: nn.Module, images: Tensor) -> Tensor:
+        """The same by another discriminator, [B] on the device, with gradients where they are wanted."""
+        found = [net(images, one).logits.reshape(len(images), -1).mean(dim=1) for one in self.conditions(images)]
+        return torch.stack(found).amax(dim=0)
 
     @torch.no_grad()
-    def layers(self, images: Tensor) -> list[Tensor]:
-        """Activations behind each convolution and linear layer, in the order of computation: [B, D, *grid] or [B, D].
+    def layers(self, images: Tensor, net: nn.Module) -> list[Tensor]:
+        """Activations behind each convolution and linear layer of a discriminator, in the order of computation, [B, D,
+        *grid] or [B, D] on the CPU.
 
         Under the first normal class; a layer that is used more than once counts the last time.
         """
-        found = self.activations(images.to(self.setting.device), self.conditions(images)[0])
+        found = self.activations(images.to(self.setting.device), self.conditions(images)[0], net)
         return [output.float().cpu() for output in found]
 
-    def activations(self, images: Tensor, condition: Condition) -> list[Tensor]:
-        """The same on the device, under a condition, with gradients where they are wanted."""
+    def activations(self, images: Tensor, condition: Condition, net: nn.Module | None = None) -> list[Tensor]:
+        """The same on the device, under a condition, with gradients where they are wanted; of the finished one if no
+        other is given."""
+        net = self.net if net is None else net
         found: dict[str, Tensor] = {}
         hooks = [
             module.register_forward_hook(lambda _, __, output, name=name: found.__setitem__(name, output))
-            for name, module in self.net.named_modules()
+            for name, module in net.named_modules()
             if isinstance(module, _LAYERS)
         ]
         try:
-            self.net(images, condition)
+            net(images, condition)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -101,7 +112,7 @@ class OnGan(OnDiscriminator):
     def generator(self) -> Generator:
         return as_generator(self._generator[0])
 
-
-def pooled(layers: Sequence[Tensor]) -> list[Tensor]:
-    """The mean over the grid of each layer, [B, D]."""
-    return [layer.flatten(2).mean(dim=2) if layer.ndim > 2 else layer for layer in layers]
+    def fakes(self, generator: Generator, number: int, draws: Draws) -> Tensor:
+        """Images [number, C, *spatial] of normal classes at random, on the device."""
+        z = draws.randn((number, generator.latent_dim))
+        return generator(z, self.any_normal(number, draws))

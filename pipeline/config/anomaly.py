@@ -93,8 +93,11 @@ class AnomalyConfig(Section):
                 raise ValueError(f"there is no detector {one.name}; there are {known}{nearest}")
             if one.gan not in ("", RUN_GAN):
                 raise ValueError(f"{one}: after @ stands {RUN_GAN}, which means the run's own GAN")
-            if one.gan and not detector_module(one.name).DETECTOR.needs_gan:
+            facts = detector_module(one.name).DETECTOR
+            if one.gan and not facts.needs_gan:
                 raise ValueError(f"{one}: this detector looks through no GAN; leave out @{one.gan}")
+            if one.gan and facts.own_gan:
+                raise ValueError(f"{one}: this detector needs the snapshots of a GAN of its own; leave out @{one.gan}")
         return detectors
 
     @model_validator(mode="after")
