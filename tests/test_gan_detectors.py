@@ -125,7 +125,7 @@ def test_the_layer_that_sees_disease_is_chosen_without_a_label(tmp_path: Path, m
     monkeypatch.setattr(OnDiscriminator, "layers", layers)
     found = detector.fit(normals_of(2))
     assert (found["discriminator"], found["layer"]) == (2, 2)
-    # twelve of the mix have a square, twelve have none, twelve are the other half of the training normals: 0.5 + 0.5 / 3
+    # twelve of the mix have a square, twelve have none, twelve are half of the training normals: 0.5 + 0.5 / 3
     assert found["aucp"] == pytest.approx(2 / 3, abs=0.03)
     normals = torch.cat(list(normals_of(2).train.blocks()))
     one = planted_tensor(2, 1)
