@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.loop import GanTraining
 from pipeline.adversarial.weights import refresh_batch_norm, save_nets
@@ -38,7 +36,7 @@ class Snapshots:
         if not any(before < share * training.total_images <= now for share in SHARES):
             return
         training.stepper.read_faults()
-        nets: dict[str, nn.Module] = training.context.nets | training.ema.nets
+        nets = {**training.context.nets, **training.ema.nets}
         kept = {name: copy.deepcopy(nets[name]) for name in _NETS if name in nets}
         refresh_batch_norm(
             kept["generator"], self.sampler, len(self.description["classes"]), derive_seed(self.seed, "norms")

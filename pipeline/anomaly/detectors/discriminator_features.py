@@ -92,7 +92,7 @@ class LayerDistances(OnDiscriminator):
     def _at_places(self, net: nn.Module, images: Tensor) -> list[Tensor]:
         """Each layer's activations on a grid of bounded size, [B, D, *grid]; a vector is a grid of one place."""
         dims = self.setting.shape.spatial_dims
-        average = nn.functional.adaptive_avg_pool2d if dims == 2 else nn.functional.adaptive_avg_pool3d
+        average: Any = nn.functional.adaptive_avg_pool2d if dims == 2 else nn.functional.adaptive_avg_pool3d
         found = [one if one.ndim > 2 else one.view(*one.shape, *[1] * dims) for one in self.layers(images, net)]
         return [average(one, [min(side, _SIDE[dims]) for side in one.shape[2:]]) for one in found]
 
