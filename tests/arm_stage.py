@@ -23,8 +23,8 @@ from pipeline.downstream.material import Material
 MakeInputs = Callable[..., dict[str, Path]]
 CLASSES = ("normal", "disease")
 CPU = Hardware("cpu", "float32")
-TRUNK = TrunkConfig(width=4, steps=2, batch_size=4)
-STEPPED = tuple(name for name, facts in ARMS.items() if facts.trunk is None)
+TRUNK = TrunkConfig(width=4, steps=2, batch_size=4, latent_dim=3)
+STEPPED = tuple(name for name, facts in ARMS.items() if facts.trunk is None and facts.representation is None)
 EVERY_ARM = tuple(f"{name}@1" if facts.ratio else name for name, facts in ARMS.items())
 SLOW_ARM = "pretrained+classical"
 TOLD, POOL = 10, 6

@@ -18,6 +18,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.downstream import curation, features, train
 from pipeline.downstream.features import TRUNKS, TrunkConfig
 from pipeline.downstream.material import filling
+from pipeline.downstream.representations import REPRESENTATIONS
 from pipeline.supervised.classifier_cost import number_of_fits
 
 DEMO = Path(__file__).resolve().parents[1] / "configs" / "demo.yaml"
@@ -30,7 +31,8 @@ def names_of(fact: str) -> set[str]:
 def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     assert names_of("generator") == {
         "synthetic", "curated", "synthetic+classical", "synthetic-pretrained", "minority-synthetic", "pool-gan",
-        "gan-features",
+        "gan-features", "f-anogan-features+logistic", "f-anogan-features+svm", "discriminator-features+logistic",
+        "discriminator-features+svm",
     }  # fmt: skip
     assert names_of("pool") == {"pseudolabels", "simclr-features", "autoencoder-features", "pool-gan", "gan-features"}
     assert names_of("ensemble") == {"pseudolabels", "curated", "pool-gan"}
@@ -46,6 +48,7 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
         "augmented-pretrained", "synthetic-pretrained"
     }  # fmt: skip
     assert {facts.trunk for facts in ARMS.values()} - {None} == set(TRUNKS)
+    assert {facts.representation for facts in ARMS.values()} - {None} == set(REPRESENTATIONS)
 
 
 def test_filling_is_as_frequent_as_what_lacks() -> None:
@@ -62,8 +65,8 @@ def test_the_upper_half_of_each_class_is_kept() -> None:
 
 
 def test_the_encoders_budget_is_the_gans_up_to_the_cap() -> None:
-    gan = S3ganConfig(num_images=6400, batch_size=64, discriminator_width=8)
-    assert features.trunk_config(gan, 100_000) == TrunkConfig(width=8, steps=100, batch_size=64)
+    gan = S3ganConfig(num_images=6400, batch_size=64, discriminator_width=8, latent_dim=6)
+    assert features.trunk_config(gan, 100_000) == TrunkConfig(width=8, steps=100, batch_size=64, latent_dim=6)
     assert features.trunk_config(gan, 1000).steps == 15
 
 

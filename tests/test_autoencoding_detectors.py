@@ -9,13 +9,14 @@ import torch
 from detecting import BUDGET, SHAPES, normal_tensor, normals_of, planted_tensor, setting_of
 from torch import Tensor
 
-from pipeline.anomaly.detectors import DETECTORS, ae_u, vae
+from pipeline.anomaly.detectors import DETECTORS, ae_u
 from pipeline.anomaly.detectors.dae import coarse_noise
 from pipeline.anomaly.reconstruction import Reconstruction
 from pipeline.core.errors import NonFiniteLoss
 from pipeline.data.batches.draws import Draws
 from pipeline.nets.autoencoders import DenoisingPyramid
 from pipeline.nets.sizes import ImageShape
+from pipeline.supervised.unlabelled import divergence, minus_evidence
 
 NAMES = ("ae", "vae", "dae", "ae-u")
 
@@ -29,13 +30,13 @@ def test_the_divergence_is_that_of_torchs_distributions() -> None:
     own = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
     standard = torch.distributions.Normal(torch.zeros(3), torch.ones(3))
     expected = torch.distributions.kl_divergence(own, standard).sum(dim=1)
-    torch.testing.assert_close(vae.divergence(mean, log_variance), expected)
+    torch.testing.assert_close(divergence(mean, log_variance), expected)
 
 
 def test_the_bound_is_the_gaussian_log_likelihood_without_its_constant() -> None:
     images, decoded = torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
     code = torch.zeros(2, 3)
-    found = vae.VariationalAutoencoder._bound(images, decoded, code, code)
+    found = minus_evidence(images, decoded, code, code)
     likelihood = torch.distributions.Normal(decoded, 0.1).log_prob(images).flatten(1).mean(dim=1)
     constant = -math.log(0.1 * math.sqrt(2 * math.pi))
     torch.testing.assert_close(found, constant - likelihood, rtol=1e-4, atol=1e-4)

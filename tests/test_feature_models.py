@@ -170,7 +170,7 @@ def test_arms_that_need_a_network_are_refused_in_the_configuration() -> None:
         overrides = [f"classifier.network={network}"]
         assert load_experiment(DEMO, [*overrides, f"arms=[{', '.join(FITTING)}]"]).classifier.on_features
         for name, facts in ARMS.items():
-            if not facts.on_features:
+            if not (facts.on_features or facts.representation):
                 with pytest.raises((ValidationError, ValueError), match="step by step"):
                     load_experiment(DEMO, [*overrides, f"arms=[{REFERENCE_ARM}, {name}]"])
     assert {name.split("@")[0] for name in FITTING} == {

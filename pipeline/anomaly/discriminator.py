@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pipeline.adversarial.activations import activations, under_label
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.weights import load_net
 from pipeline.anomaly.detector import Detector, Setting
 from pipeline.core.errors import ConfigError
 from pipeline.data.batches.draws import Draws
 from pipeline.nets.conditions import Condition, Generator, as_generator
-
-_LAYERS = (nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 class OnDiscriminator(Detector):
@@ -28,7 +27,7 @@ class OnDiscriminator(Detector):
         net, description = load_net(setting.gan, "discriminator")
         self._net = [net.to(setting.device).eval().requires_grad_(False)]  # in a list: not part of the state
         self._labels = [description["classes"].index(name) for name in setting.normal]
-        self._attributes = len(description["gan"]["attributes"])
+        self._description = description
 
     @property
     def net(self) -> nn.Module:
@@ -36,8 +35,8 @@ class OnDiscriminator(Detector):
 
     def conditions(self, images: Tensor) -> list[Condition]:
         """One for each normal class, [B] each."""
-        size, device = len(images), self.setting.device
-        return [self._asked(torch.full((size,), label, device=device)) for label in self._labels]
+        labels = (torch.full((len(images),), label, device=self.setting.device) for label in self._labels)
+        return [self._asked(label) for label in labels]
 
     def any_normal(self, number: int, draws: Draws) -> Condition:
         """Normal classes at random, [number]."""
@@ -45,10 +44,7 @@ class OnDiscriminator(Detector):
         return self._asked(labels[draws.randint(len(labels), (number,))])
 
     def _asked(self, label: Tensor) -> Condition:
-        size, device = len(label), self.setting.device
-        attributes = torch.zeros(size, self._attributes, device=device) if self._attributes else None
-        mask = torch.zeros(size, 1, *self.setting.shape.spatial_size, device=device)
-        return Condition(label=label, mask=mask, attributes=attributes)
+        return under_label(label, self.setting.shape.spatial_size, self._description)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -73,19 +69,7 @@ class OnDiscriminator(Detector):
     def activations(self, images: Tensor, condition: Condition, net: nn.Module | None = None) -> list[Tensor]:
         """The same on the device, under a condition, with gradients where they are wanted; of the finished one if no
         other is given."""
-        net = self.net if net is None else net
-        found: dict[str, Tensor] = {}
-        hooks = [
-            module.register_forward_hook(lambda _, __, output, name=name: found.__setitem__(name, output))
-            for name, module in net.named_modules()
-            if isinstance(module, _LAYERS)
-        ]
-        try:
-            net(images, condition)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return [output for output in found.values() if len(output) == len(images) and output.shape[1] > 1]
+        return activations(self.net if net is None else net, images, condition)
 
 
 class OnGan(OnDiscriminator):

@@ -26,9 +26,12 @@ an ensemble's labels; `minority`: synthetic ones of the rarer classes, up to bal
 filters, one of which is an ensemble.
 """
 Trunk = Literal["gan", "random", "simclr", "autoencoder"]
+Representation = Literal["vae", "f-anogan", "discriminator", "effnet"]
+LinearModel = Literal["logistic", "svm"]
 _SYNTHETIC = {"synthetic", "judged_synthetic", "minority", "curated"}
 _BY_AN_ENSEMBLE = {"pool", "judged_synthetic", "curated"}
 _TRUNKS_OF_THE_POOL = {"simclr", "autoencoder"}
+_REPRESENTATIONS_OF_THE_GAN = {"f-anogan", "discriminator"}
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class ArmFacts:
         words: what the classifier learns from, for the report.
         stretches: its training, one after the other, on one network.
         trunk: its classifier starts from, or stays on, the features of this trunk.
+        representation: every image is this fixed vector to it, and `model` is its classifier; it has no network.
         imagenet: the network has ImageNet weights, fine-tuned at `classifier.pretrained_lr`.
         controls: arms with the same information. Without one of them the arm cannot be said to help, and it must beat
             each of them; an arm without controls is none that may help.
@@ -82,6 +86,8 @@ class ArmFacts:
     words: str
     stretches: tuple[Stretch, ...] = (Stretch(),)
     trunk: Trunk | None = None
+    representation: Representation | None = None
+    model: LinearModel | None = None
     imagenet: bool = False
     controls: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
@@ -99,11 +105,12 @@ class ArmFacts:
     @property
     def generator(self) -> bool:
         """Needs a trained GAN, so that it is made again for every GAN seed."""
-        return self.trunk == "gan" or any(part.images in _SYNTHETIC for part in self.parts)
+        through_it = self.trunk == "gan" or self.representation in _REPRESENTATIONS_OF_THE_GAN
+        return through_it or any(part.images in _SYNTHETIC for part in self.parts)
 
     @property
     def pool(self) -> bool:
-        """Learns from the unlabelled images, by itself or by its GAN."""
+        """Cannot do without unlabelled images, for itself or for its GAN."""
         return self.pool_gan or self.trunk in _TRUNKS_OF_THE_POOL or self.sees("pool")
 
     @property
@@ -113,8 +120,8 @@ class ArmFacts:
 
     @property
     def trainings(self) -> int:
-        """How many times `classifier.steps` steps a fit takes."""
-        return sum(stretch.steps != "refit" for stretch in self.stretches)
+        """How many times `classifier.steps` steps a fit takes; a fixed representation's classifier takes none."""
+        return 0 if self.representation else sum(stretch.steps != "refit" for stretch in self.stretches)
 
     @property
     def ratio(self) -> bool:
@@ -132,7 +139,8 @@ class ArmFacts:
         images can learn it too."""
         first = self.stretches[0]
         plain = not first.mixup and first.loss != "logit_adjustment" and not any(part.fades for part in self.parts)
-        return plain and len(self.stretches) == 1 and self.trunk is None and not self.imagenet
+        own_network = self.trunk is not None or self.representation is not None or self.imagenet
+        return plain and len(self.stretches) == 1 and not own_network
 
 
 _OVERSAMPLING, _MIXUP = f"{REFERENCE_ARM}+oversampling", f"{REFERENCE_ARM}+mixup"
@@ -142,6 +150,20 @@ _REAL, _NATURAL, _SYNTHETIC_PART = Part("real"), Part("natural"), Part("syntheti
 _REFIT = Stretch(steps="refit", head="alone")
 """The last layer alone, on balanced batches: classifier retraining, Kang et al., "Decoupling representation and
 classifier", ICLR 2020."""
+
+_REPRESENTED: dict[Representation, str] = {
+    "vae": "the latent means of a variational autoencoder",
+    "f-anogan": "the codes from which the GAN makes them again (f-AnoGAN)",
+    "discriminator": "the features of all layers of the GAN's discriminator",
+    "effnet": "the features of EfficientNet-Lite0, trained on photographs",
+}
+_BY: dict[LinearModel, str] = {"logistic": "logistic regression", "svm": "a linear support vector machine"}
+
+
+def representation_arm(representation: Representation, model: LinearModel) -> str:
+    """`REPRESENTATION-features+MODEL`."""
+    return f"{representation}-features+{model}"
+
 
 ARMS: dict[str, ArmFacts] = {
     "real": ArmFacts("real images as they are", (Stretch(classical=False),)),
@@ -186,6 +208,13 @@ ARMS: dict[str, ArmFacts] = {
     "autoencoder-features": ArmFacts(
         "real images, on the features of a denoising autoencoder's trunk", trunk="autoencoder"
     ),
+    **{
+        representation_arm(representation, model): ArmFacts(
+            f"real images, by {by} on {told}", representation=representation, model=model
+        )
+        for representation, told in _REPRESENTED.items()
+        for model, by in _BY.items()
+    },
     f"{REFERENCE_ARM}+synthetic": ArmFacts(
         "real images, classical augmentation and synthetic images",
         (Stretch((_REAL, Part("synthetic", "@ratio"))),),
@@ -255,6 +284,12 @@ def known_arm(name: str) -> ArmFacts:
     if facts is None:
         raise ConfigError(f"arms: there is no arm {name}.")
     return facts
+
+
+def representation_of(name: str) -> Representation | None:
+    """The fixed representation that the arm called `name` works on, if it is such an arm."""
+    facts = arm_facts(name)
+    return facts.representation if facts else None
 
 
 def arm_ratio(name: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.config.anomaly import AnomalyConfig
 from pipeline.config.arms import ARMS, REFERENCE_ARM, arm_facts, is_candidate
@@ -12,6 +12,7 @@ from pipeline.config.augment import AugmentConfig
 from pipeline.config.data import DataConfig, PhantomSource, Positive
 from pipeline.config.families import GanSettings, validate_gan
 from pipeline.config.quality import QualityConfig
+from pipeline.config.representation import RepresentationConfig
 from pipeline.config.section import Section
 from pipeline.config.synthesis import SynthesisConfig
 
@@ -128,7 +129,11 @@ class ComputeConfig(Section):
 
 
 class Experiment(Section):
-    """One experiment: data, GAN, classifier, arms and the decision rule."""
+    """One experiment: data, GAN, classifier, arms and the decision rule.
+
+    Attributes:
+        representation: stands for arms, which are among `arms` too; it comes before them, since they need it.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     seed: int = Field(0, ge=0)
@@ -136,7 +141,10 @@ class Experiment(Section):
     gan: GanSettings = Field(default_factory=lambda: validate_gan({}))
     synthesis: SynthesisConfig = SynthesisConfig()
     classifier: ClassifierConfig = ClassifierConfig()
-    arms: tuple[str, ...] = ("real", REFERENCE_ARM, "real+classical+synthetic@1", "synthetic+classical")
+    representation: RepresentationConfig = RepresentationConfig()
+    arms: tuple[str, ...] = Field(
+        ("real", REFERENCE_ARM, "real+classical+synthetic@1", "synthetic+classical"), validate_default=True
+    )
     verdict: VerdictConfig = VerdictConfig()
     quality: QualityConfig = QualityConfig()
     anomaly: AnomalyConfig = AnomalyConfig()
@@ -145,7 +153,7 @@ class Experiment(Section):
 
     @field_validator("arms")
     @classmethod
-    def _arms_are_known(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+    def _arms_are_known(cls, arms: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         unknown = [arm for arm in arms if arm_facts(arm) is None]
         if unknown:
             known = ", ".join(f"{name}@RATIO" if facts.ratio else name for name, facts in ARMS.items())
@@ -154,11 +162,14 @@ class Experiment(Section):
             raise ValueError("an arm is named twice")
         if REFERENCE_ARM not in arms:
             raise ValueError(f"{REFERENCE_ARM} must be among the arms: it is what every other arm is compared with")
-        return arms
+        asked = info.data.get("representation", RepresentationConfig())
+        return (*arms, *(arm for arm in asked.arms if arm not in arms))
 
     @model_validator(mode="after")
     def _feature_models_learn_from_fixed_images(self) -> Self:
-        refused = [arm for arm in self.arms if (facts := arm_facts(arm)) is not None and not facts.on_features]
+        refused = [
+            arm for arm in self.arms if (facts := arm_facts(arm)) and not (facts.on_features or facts.representation)
+        ]
         if self.classifier.on_features and refused:
             fitting = ", ".join(
                 f"{name}@RATIO" if facts.ratio else name for name, facts in ARMS.items() if facts.on_features

@@ -25,6 +25,8 @@ from pipeline.data.batches.draws import Draws
 from pipeline.nets.extractors import EffNetLite0
 from pipeline.supervised.fit import Phase, Share
 
+Encode = Callable[[torch.Tensor], torch.Tensor]
+"""Images [B, C, *spatial] in [-1, 1] on the device -> features [B, D]."""
 Predict = Callable[[DataSet, np.ndarray], np.ndarray]
 """(data set, rows) -> class probabilities [len(rows), num_classes]."""
 COPIES = 10
@@ -45,7 +47,7 @@ class Examples:
     """Rows of a training set.
 
     Attributes:
-        features: [N, 1280], float64.
+        features: [N, D], float64.
         label: [N] class numbers.
         weight: [N], summing to the number of images, so that copies make no penalty weaker.
         group: [N]; rows of one patient, or of one image without patient, have one number.
@@ -86,22 +88,33 @@ def fit_feature_model(
 
 
 def examples_of(
-    config: ClassifierConfig, phase: Phase, classes: Sequence[str], hardware: Hardware, seed: int
+    config: ClassifierConfig,
+    phase: Phase,
+    classes: Sequence[str],
+    hardware: Hardware,
+    seed: int,
+    *,
+    encode: Encode | None = None,
+    most_copies: int = COPIES,
 ) -> Examples:
     """The training set of a phase.
+
+    Args:
+        encode: what makes the features; None = EfficientNet-Lite0.
+        most_copies: of an image under classical transforms.
 
     Raises:
         DataError: a class has no image.
     """
     images = sum(len(share.rows) for share in phase.shares)
-    copies = min(COPIES, max(1, config.steps * config.batch_size // images)) if phase.classical else 1
+    copies = min(most_copies, max(1, config.steps * config.batch_size // images)) if phase.classical else 1
     draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "augment")))
     augment = Augmenter(config.augment)
     classical = (lambda batch: augment(batch, draws)) if phase.classical else None
     features, targets, groups = [], [], []
     for share in phase.shares:
         for _ in range(copies):
-            features.append(features_of(share.dataset, share.rows, hardware, classical))
+            features.append(features_of(share.dataset, share.rows, hardware, classical, encode))
             targets.append(share.weight * _weights(share, classes))
             groups.append(patient_units(share.dataset.manifest.iloc[share.rows]).to_numpy(dtype=str))
     target = np.concatenate(targets)
@@ -131,13 +144,14 @@ def features_of(
     rows: np.ndarray,
     hardware: Hardware,
     changed: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    encode: Encode | None = None,
 ) -> np.ndarray:
-    """EfficientNet-Lite0's features [len(rows), 1280], float64, of images that were perhaps changed before."""
-    extractor = EffNetLite0(hardware.device)
+    """Features [len(rows), D], float64, of images that were perhaps changed before; EfficientNet-Lite0's by default."""
+    encode = encode or EffNetLite0(hardware.device).extract
     parts = []
     for start in range(0, len(rows), _BATCH):
         images = dataset.tensor(rows[start : start + _BATCH]).to(hardware.device)
-        parts.append(extractor.extract(images if changed is None else changed(images)).double().numpy())
+        parts.append(encode(images if changed is None else changed(images)).double().cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -153,8 +167,8 @@ def patient_folds(examples: Examples) -> list[tuple[np.ndarray, np.ndarray]]:
     folds = min(FOLDS, int(np.bincount(mostly, minlength=totals.shape[1]).min()))
     if folds < 2:
         raise DataError(
-            "classifier.network: svm needs two training patients a class, to fit its probabilities to patients that it "
-            "has not seen. Use logistic or forest."
+            "A support vector machine needs two training patients a class, to fit its probabilities to patients that "
+            "it has not seen. Use logistic in place of svm, or classifier.network: forest."
         )
     fold = np.zeros(len(mostly), dtype=int)
     for number in range(totals.shape[1]):

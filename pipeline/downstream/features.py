@@ -40,18 +40,20 @@ class TrunkConfig(Section):
 
     Attributes:
         width: channels of its first layer.
-        steps: of SimCLR and of the autoencoder, `batch_size` images each.
+        steps: of SimCLR, of autoencoders and of f-AnoGAN's encoder, `batch_size` images each.
+        latent_dim: numbers of a variational autoencoder's code: as many as the GAN's images are made from.
     """
 
     width: int
     steps: int
     batch_size: int
+    latent_dim: int
 
 
 def trunk_config(gan: GanSettings, encoder_images: int) -> TrunkConfig:
     """As many steps as the GAN's discriminator has batches of real images; no more images than `encoder_images`."""
     steps = max(1, min(gan.num_images, encoder_images) // gan.batch_size)
-    return TrunkConfig(width=gan.discriminator_width, steps=steps, batch_size=gan.batch_size)
+    return TrunkConfig(width=gan.discriminator_width, steps=steps, batch_size=gan.batch_size, latent_dim=gan.latent_dim)
 
 
 def fit_on_features(arm: str, trunk: TrunkConfig, material: Material, seed: int) -> tuple[Predict, dict[str, Any]]:
@@ -88,10 +90,14 @@ def fit_on_features(arm: str, trunk: TrunkConfig, material: Material, seed: int)
 
 def val_auroc(predict: Predict, material: Material) -> float:
     """Mean over the classes of the AUROC of each against the rest, on the fold's validation images."""
+    rows = material.rows("val")
+    return mean_auroc(material.dataset.labels(rows, material.classes).numpy(), predict(material.dataset, rows))
+
+
+def mean_auroc(label: np.ndarray, scores: np.ndarray) -> float:
+    """The same of classes [N] and scores [N, num_classes]."""
     from sklearn.metrics import roc_auc_score
 
-    rows = material.rows("val")
-    label, scores = material.dataset.labels(rows, material.classes).numpy(), predict(material.dataset, rows)
     return float(np.mean([roc_auc_score(label == number, scores[:, number]) for number in range(scores.shape[1])]))
 
 

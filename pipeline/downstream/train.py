@@ -15,7 +15,14 @@ import pandas as pd
 from torch import nn
 
 from pipeline.adversarial.families import learns_from_pool
-from pipeline.config.arms import REFERENCE_ARM, classifier_fits, known_arm, part_name, uses_synthetic
+from pipeline.config.arms import (
+    REFERENCE_ARM,
+    classifier_fits,
+    known_arm,
+    part_name,
+    representation_of,
+    uses_synthetic,
+)
 from pipeline.config.experiment import ClassifierConfig, Experiment
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, resolve_hardware
@@ -29,8 +36,10 @@ from pipeline.core.usage import peak_mib, used_threads
 from pipeline.data.batches.dataset import DataSet, read_table, write_table
 from pipeline.downstream.feature_models import Predict, fit_feature_model
 from pipeline.downstream.features import TrunkConfig, fit_on_features, trunk_config
+from pipeline.downstream.linear_models import fit_on_representation
 from pipeline.downstream.material import Material
 from pipeline.downstream.regimens import regimen_of
+from pipeline.downstream.representations import require_representations
 from pipeline.downstream.shortcut import called_rare, shortcut_notes
 from pipeline.supervised.fit import apply_classifier, fit
 
@@ -41,7 +50,7 @@ class DownstreamConfig(Section):
     """The arms of one fold: those with synthetic images of one generator, or (gan_seed null) those without.
 
     Attributes:
-        trunk: where an arm works on features.
+        trunk: where an arm works on features or on a fixed representation.
         needs_pool: an arm of the experiment, in this stage or in another, learns from unlabelled images.
     """
 
@@ -61,14 +70,16 @@ def downstream_config(experiment: Experiment, fold: int, gan_seed: int | None) -
     """The stage's section of `experiment`.
 
     Raises:
-        ConfigError: an arm wants a GAN that learns from unlabelled images, and `gan.family` does not.
+        ConfigError: an arm wants a GAN that learns from unlabelled images, and `gan.family` does not; or a
+            representation that it cannot give.
     """
     require_pool_family(experiment)
+    require_representations(experiment)
     hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
     arms = [arm for arm in experiment.arms if uses_synthetic(arm) == (gan_seed is not None)]
     if gan_seed is not None:
         arms.append(REFERENCE_ARM)  # fitted on real images only; here for the reverse check
-    on_features = any(known_arm(arm).trunk for arm in arms)
+    on_features = any(known_arm(arm).trunk or known_arm(arm).representation for arm in arms)
     return DownstreamConfig(
         classifier=experiment.classifier,
         arms=tuple(arms),
@@ -205,7 +216,9 @@ def _is_reverse_check(config: DownstreamConfig, arm: str) -> bool:
 
 
 def _classifier_seed(config: DownstreamConfig, arm: str, seed: int) -> int:
-    return derive_seed(config.seed, "classifier", arm, str(config.gan_seed) if uses_synthetic(arm) else "", seed)
+    """Of an arm's own, but arms on one representation share theirs: it is learnt once, and they see the same copies."""
+    name = representation_of(arm) or arm
+    return derive_seed(config.seed, "classifier", name, str(config.gan_seed) if uses_synthetic(arm) else "", seed)
 
 
 def _applied(config: DownstreamConfig, arm: str, seed: int, material: Material, predict: Predict) -> pd.DataFrame:
@@ -229,6 +242,8 @@ def fit_arm(arm: str, config: DownstreamConfig, material: Material, seed: int) -
     """Train one classifier of `arm`: what predicts, and facts for the record."""
     if config.trunk is not None and known_arm(arm).trunk is not None:
         return fit_on_features(arm, config.trunk, material, seed)
+    if config.trunk is not None and known_arm(arm).representation is not None:
+        return fit_on_representation(arm, config.trunk, material, seed)
     regimen = regimen_of(arm, config.classifier, material)
     if config.classifier.on_features:
         predict = fit_feature_model(config.classifier, regimen.phases[0], config.classes, material.hardware, seed=seed)

@@ -29,8 +29,8 @@ _PRETRAINED_MIB = 1500
 """What a step of `pretrained+classical` keeps at a batch of 32 planes: its images have one size, whatever the run's."""
 _EXTRACTOR_MIB = 300
 """What the extractor needs for its batches of 16 planes."""
-_VIEWS = {"simclr": 2, "autoencoder": 1}
-"""Passes of an image through a trunk while it is trained."""
+_VIEWS = {"simclr": 2, "autoencoder": 1, "vae": 1, "f-anogan": 2}
+"""Passes of an image through a trunk, or through the encoder of a fixed representation, while it is trained."""
 
 
 def number_of_fits(experiment: Experiment) -> int:
@@ -89,7 +89,8 @@ def _on_features(experiment: Experiment) -> CostEstimate:
 
 def _encoder_steps(experiment: Experiment) -> float:
     """Steps of a classifier that take about as long as one fit's encoders."""
-    views = sum(_VIEWS.get(known_arm(arm).trunk or "", 0) for arm in experiment.arms)
+    learnt = {known_arm(arm).trunk or known_arm(arm).representation or "" for arm in experiment.arms}
+    views = sum(_VIEWS.get(name, 0) for name in learnt)
     return (
         views * min(experiment.gan.num_images, experiment.classifier.encoder_images) / experiment.classifier.batch_size
     )

@@ -7,14 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.adversarial.inversion import residuals
 from pipeline.anomaly.detector import DetectorFacts, Normals, Setting
 from pipeline.anomaly.discriminator import OnGan
 from pipeline.anomaly.training import built, train_on
 from pipeline.data.batches.draws import Draws
 from pipeline.nets.autoencoders import ImageEncoder
-
-_KAPPA = 1.0
-"""Weight of the residual in the discriminator's features, as in the paper."""
 
 
 class FastAnoGan(OnGan):
@@ -49,17 +47,7 @@ class FastAnoGan(OnGan):
         """Scores [B] and maps [B, *spatial]."""
         there = images.to(self.setting.device)
         code = self.encoder.to(self.setting.device)(there).float()
-        scores, maps = [], []
-        for condition in self.conditions(images):
-            made = self.generator(code, condition).float()
-            squares = (made - there).square().mean(dim=1)
-            features = [self.activations(each, condition)[-1].float().flatten(1) for each in (there, made)]
-            apart = (features[0] - features[1]).square().mean(dim=1)
-            scores.append(squares.flatten(1).mean(dim=1) + _KAPPA * apart)
-            maps.append(squares)
-        nearest = torch.stack(scores).argmin(dim=0)
-        each = torch.arange(len(images), device=nearest.device)
-        return torch.stack(scores)[nearest, each], torch.stack(maps)[nearest, each]
+        return residuals(self.generator, self.activations, there, code, self.conditions(images))
 
 
 DETECTOR = DetectorFacts(

@@ -9,9 +9,7 @@ from pipeline.anomaly.detector import DetectorFacts
 from pipeline.anomaly.reconstruction import Reconstruction
 from pipeline.data.batches.draws import Draws
 from pipeline.nets.autoencoders import Autoencoder
-
-_NOISE = 0.1
-"""Standard deviation of a voxel's value about the decoder's, in units of [-1, 1]: it weighs the residual against KL."""
+from pipeline.supervised.unlabelled import evidence_loss, minus_evidence
 
 
 class VariationalAutoencoder(Reconstruction):
@@ -24,26 +22,12 @@ class VariationalAutoencoder(Reconstruction):
         return Autoencoder(self.setting.shape, config.width, config.latent_dim, spread=True)
 
     def loss(self, images: Tensor, draws: Draws) -> Tensor:
-        mean, log_variance = self.net.encoder(images).float().chunk(2, dim=1)  # type: ignore[operator]
-        code = mean + torch.exp(0.5 * log_variance) * draws.randn(mean.shape)
-        decoded = self.net.decoder(code).float()  # type: ignore[operator]
-        return self._bound(images, decoded, mean, log_variance).mean()
+        return evidence_loss(self.net, images, draws)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def score(self, images: Tensor) -> Tensor:
         mean, log_variance = self.net.encoder(images).chunk(2, dim=1)  # type: ignore[operator]
-        return self._bound(images, self.net.decoder(mean), mean, log_variance)  # type: ignore[operator]
-
-    @staticmethod
-    def _bound(images: Tensor, decoded: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """Minus the evidence lower bound a voxel without its constants, [B] (Kingma & Welling, ICLR 2014)."""
-        residual = (decoded - images).square().flatten(1).sum(dim=1) / (2 * _NOISE**2)
-        return (residual + divergence(mean, log_variance)) / images[0].numel()
-
-
-def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL divergence of normal distributions [B, numbers] from the standard one, summed over the numbers: [B]."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
+        return minus_evidence(images, self.net.decoder(mean), mean, log_variance)  # type: ignore[operator]
 
 
 DETECTOR = DetectorFacts(
