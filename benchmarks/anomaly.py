@@ -7,8 +7,9 @@ Each detector is fitted in a process of its own with one thread and added to ben
 finished; rows that are there are not made again. `supervised` is the ceiling: the run's own classifier, trained on the
 same patients and those with disease. `judge` writes benchmarks/results/anomaly_figures.csv from the patients' scores,
 which lie in runs/anomaly: every figure with its interval over patients and fits, and each detector beside
-`discriminator-logit` and beside `discriminator-average`, by the inference of a run. `--look val` (the default) scores validation patients, on whom
-settings may be chosen; `--look test` opens the test patients, once, when everything is settled.
+`discriminator-logit` and beside `discriminator-average`, by the inference of a run. `--look val` (the default) scores
+validation patients, on whom settings may be chosen; `--look test` opens the test patients, once, when everything is
+settled.
 
 Sets: nih-64, pneumonia-32, adrenal-3d, organs-3d (the vertebra is the organ that was never shown; its units are
 patches, of two patients in all), liver (simulated; cysts and haemangiomas are normal, metastases not).
