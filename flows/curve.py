@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pipeline.core.files import digest_text, write_json
 from pipeline.core.layout import (
     CURVE_LEFT_OUT,
     CURVE_POINTS,
+    CURVE_REPRESENTATIONS,
     CURVE_TABLE,
     FAULT_LOG,
     LEDGER,
@@ -37,9 +39,11 @@ from pipeline.core.metrics import read_metrics
 from pipeline.core.patients import known_patients, patient_units
 from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.report.comparison_lines import curve_lines
-from pipeline.report.curve_page import answer, read_curve, write_curve_page
+from pipeline.report.curve_page import answer, read_curve, read_representations, write_curve_page
+from pipeline.report.representation_tables import representation_answer
 from pipeline.verdict.decide import VerdictPlan
 from pipeline.verdict.low_data_curve import POINT_COLUMNS, curve_plan, curve_table, size_points, size_row
+from pipeline.verdict.representations import representation_table, size_representations
 from pipeline.verdict.stage import plan_of
 
 logger = logging.getLogger(__name__)
@@ -53,7 +57,8 @@ def run_curve(
     """Train on `sizes` real images a class with and without synthetic ones, and write the curve into `place`.
 
     Every size has up to `draws` training sets that share no patient, each with a GAN of its own that saw nothing else.
-    Sizes that the data cannot give are left out, with their reasons.
+    Sizes that the data cannot give are left out, with their reasons. What `representation:` asks for is compared at
+    every size too.
 
     Returns:
         The curve size by size and the answer in sentences, as lines; curve.html in `place` is the page.
@@ -69,18 +74,20 @@ def run_curve(
         plan = curve_plan(plan_of(settings.verdict, settings.data.positive, settings.seed), arm)
         rows: list[dict[str, Any]] = []
         points: list[dict[str, Any]] = []
+        represented: list[dict[str, Any]] = []
         left_out: dict[int, str] = {}
         key = settings_of(settings, sorted(sizes), draws, arm)
         read_ledger(cache_of(place))  # a ledger that cannot be read is told before anything is trained
         for size in sorted(sizes):
             try:
-                row, own, split = _measure(settings, plan, size, draws, place, engine, key)
+                at_size, split = _measure(settings, plan, size, draws, place, engine, key)
             except _NotEnough as error:
                 left_out[size] = str(error)
                 logger.warning("%d images a class: left out. %s", size, error)
                 continue
-            rows.append(row)
-            points += own
+            rows.append(at_size.row)
+            points += at_size.points
+            represented += at_size.representations
         if len(rows) < _LEAST_SIZES:
             raise DataError(f"A curve needs two sizes at least. {' '.join(left_out.values())}")
         write_table(place / CURVE_POINTS, pd.DataFrame(points, columns=list(POINT_COLUMNS)))
@@ -88,12 +95,23 @@ def run_curve(
         write_table(place / CURVE_LEFT_OUT, lost)
         table = curve_table(rows, plan.alpha)
         write_table(place / CURVE_TABLE, table)
+        _write_representations(place, represented, plan.alpha)
         looked = _looked(cache_of(place), settings, split, key, table)
         write_table(place / LEDGER, ledger_table(looked))
         write_json(place / LOOKS, looks_json(looked))
         write_curve_page(place)
         curve = read_curve(place)
-        return [*looks_json(looked)["sentences"], *curve_lines(curve), *answer(curve)]
+        told = representation_answer(read_representations(place)) if represented else []
+        return [*looks_json(looked)["sentences"], *curve_lines(curve), *answer(curve), *told]
+
+
+def _write_representations(place: Path, rows: Sequence[dict[str, Any]], alpha: float) -> None:
+    """The table, or none where no arm is on a fixed representation: not that of an earlier curve either."""
+    path = place / CURVE_REPRESENTATIONS
+    if rows:
+        write_table(path, representation_table(rows, alpha))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _looked(cache: Path, settings: Experiment, split: Path, key: str, table: pd.DataFrame) -> list[Standing]:
@@ -124,9 +142,18 @@ def _check(sizes: Sequence[int], draws: int, arm: str) -> None:
         raise ConfigError(f"--arm {arm}: is no arm that may help. Name one that learns from a GAN.")
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """Of one size: its row of the curve, the points of both arms, and the rows of the fixed representations."""
+
+    row: dict[str, Any]
+    points: list[dict[str, Any]]
+    representations: list[dict[str, Any]]
+
+
 def _measure(
     settings: Experiment, plan: VerdictPlan, size: int, draws: int, place: Path, engine: Engine, key: str
-) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
+) -> tuple[_Measured, Path]:
     """Make every stage of one size, and compare its arms on the test patients; also gives the size's split."""
     cache = cache_of(place)
     at_size, steps = _steps(settings, plan.arm, size, draws, cache)
@@ -136,7 +163,8 @@ def _measure(
     metrics = [row for directory in made["quality"] for row in read_metrics(directory)]
     predictions = pd.concat([read_table(at / PREDICTIONS) for at in made["downstream"]], ignore_index=True)
     row = size_row(predictions, plan, size, metrics) | _patients(directories["split"])
-    return row, size_points(predictions, plan, size), directories["split"]
+    points, represented = size_points(predictions, plan, size), size_representations(predictions, plan, size)
+    return _Measured(row, points, represented), directories["split"]
 
 
 def _steps(settings: Experiment, arm: str, size: int, draws: int, cache: Path) -> tuple[Experiment, list[Step]]:

@@ -19,6 +19,7 @@ CURVE = "curve.html"
 CURVE_TABLE = "curve.csv"
 CURVE_POINTS = "points.csv"
 CURVE_LEFT_OUT = "left_out.csv"
+CURVE_REPRESENTATIONS = "representations.csv"
 FAULT_LOG = "error.log"
 LOCK = "run.lock"
 

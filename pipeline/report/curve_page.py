@@ -10,10 +10,21 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from pipeline.config.data import PhantomSource
 from pipeline.config.loading import load_experiment
 from pipeline.core.files import atomic_path, clear_disk_errors, read_json, write_text
-from pipeline.core.layout import CONFIG, CURVE, CURVE_LEFT_OUT, CURVE_POINTS, CURVE_TABLE, FIGURES, LEDGER, LOOKS
+from pipeline.core.layout import (
+    CONFIG,
+    CURVE,
+    CURVE_LEFT_OUT,
+    CURVE_POINTS,
+    CURVE_REPRESENTATIONS,
+    CURVE_TABLE,
+    FIGURES,
+    LEDGER,
+    LOOKS,
+)
 from pipeline.report.page import templates
 from pipeline.report.picture import Picture
 from pipeline.report.reading import read_numbers
+from pipeline.report.representation_tables import REPRESENTATION_NUMBERS, representation_parts
 from pipeline.report.style import BLUE, VERMILLION, house_style, panels, png
 from pipeline.report.tables import Table, look_table
 from pipeline.report.words import arm_words, count, metric_name, number, p_value, with_interval
@@ -33,7 +44,8 @@ _GENERATORS = {
 
 
 def write_curve_page(place: Path) -> Path:
-    """Make the page from curve.csv, points.csv, left_out.csv, ledger.csv and config.yaml in `place`; give its path.
+    """Make the page from curve.csv, points.csv, left_out.csv, ledger.csv and config.yaml in `place`, and from
+    representations.csv where it is there; give its path.
 
     It shows no image and no id.
 
@@ -48,6 +60,8 @@ def write_curve_page(place: Path) -> Path:
         "curve", "Endpoint over the number of real training images, with and without synthetic ones", _caption(curve),
         curve_plot(curve, points),
     )  # fmt: skip
+    asked = (place / CURVE_REPRESENTATIONS).is_file()
+    represented = representation_parts(read_representations(place)) if asked else None
     html = templates().get_template("curve.html.j2").render(
         experiment=experiment,
         phantoms=isinstance(experiment.data.source, PhantomSource),
@@ -57,13 +71,15 @@ def write_curve_page(place: Path) -> Path:
         answer=answer(curve),
         picture=picture,
         curve=curve_rows(curve),
+        represented=represented,
         left_out=[(f"{size:.0f}", reason) for size, reason in zip(left_out["size"], left_out["reason"], strict=True)],
         looks=read_looks(place),
         ledger=look_table(read_numbers(place, LEDGER, (), ())),
     )  # fmt: skip
     with clear_disk_errors(place):
-        with atomic_path(place / FIGURES / "curve.png") as temporary:
-            temporary.write_bytes(picture.png)
+        for one in (picture, *([represented.picture] if represented else [])):
+            with atomic_path(place / FIGURES / f"{one.name}.png") as temporary:
+                temporary.write_bytes(one.png)
         write_text(place / CURVE, html)
     return place / CURVE
 
@@ -83,6 +99,16 @@ def read_curve(place: Path) -> pd.DataFrame:
     """
     texts = ("arm", "reference", "endpoint", "decision", "no_interval", "generators")
     return read_numbers(place, CURVE_TABLE, _NUMBERS, texts)
+
+
+def read_representations(place: Path) -> pd.DataFrame:
+    """The rows of representations.csv, an arm and a size each.
+
+    Raises:
+        UserError: it is missing, or lacks a column.
+    """
+    texts = ("arm", "reference", "endpoint", "decision", "no_interval")
+    return read_numbers(place, CURVE_REPRESENTATIONS, REPRESENTATION_NUMBERS, texts)
 
 
 def answer(curve: pd.DataFrame) -> list[str]:

@@ -16,6 +16,7 @@ from pipeline.report.anomaly_parts import worklist_table
 from pipeline.report.picture import Picture
 from pipeline.report.pictures import all_pictures
 from pipeline.report.reading import Run, read_run
+from pipeline.report.representation_tables import representations_table
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths, redaction
 from pipeline.report.words import GLOSSARY, count, memorisation_sentence, release_statement, utility_statement
 
@@ -107,6 +108,7 @@ def _tables(run: Run, redact: Redaction, *, shareable: bool) -> Tables:
         "checks": tables.checks_table(run),
         "arms": tables.arms_table(run),
         "classes": tables.classes_table(run),
+        "representations": representations_table(run),
         "more_figures": tables.more_figures_table(run),
         "patients": tables.patients_table(run),
         "rule": verdict_tables.rule_table(run),

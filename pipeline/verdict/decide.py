@@ -94,7 +94,7 @@ def decide(predictions: pd.DataFrame, plan: VerdictPlan | None = None) -> Verdic
     pairs = _pairs(arm, arms, plan)
     needed = sorted({name for pair in pairs for name in pair})
     fits = figures_of_fits(table[table["arm"].isin(needed)], plan.positive, tests, (plan.endpoint,), plan.threshold)
-    compared = _compared(pairs, fits, tests, plan)
+    compared = compare_pairs(pairs, fits, tests, plan)
     facts = arm_facts(arm)
     missing = [name for name in (facts.controls if facts else ()) if name not in arms]
     primary = compared[0]
@@ -218,9 +218,14 @@ def _pairs(arm: str, arms: Sequence[str], plan: VerdictPlan) -> list[tuple[str, 
     return list(dict.fromkeys(found))
 
 
-def _compared(
+def compare_pairs(
     pairs: Sequence[tuple[str, str]], fits: Sequence[Fit], tests: dict[str, TestSet], plan: VerdictPlan
 ) -> list[Compared]:
+    """Each (arm, reference) compared; the first and those in `plan.comparisons` share alpha by Holm's rule.
+
+    Raises:
+        DataError: an arm was not fitted in the folds of its reference.
+    """
     by_arm = {name: [fit for fit in fits if fit.arm == name] for pair in pairs for name in pair}
     means: list[Mean] = []
     for arm, reference in pairs:

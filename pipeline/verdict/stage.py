@@ -39,6 +39,7 @@ from pipeline.verdict.fits import (
 from pipeline.verdict.gate import gated, looks_of
 from pipeline.verdict.pixel_means import mean_pixel_rows
 from pipeline.verdict.probe import probe_rows, probe_warnings
+from pipeline.verdict.representations import representation_rows
 from pipeline.verdict.rule import Verdict
 from pipeline.verdict.subgroups import subgroup_rows, subgroup_warnings
 
@@ -90,6 +91,7 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     )
     made = (
         arm_metrics(table, config, plan),
+        representation_rows(table, plan, "+".join(config.positive)),
         reverse_check(table, config),
         further,
         others,

@@ -1,0 +1,127 @@
+"""Fixed representations in the report: each arm beside the classifier from scratch, in one run and over a curve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import cycle
+
+import pandas as pd
+from matplotlib.ticker import NullFormatter, NullLocator
+
+from pipeline.config.arms import REFERENCE_ARM
+from pipeline.report.picture import Picture
+from pipeline.report.reading import Run, disease_label, ordered_arms
+from pipeline.report.style import house_style, panels, png
+from pipeline.report.tables import PER_PATIENT, Table
+from pipeline.report.words import arm_words, metric_name, number, p_value, points_with_interval, with_interval
+
+REPRESENTATION_NUMBERS = (
+    "size", "draws", "n_patients", "reference_mean", "arm_mean", "difference", "ci_low", "ci_high", "p", "p_holm",
+)  # fmt: skip
+_MARKERS = "osv^DPX*"
+_WORDS = {
+    "helps": "better",
+    "harms": "worse",
+    "no_benefit": "not better",
+    "inconclusive": "not told apart",
+}
+
+
+def representations_table(run: Run) -> Table | None:
+    """Linear models on fixed representations, the reference first; None where there is none."""
+    plan = run.experiment.verdict
+    rows = run.metrics[(run.metrics["fold"] == "") & (run.metrics["seed"] == "") & (run.metrics["split"] == "test")]
+    rows = rows[(rows["label"] == disease_label(run)) & (rows["stage"] == "downstream")]
+    gaps = rows[rows["metric"] == f"{plan.endpoint}_difference"]
+    if gaps.empty:
+        return None
+    values = rows[rows["metric"] == plan.endpoint]
+    by_patient = values[values["subgroup"] == PER_PATIENT]
+    values = by_patient if plan.unit == "patient" and len(by_patient) else values[values["subgroup"] == ""]
+    values = values.set_index("arm")
+
+    def value(arm: str) -> str:
+        return with_interval(*values.loc[arm, ["value", "ci_low", "ci_high"]]) if arm in values.index else "–"
+
+    found = [(f"{REFERENCE_ARM}\n{arm_words(REFERENCE_ARM)}", value(REFERENCE_ARM), "–", "what the others are held to")]
+    known = {str(gap["arm"]): gap for gap in gaps.to_dict("records")}
+    for arm in ordered_arms(run, known):
+        gap = known[arm]
+        shown = points_with_interval(gap["value"], gap["ci_low"], gap["ci_high"])
+        found.append((f"{arm}\n{arm_words(arm)}", value(arm), shown, str(gap["detail"])))
+    endpoint = metric_name(plan.endpoint)
+    caption = (
+        "Linear models on vectors that were learnt without reading a label, beside a classifier from scratch: the "
+        "verdict's inference, in a family of comparisons of their own. They have no say in whether GAN augmentation "
+        "helps."
+    )
+    header = ("Arm", f"{endpoint} (interval)", "Difference (interval)", "Compared")
+    return Table(caption, header, tuple(found), tight=True)
+
+
+@dataclass(frozen=True)
+class RepresentationParts:
+    """What the curve's page shows of fixed representations."""
+
+    answer: list[str]
+    picture: Picture
+    table: Table
+
+
+def representation_parts(table: pd.DataFrame) -> RepresentationParts:
+    """From the rows of representations.csv, an arm and a size each."""
+    caption = "Means over draws and fits; intervals of the differences are in the table."
+    alt = "Endpoint of each arm over the number of labelled images a class; the numbers are in the table below."
+    picture = Picture("representations", alt, caption, representation_plot(table))
+    return RepresentationParts(representation_answer(table), picture, curve_representations(table))
+
+
+def curve_representations(table: pd.DataFrame) -> Table:
+    """An arm and a size a row."""
+    rows = [
+        (
+            f"{row['size']:.0f}", str(row["arm"]), number(row["reference_mean"]), number(row["arm_mean"]),
+            points_with_interval(row["difference"], row["ci_low"], row["ci_high"]), p_value(row["p_holm"]),
+            _WORDS.get(str(row["decision"]), str(row["decision"])),
+        )
+        for row in table.to_dict("records")
+    ]  # fmt: skip
+    endpoint = metric_name(str(table["endpoint"].iloc[0]))
+    header = (
+        "Labelled images a class", "Arm", f"{endpoint}, {REFERENCE_ARM}", f"{endpoint}, arm", "Difference (interval)",
+        "p, all sizes and arms counted (Holm)", "Compared",
+    )  # fmt: skip
+    return Table("Linear models on fixed representations beside a classifier from scratch.", header, tuple(rows))
+
+
+def representation_plot(table: pd.DataFrame) -> bytes:
+    """The means of all arms and of the reference over the number of labelled images a class, as PNG."""
+    with house_style():
+        figure, (axes,) = panels(1, columns=1, height=4.4, width=7.4)
+        reference = table.drop_duplicates("size")
+        axes.plot(reference["size"], reference["reference_mean"], "k-", lw=2.2, label=REFERENCE_ARM)
+        for marker, (arm, own) in zip(cycle(_MARKERS), table.groupby("arm", sort=False), strict=False):
+            dashed = str(arm).endswith("+svm")
+            axes.plot(own["size"], own["arm_mean"], marker=marker, ls="--" if dashed else "-", lw=1.2, ms=5, label=arm)
+        axes.set_xscale("log")
+        axes.set_xticks(reference["size"], labels=[f"{size:.0f}" for size in reference["size"]])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        endpoint = metric_name(str(table["endpoint"].iloc[0]))
+        axes.set(xlabel="Labelled training images a class", ylabel=f"{endpoint} on test patients (0 to 1)")
+        axes.legend(loc="lower right", fontsize=7)
+        return png(figure)
+
+
+def representation_answer(table: pd.DataFrame) -> list[str]:
+    """Which arms do better and which worse than a classifier from scratch, size by size, in sentences."""
+    said = []
+    for size, rows in table.groupby("size", sort=True):
+        parts = [
+            f"{word} are {', '.join(rows['arm'][rows['decision'] == decision])}"
+            for decision, word in (("helps", "better"), ("harms", "worse"))
+            if (rows["decision"] == decision).any()
+        ]
+        told = "; ".join(parts) or "none is told apart from it"
+        said.append(f"With {size:.0f} labelled images a class, beside {REFERENCE_ARM}: {told}.")
+    return said
