@@ -8,8 +8,10 @@ images are the fold's normal training patients' and all validation patients'. Te
 
 PatchCore and PaDiM get the feature maps of our frozen network in place of anomalib's backbone, from images that were
 brought to 128 x 128 beforehand, so that maps are smoothed at one size. GANomaly is trained by both with the same
-images, steps, batch size and latent size, each with its own layers and learning rate (anomalib's first layer has twice
-our channels); anomalib's training step is written as in its `lightning_model.py`.
+images, steps, batch size, latent size, layers, channels and optimisers. What differs: anomalib compares the
+discriminator's answers where the paper and we compare its features, and takes a smooth absolute distance of codes in
+training; both players move on one batch there, here each on its own. Its training step is written as in its
+`lightning_model.py`.
 """
 
 from __future__ import annotations
@@ -200,7 +202,7 @@ def their_ganomaly(case: Case, seed: int) -> Any:
     torch.manual_seed(seed)
     config, images = case.config, case.normals.train
     side = 2 ** int(np.ceil(np.log2(max(case.tried.shape[2:]))))  # as their model pads images
-    model = GanomalyModel((side, side), case.tried.shape[1], 2 * config.width, config.latent_dim)
+    model = GanomalyModel((side, side), case.tried.shape[1], config.width, config.latent_dim)
     generator_loss, discriminator_loss = GeneratorLoss(), DiscriminatorLoss()
     players = (model.discriminator, model.generator)
     optimisers = [torch.optim.Adam(one.parameters(), lr=2e-4, betas=(0.5, 0.999)) for one in players]

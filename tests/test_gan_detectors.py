@@ -173,13 +173,6 @@ def test_the_latent_search_finds_the_code_that_made_an_image(tmp_path: Path, mon
     assert scores[0] < 1e-3 and scores[1] > 0.05
 
 
-def test_ganomaly_scores_the_distance_of_both_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    detector = DETECTORS["ganomaly"].make(setting_of(2))
-    codes = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[1.0, 2.0, 3.0, 2.0]])
-    monkeypatch.setattr(detector, "_passed", lambda images: (images, *codes))
-    assert detector.score(normal_tensor(2, 1)).tolist() == [pytest.approx(1.0)]  # 2^2 over four numbers
-
-
 @pytest.mark.parametrize("name", ["f-anogan", "discriminator-negatives", "anogan"])
 def test_generators_that_need_more_than_noise_are_refused(name: str, tmp_path: Path) -> None:
     gan = tiny_gan(tmp_path, 2, "spade")

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.adversarial.weights import has_net, read_description
 from pipeline.anomaly.cohort import Cohort, cohort_of
-from pipeline.anomaly.detector import Detector, ImageSet, Setting
+from pipeline.anomaly.detector import NOTHING_MIXED, Detector, ImageSet, Setting
 from pipeline.anomaly.detectors import DETECTORS
 from pipeline.anomaly.files import save_detector
 from pipeline.anomaly.frozen import FEWEST
@@ -151,6 +151,8 @@ def _lacking(config: DetectConfig, cohort: Cohort, gan: Path | None) -> str:
             f"Fold {config.fold} has {len(train)} training and {len(val)} validation images of patients whose images "
             f"are all {' or '.join(config.normal)}; {FEWEST} and 1 are needed. Say who is normal by anomaly.normal."
         )
+    if DETECTORS[named(config.detector).name].needs_mixed and cohort.normals.nothing_mixed:
+        return f"Fold {config.fold}: {NOTHING_MIXED}"
     return ""
 
 

@@ -22,6 +22,12 @@ _VALUES = 2**21
 """Voxels that are looked at together."""
 
 
+NOTHING_MIXED = (
+    "there is no training image that is abnormal or unlabelled, so that there is nothing to translate from. Add "
+    "unlabelled images, or leave the detector out of anomaly.detectors."
+)
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Some images of a data set, read block by block. Labels are not among what it gives."""
@@ -56,6 +62,12 @@ class Normals:
     train: ImageSet
     val: ImageSet
     mixed: ImageSet
+
+    @property
+    def nothing_mixed(self) -> bool:
+        """Whether `mixed` holds no image but those of `train`."""
+        known = set(self.train.rows) if self.mixed.dataset is self.train.dataset else set()
+        return set(self.mixed.rows) <= known
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,7 @@ class DetectorFacts:
         make: builds it, not yet fitted.
         says_where: whether it has maps.
         needs_gan: whether it looks through a trained GAN.
+        needs_mixed: whether it learns from abnormal or unlabelled training images too, whose labels it never reads.
         own_gan: whether that must be one of normal patients, with its snapshots: the run's GAN will not do.
         dimensions: spatial dimensions that it works in.
         note: what it cannot do, or how it differs from the paper, in a sentence.
@@ -141,6 +154,7 @@ class DetectorFacts:
     make: Callable[[Setting], Detector]
     says_where: bool = False
     needs_gan: bool = False
+    needs_mixed: bool = False
     own_gan: bool = False
     dimensions: tuple[int, ...] = (2, 3)
     note: str = ""

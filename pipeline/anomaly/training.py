@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -12,9 +13,11 @@ from pipeline.anomaly.frozen import enough
 from pipeline.core.seeds import derive_seed
 from pipeline.supervised.unlabelled import Loss, fit_unlabelled
 
+Made = TypeVar("Made")
 
-def built(setting: Setting, make: Callable[[], nn.Module]) -> nn.Module:
-    """A network whose first weights come from the detector's seed, and nothing else's random numbers."""
+
+def built(setting: Setting, make: Callable[[], Made]) -> Made:
+    """A network, or several, whose first weights come from the detector's seed, and nothing else's random numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(setting.seed, "weights"))
         return make()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from pipeline.data.batches.streams import StoredImages, Stream
 from pipeline.nets.autoencoders import Autoencoder
 from pipeline.supervised.loop import minimise
 
+Net = TypeVar("Net", bound=nn.Module)
 _WEIGHT_DECAY = 1e-5
 _NOISE = 0.1
 """Standard deviation of a voxel's value about the decoder's, in units of [-1, 1]: it weighs the residual against KL."""
@@ -54,9 +56,15 @@ def fit_unlabelled(
 
     trained = [weight for weight in nets.parameters() if weight.requires_grad]
     minimise(loss_at, trained, steps=steps, lr=lr, weight_decay=_WEIGHT_DECAY, what=what)
-    nets.eval().cpu()
-    for weight in nets.parameters():
-        weight.data = weight.data.contiguous()  # as they come back from a file: the same sums in the same order
+    at_rest(nets)
+
+
+def at_rest(net: Net) -> Net:
+    """The net on the CPU, in evaluation mode, its weights laid out as they come back from a file: sums in one order."""
+    net.eval().cpu()
+    for weight in net.parameters():
+        weight.data = weight.data.contiguous()
+    return net
 
 
 def evidence_loss(net: Autoencoder, images: Tensor, draws: Draws) -> Tensor:
