@@ -91,6 +91,16 @@ def test_fakes_of_a_gan_that_is_asked_by_attributes(tmp_path: Path) -> None:
         assert torch.isfinite(detector.score(normal_tensor(2, 2))).all()
 
 
+@pytest.mark.parametrize("name", ["discriminator-logit", "discriminator-average", "discriminator-features"])
+def test_a_discriminator_that_compares_a_batch_judges_each_image_alone(name: str, tmp_path: Path) -> None:
+    """StyleGAN2's sees how much images of a batch differ; an anomaly score must not."""
+    detector = DETECTORS[name].make(setting_of(2, tiny_gan(tmp_path, 2, "stylegan2")))
+    detector.fit(normals_of(2))
+    images = torch.cat([normal_tensor(2, 4), planted_tensor(2, 4)])
+    alone = torch.cat([detector.score(one[None]) for one in images])
+    torch.testing.assert_close(detector.score(images), alone, rtol=2e-4, atol=2e-5)
+
+
 def test_logits_are_averaged_in_their_own_standard_deviations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three discriminators whose logit is 1, 10 and 100 times the image's mean count alike."""
     detector = DETECTORS["discriminator-average"].make(setting_of(2, tiny_gan(tmp_path, 2)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.nets.conditions import Condition
-from pipeline.nets.equalised import EqualConv, EqualLinear
+from pipeline.nets.equalised import EqualConv, EqualLinear, MinibatchDeviation
 
 _LAYERS = (nn.Conv2d, nn.Conv3d, nn.Linear, EqualConv, EqualLinear)
 
@@ -26,6 +26,14 @@ def under_label(label: Tensor, spatial_size: Sequence[int], description: dict[st
         mask=torch.zeros(size, 1, *spatial_size, device=device),
         attributes=torch.zeros(size, attributes, device=device) if attributes else None,
     )
+
+
+def image_by_image(net: nn.Module) -> nn.Module:
+    """The net itself, which from now on sees an image as if it were alone in its batch."""
+    for module in net.modules():
+        if isinstance(module, MinibatchDeviation):
+            module.group_size = 1
+    return net
 
 
 def activations(net: nn.Module, images: Tensor, condition: Condition) -> list[Tensor]:

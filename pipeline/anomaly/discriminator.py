@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.adversarial.activations import activations, under_label
+from pipeline.adversarial.activations import activations, image_by_image, under_label
 from pipeline.adversarial.families import FAMILIES
+from pipeline.adversarial.snapshots import snapshots_of
 from pipeline.adversarial.weights import load_net
 from pipeline.anomaly.detector import Detector, Setting
 from pipeline.core.errors import ConfigError
@@ -25,13 +26,18 @@ class OnDiscriminator(Detector):
         super().__init__(setting)
         assert setting.gan is not None, "this detector needs a GAN"
         net, description = load_net(setting.gan, "discriminator")
-        self._net = [net.to(setting.device).eval().requires_grad_(False)]  # in a list: not part of the state
+        self._net = [_judging(net, setting)]  # in a list: not part of the state
         self._labels = [description["classes"].index(name) for name in setting.normal]
         self._description = description
 
     @property
     def net(self) -> nn.Module:
         return self._net[0]
+
+    def snapshots(self) -> list[nn.Module]:
+        """The discriminator as it was at the GAN's snapshots, the earliest first; none where there are none."""
+        assert self.setting.gan is not None
+        return [_judging(load_net(place, "discriminator")[0], self.setting) for place in snapshots_of(self.setting.gan)]
 
     def conditions(self, images: Tensor) -> list[Condition]:
         """One for each normal class, [B] each."""
@@ -70,6 +76,10 @@ class OnDiscriminator(Detector):
         """The same on the device, under a condition, with gradients where they are wanted; of the finished one if no
         other is given."""
         return activations(self.net if net is None else net, images, condition)
+
+
+def _judging(net: nn.Module, setting: Setting) -> nn.Module:
+    return image_by_image(net).to(setting.device).eval().requires_grad_(False)
 
 
 class OnGan(OnDiscriminator):

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d, adaptive_max_pool3d
 
-from pipeline.adversarial.activations import activations, under_label
+from pipeline.adversarial.activations import activations, image_by_image, under_label
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.inversion import residuals
 from pipeline.adversarial.weights import load_net
@@ -35,7 +35,6 @@ from pipeline.downstream.features import TrunkConfig
 from pipeline.downstream.material import Material
 from pipeline.nets.autoencoders import Autoencoder, ImageEncoder
 from pipeline.nets.conditions import Condition, as_generator
-from pipeline.nets.equalised import MinibatchDeviation
 from pipeline.nets.extractors import EffNetLite0
 from pipeline.nets.sizes import ImageShape
 from pipeline.supervised.unlabelled import Loss, evidence_loss, fit_unlabelled
@@ -179,10 +178,7 @@ def _of_gan(name: str, material: Material) -> tuple[nn.Module, dict[str, Any]]:
     """A net of the fold's own GAN, with its description."""
     _ = material.generated  # whose fold it checks
     net, description = load_net(material.inputs["fit-gan"], name)
-    for module in net.modules():
-        if isinstance(module, MinibatchDeviation):
-            module.group_size = 1  # an image's vector depends on that image alone
-    return _frozen(net, material), description
+    return _frozen(image_by_image(net), material), description
 
 
 def effnet_features(trunk: TrunkConfig, material: Material, seed: int) -> Encode:

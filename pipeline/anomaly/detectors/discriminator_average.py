@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.adversarial.snapshots import snapshots_of
-from pipeline.adversarial.weights import load_net
 from pipeline.anomaly.detector import DetectorFacts, Normals, Setting
 from pipeline.anomaly.discriminator import OnDiscriminator
 from pipeline.anomaly.frozen import enough
@@ -31,14 +29,13 @@ class AveragedLogit(OnDiscriminator):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        assert setting.gan is not None
-        earlier = [load_net(place, "discriminator")[0] for place in snapshots_of(setting.gan)]
+        earlier = self.snapshots()
         if not earlier:
             raise DataError(
                 "anomaly.detectors: discriminator-average needs the snapshots of a GAN of normal patients. Write it "
                 "without @run; if it stands so, do `radaug run` again."
             )
-        self._net += [net.to(setting.device).eval().requires_grad_(False) for net in earlier]
+        self._net += earlier
 
     def fit(self, normals: Normals) -> dict[str, Any]:
         logits = torch.cat([self._averaged(block) for block in enough(normals.train).blocks()])

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.adversarial.snapshots import snapshots_of
-from pipeline.adversarial.weights import load_net
 from pipeline.anomaly.choice import aucp, halves, mix_without, some_of
 from pipeline.anomaly.detector import DetectorFacts, ImageSet, Normals, Setting
 from pipeline.anomaly.discriminator import OnDiscriminator
@@ -43,9 +41,7 @@ class LayerDistances(OnDiscriminator):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        assert setting.gan is not None
-        earlier = [load_net(place, "discriminator")[0] for place in snapshots_of(setting.gan)]
-        self._nets = [net.to(setting.device).eval().requires_grad_(False) for net in earlier] + [self.net]
+        self._nets = [*self.snapshots(), self.net]
 
     def fit(self, normals: Normals) -> dict[str, Any]:
         train = some_of(enough(normals.train), _MOST, numpy_generator(self.setting.seed, "kept"))
