@@ -19,7 +19,7 @@ from pipeline.downstream.feature_models import (
     features_of,
     patient_folds,
 )
-from pipeline.downstream.features import TrunkConfig, mean_auroc
+from pipeline.downstream.features import STRENGTHS, TrunkConfig, mean_auroc
 from pipeline.downstream.material import Material
 from pipeline.downstream.representations import REPRESENTATIONS
 from pipeline.supervised.fit import Phase
@@ -148,6 +148,6 @@ def _calibrated(model: Any, examples: Examples, features: np.ndarray) -> FittedM
 
 
 MODELS: dict[LinearModel, _Kind] = {
-    "logistic": _Kind(_logistic, (1e-4, 1e-3, 1e-2, 1e-1, 1.0), _as_it_is),
-    "svm": _Kind(_svm, (1e-5, 1e-4, 1e-3, 1e-2, 1e-1), _calibrated),
+    "logistic": _Kind(_logistic, STRENGTHS, _as_it_is),
+    "svm": _Kind(_svm, tuple(c / 10 for c in STRENGTHS), _calibrated),
 }
