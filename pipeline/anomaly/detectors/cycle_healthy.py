@@ -24,8 +24,8 @@ from pipeline.nets.translators import DomainTranslators, ResidualTranslator
 
 _MIXED, _NORMAL = 0, 1
 """The two classes of the translation: domain a and domain b."""
-_SHARE = 8
-"""A step, with four translations there and back, sees an eighth of the batch of other detectors: they cost alike."""
+_SHARE = 16
+"""A step, with four translations there and back, sees a sixteenth of the batch of other detectors: they cost alike."""
 
 
 class CycleHealthy(Detector):
