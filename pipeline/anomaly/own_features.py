@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.anomaly.detector import Detector, ImageSet, Setting
-from pipeline.core.compute import place
-from pipeline.core.seeds import derive_seed
+from pipeline.anomaly.training import built
 from pipeline.nets.classifiers import SmallCnn, pooled
 
 
@@ -17,16 +16,18 @@ class OnOwnFeatures(Detector):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         shape, width = setting.shape, setting.config.width
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(setting.seed, "trunk"))
-            trunk = SmallCnn(shape.spatial_dims, shape.channels, 1, width).features
-        self.trunk = place(trunk, setting.hardware)
+        self.trunk = built(setting, lambda: SmallCnn(shape.spatial_dims, shape.channels, 1, width).features)
         self.features = 8 * width
 
     @torch.no_grad()
+    def grids(self, images: Tensor) -> Tensor:
+        """[B, C, *spatial] in [-1, 1] -> [B, features, *grid]; the trunk is in evaluation mode."""
+        found: Tensor = self.trunk(images)
+        return found
+
     def vectors(self, images: Tensor) -> Tensor:
-        """[B, C, *spatial] in [-1, 1] -> [B, features], float32 on the CPU; the trunk is in evaluation mode."""
-        return pooled(self.trunk(images.to(self.setting.device))).float().cpu()
+        """[B, C, *spatial] in [-1, 1] -> [B, features]."""
+        return pooled(self.grids(images))
 
     def vectors_of(self, images: ImageSet) -> Tensor:
         """Of all of them."""

@@ -9,30 +9,37 @@ from torch import Tensor, nn
 
 from pipeline.anomaly.corruptions import cut_pasted, scarred
 from pipeline.anomaly.detector import DetectorFacts, Normals
-from pipeline.anomaly.frozen import enough
+from pipeline.anomaly.maps import spread_over
 from pipeline.anomaly.neighbours import mahalanobis, shrunk_gaussian
 from pipeline.anomaly.own_features import OnOwnFeatures
-from pipeline.core.compute import autocast, place
-from pipeline.core.seeds import derive_seed
+from pipeline.anomaly.training import built, train_on
 from pipeline.data.batches.draws import Draws
-from pipeline.data.batches.streams import StoredImages, Stream
 from pipeline.nets.classifiers import pooled
-from pipeline.supervised.loop import minimise
 
 _KINDS = 3
 """Normal, with a box pasted in, with a scar: their three-way task."""
-_LR, _WEIGHT_DECAY = 1e-3, 1e-4
 
 
 class CutPaste(OnOwnFeatures):
     """A classifier learns normal, cut-pasted and scarred apart; the score is the Mahalanobis distance from a Gaussian
-    of the normal images' features, its covariance shrunk as Ledoit & Wolf say."""
+    of the normal images' features, its covariance shrunk as Ledoit & Wolf say.
+
+    The features are means over a grid, so the squared score is the mean of a number a place: the map (`shares`).
+    """
 
     mean: Tensor
     whitening: Tensor
 
     def fit(self, normals: Normals) -> dict[str, Any]:
-        self._train(enough(normals.train).stored(self.setting.device))
+        head = built(self.setting, lambda: nn.Linear(self.features, _KINDS))
+        nets = nn.ModuleDict({"trunk": self.trunk, "head": head})
+
+        def loss(images: Tensor, draws: Draws) -> Tensor:
+            batch = torch.cat([images, cut_pasted(images, draws), scarred(images, draws)])
+            kinds = torch.arange(_KINDS, device=images.device).repeat_interleave(len(images))
+            return nn.functional.cross_entropy(nets["head"](pooled(nets["trunk"](batch))).float(), kinds)
+
+        train_on(normals.train, nets, loss, self.setting, "the CutPaste network")
         mean, whitening = shrunk_gaussian(self.vectors_of(normals.train))
         self.keep(mean=mean, whitening=whitening)
         return {"features": self.features}
@@ -40,30 +47,24 @@ class CutPaste(OnOwnFeatures):
     def score(self, images: Tensor) -> Tensor:
         return mahalanobis(self.vectors(images), self.mean, self.whitening)
 
-    def _train(self, images: StoredImages) -> None:
-        config, hardware, seed = self.setting.config, self.setting.hardware, self.setting.seed
-        stream = Stream(images, config.batch_size, derive_seed(seed, "order"), balanced=False)
-        draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "corruptions")))
-        kinds = torch.arange(_KINDS, device=hardware.device).repeat_interleave(config.batch_size)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "head"))
-            head = place(nn.Linear(self.features, _KINDS), hardware)
+    def map(self, images: Tensor) -> Tensor:
+        return spread_over(self.shares(images), images.shape[2:])
 
-        def loss(_: int) -> Tensor:
-            normal = stream.next().images
-            batch = torch.cat([normal, cut_pasted(normal, draws), scarred(normal, draws)])
-            with autocast(hardware):
-                logits = head(pooled(self.trunk(batch)))
-            return nn.functional.cross_entropy(logits.float(), kinds)
+    def shares(self, images: Tensor) -> Tensor:
+        """What each place of the trunk's grid adds to the squared score, whose mean they are: [B, *grid].
 
-        self.trunk.train()
-        weights = [*self.trunk.parameters(), *head.parameters()]
-        minimise(loss, weights, steps=config.steps, lr=_LR, weight_decay=_WEIGHT_DECAY, what="the CutPaste network")
-        self.trunk.eval()
+        With pooled features v, those of a place f, mean m and covariance C: (f - m) · C⁻¹ (v - m). That is Grad-CAM
+        of half the squared score (Selvaraju et al., ICCV 2017) without its ReLU; a place may take away from the score.
+        """
+        grids = self.grids(images)
+        towards = (pooled(grids) - self.mean) @ self.whitening @ self.whitening.T
+        places = grids.flatten(2) - self.mean[:, None]
+        return (places * towards[:, :, None]).sum(dim=1).view(len(images), *grids.shape[2:])
 
 
 DETECTOR = DetectorFacts(
     "self-supervised", "Li et al., CutPaste: Self-Supervised Learning for Anomaly Detection and Localization, CVPR "
     "2021",
-    CutPaste, note="a small network from scratch; patches keep their brightness; no map",
+    CutPaste, says_where=True,
+    note="a small network from scratch; patches keep their brightness; maps are as coarse as its grid, an eighth",
 )  # fmt: skip

@@ -11,8 +11,8 @@ from pipeline.anomaly.detector import DetectorFacts, Normals
 from pipeline.anomaly.frozen import enough
 from pipeline.anomaly.neighbours import nearest
 from pipeline.anomaly.own_features import OnOwnFeatures
-from pipeline.core.compute import place
 from pipeline.supervised.encoders import fit_encoder
+from pipeline.supervised.unlabelled import at_rest
 
 _NEIGHBOURS = 2
 
@@ -23,13 +23,13 @@ class ContrastiveNeighbours(OnOwnFeatures):
     bank: Tensor
 
     def fit(self, normals: Normals) -> dict[str, Any]:
-        setting, hardware = self.setting, self.setting.hardware
-        images = enough(normals.train).stored(hardware.device)
-        trained = fit_encoder(
+        setting, config = self.setting, self.setting.config
+        images = enough(normals.train).stored(setting.device)
+        fit_encoder(
             "simclr", self.trunk, self.features, images,
-            steps=setting.config.steps, batch_size=setting.config.batch_size, hardware=hardware, seed=setting.seed,
+            steps=config.steps, batch_size=config.batch_size, hardware=setting.hardware, seed=setting.seed,
         )  # fmt: skip
-        place(trained, hardware)
+        at_rest(self.trunk)
         self.keep(bank=F.normalize(self.vectors_of(normals.train)))
         return {"features": self.features}
 
