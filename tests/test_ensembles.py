@@ -12,12 +12,12 @@ from scipy.stats import binom
 from test_verdict_rule import AUGMENTED, REFERENCE, simulate
 
 from pipeline.anomaly.detect import COLUMNS, detect_config
-from pipeline.config.anomaly import AnomalyConfig
+from pipeline.config.anomaly import AnomalyConfig, ensemble_arm
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import read_table
 from pipeline.measures.conformal import alarm_threshold
 from pipeline.verdict.detectors import SUPERVISED, detector_rows
-from pipeline.verdict.ensembles import ensemble_arm, ensemble_warnings, with_ensembles
+from pipeline.verdict.ensembles import ensemble_warnings, with_ensembles
 from pipeline.verdict.stage import run, verdict_config
 
 PATIENTS = ("val-a", "val-b", "val-c", "val-d", "val-ill", "test-a", "test-b", "test-ill")

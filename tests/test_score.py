@@ -289,7 +289,7 @@ def test_a_detector_looks_through_its_own_gan_alone(noise_inputs: Any, tmp_path:
     (run / "stages").mkdir(parents=True)
     gan = gan_and_its_detector(run, noise_inputs((16, 16)))
     fitted = fitted_detector(run, experiment)
-    assert fitted.name == "discriminator-logit@run" and not fitted.says_where
+    assert fitted.name == "discriminator-logit@run" and fitted.map_scale is None
     weights = gan / "discriminator.safetensors"
     before = weights.read_bytes()
     weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))

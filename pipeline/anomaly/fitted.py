@@ -6,19 +6,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.anomaly.detect import DetectConfig
-from pipeline.anomaly.detector import Detector
+import numpy as np
+
+from pipeline.anomaly.detect import DetectConfig, scores_of
+from pipeline.anomaly.detector import Detector, ImageSet
 from pipeline.anomaly.detectors import DETECTORS
 from pipeline.anomaly.files import DESCRIPTION, load_detector, read_detector
-from pipeline.config.anomaly import named
+from pipeline.anomaly.overlays import MapScale
+from pipeline.config.anomaly import ensemble_arm, named
 from pipeline.config.experiment import Experiment
 from pipeline.core.compute import Hardware, resolve_hardware
 from pipeline.core.errors import DataError, UserError
 from pipeline.core.files import dangling_link, digest_file
 from pipeline.core.layout import RECORD, STAGES
 from pipeline.core.records import Record, load_record
+from pipeline.data.batches.scaling import Scaling
+from pipeline.measures.ranks import mean_rank, share_below
 
 _AGAIN = "Do `radaug run` again: finished stages are kept."
+
+
+Calibration = tuple[np.ndarray, np.ndarray]
+"""Scores [m] of the validation normals' images, and the patient of each."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +39,71 @@ class Fitted:
     description: dict[str, Any]
 
     @property
-    def says_where(self) -> bool:
-        return self.description.get("map_scale") is not None
+    def map_scale(self) -> MapScale | None:
+        """Of its maps; None where it has none."""
+        found = self.description.get("map_scale")
+        return None if found is None else MapScale(**found)
+
+    @property
+    def scaling(self) -> Scaling:
+        return Scaling.from_json(self.description["scaling"])
+
+    @property
+    def calibration(self) -> Calibration:
+        found = self.description["calibration"]
+        return np.array(found["score"], dtype=float), np.array(found["patient"], dtype=str)
+
+    def scores(self, images: ImageSet) -> np.ndarray:
+        """Of new images, [N]."""
+        return scores_of(self.detector, images, f"{self.name} on new images")
+
+
+@dataclass(frozen=True)
+class FittedEnsemble:
+    """Several detectors of a run as one: the mean of their ranks among the run's validation normals.
+
+    It is the first fit of the verdict's ensemble, image by image: where every patient has one image the numbers are the
+    same. There, patients are ranked by the means over their images.
+
+    Raises:
+        DataError: the members were not calibrated on the same images.
+    """
+
+    name: str
+    members: tuple[Fitted, ...]
+    map_scale: None = None
+
+    def __post_init__(self) -> None:
+        patients = [member.calibration[1].tolist() for member in self.members]
+        if any(one != patients[0] for one in patients):
+            raise DataError(f"{self.name}: its members have seen different validation normals. {_AGAIN}")
+
+    @property
+    def scaling(self) -> Scaling:
+        return self.members[0].scaling
+
+    @property
+    def calibration(self) -> Calibration:
+        own = [member.calibration for member in self.members]
+        return mean_rank([share_below(scores, scores, patients) for scores, patients in own]), own[0][1]
+
+    def scores(self, images: ImageSet) -> np.ndarray:
+        """Of new images, [N]."""
+        return mean_rank([share_below(member.scores(images), *member.calibration) for member in self.members])
+
+
+def fitted_as_named(run_dir: Path, experiment: Experiment, name: str = "") -> Fitted | FittedEnsemble:
+    """The detector or else the ensemble called `name`; see `fitted_detector`.
+
+    Raises:
+        UserError: the run has neither, or has not a member.
+        DataError: what a member looks through is not what it was fitted with.
+    """
+    asked = experiment.anomaly
+    if name in asked.ensembles and name not in asked.detectors:
+        members = tuple(fitted_detector(run_dir, experiment, member) for member in asked.ensembles[name])
+        return FittedEnsemble(ensemble_arm(name), members)
+    return fitted_detector(run_dir, experiment, name)
 
 
 def fitted_detector(run_dir: Path, experiment: Experiment, name: str = "") -> Fitted:
@@ -48,7 +120,7 @@ def fitted_detector(run_dir: Path, experiment: Experiment, name: str = "") -> Fi
     own = [(record, place) for record, place in stages if record.kind == "detect" and _released(record, experiment)]
     record, place = next(((one, at) for one, at in own if one.variant == name), (None, None))
     if record is None or place is None:
-        there = ", ".join(one.variant for one, _ in own) or "none"
+        there = ", ".join([*(one.variant for one, _ in own), *experiment.anomaly.ensembles]) or "none"
         raise UserError(
             f"--detector {name or '(the first)'}: the run {run_dir.name} has not this one. It has: {there}."
         )

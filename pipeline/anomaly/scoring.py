@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.anomaly.detect import scores_of
 from pipeline.anomaly.detector import ImageSet
-from pipeline.anomaly.fitted import Fitted, fitted_detector, only_stage, shift_stage
-from pipeline.anomaly.overlays import Case, MapScale, anomaly_map, draw_cases
+from pipeline.anomaly.fitted import Fitted, FittedEnsemble, fitted_as_named, only_stage, shift_stage
+from pipeline.anomaly.overlays import Case, anomaly_map, draw_cases
 from pipeline.anomaly.shift import Shift, acquired, read_reference, shift_between
 from pipeline.config.loading import load_experiment
 from pipeline.core.errors import DataError, UserError
@@ -21,7 +20,6 @@ from pipeline.core.layout import CONFIG, MANIFEST
 from pipeline.core.patients import known_patients, patient_units
 from pipeline.core.progress import Progress
 from pipeline.data.batches.dataset import read_table, write_table
-from pipeline.data.batches.scaling import Scaling
 from pipeline.data.new_images import NewImages, prepare_new
 from pipeline.measures.conformal import conformal_p_values
 
@@ -67,7 +65,7 @@ def score_run(
 
     Args:
         given: a DICOM, NIfTI, PNG, JPEG or npy file, a folder of these or of DICOM series, or a table with `path`.
-        detector: as the configuration names it; empty = the first.
+        detector: a detector or an ensemble, as the configuration names it; empty = the first detector.
         maps: also write MAPS/ID.png, the image beside itself under its map, and of DICOM and NIfTI MAPS/ID.nii.gz, the
             map on the source's own voxels.
         rate: share of normal patients for whom an alarm may be raised; None = the run's `anomaly.false_alarms`.
@@ -83,14 +81,13 @@ def score_run(
     if given.is_dir() and out_dir.resolve().is_relative_to(given.resolve()):
         raise UserError(f"--out {out_dir}: lies in {given}, so that maps would be scored next time. Choose another.")
     (out_dir / SCORES).unlink(missing_ok=True)
-    fitted = fitted_detector(run_dir, experiment, detector)
-    if maps and not fitted.says_where:
+    fitted = fitted_as_named(run_dir, experiment, detector)
+    if maps and fitted.map_scale is None:
         raise UserError(f"--maps: {fitted.name} does not say where. `radaug detectors` prints which do.")
     trained_on = read_table(only_stage(run_dir, "prepare")[1] / MANIFEST)
     trained_on = trained_on[trained_on["split"] != "external"] if "split" in trained_on else trained_on
-    scaling = Scaling.from_json(fitted.description["scaling"])
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=".prepared-") as folder:
-        images = prepare_new(experiment, scaling, trained_on, given, Path(folder))
+        images = prepare_new(experiment, fitted.scaling, trained_on, given, Path(folder))
         write_table(out_dir / REFUSED, images.refused)
         if not len(images.dataset.manifest):
             first = "; ".join(f"{row.path}: {row.reason}" for row in images.refused.head(1).itertuples())
@@ -99,18 +96,15 @@ def score_run(
         flag = "" if shift.too_few else str(int(shift.alarm))
         table = _scores(fitted, images, rate).assign(shift=flag)
         write_table(out_dir / SCORES, table)
-        if maps:
+        if maps and isinstance(fitted, Fitted):
             _write_maps(fitted, images, table, out_dir / MAPS)
-    patients = len(set(fitted.description["calibration"]["patient"]))
+    patients = len(set(fitted.calibration[1]))
     return Scored(fitted.name, len(table), int(table["alarm"].sum()), len(images.refused), patients, rate, shift)
 
 
-def _scores(fitted: Fitted, images: NewImages, rate: float) -> pd.DataFrame:
-    found = scores_of(fitted.detector, _all(images), f"{fitted.name} on new images")
-    calibration = fitted.description["calibration"]
-    p_values = conformal_p_values(
-        found, np.array(calibration["score"], dtype=float), np.array(calibration["patient"], dtype=str)
-    )
+def _scores(fitted: Fitted | FittedEnsemble, images: NewImages, rate: float) -> pd.DataFrame:
+    found = fitted.scores(_all(images))
+    p_values = conformal_p_values(found, *fitted.calibration)
     return pd.DataFrame(
         {
             "path": images.dataset.manifest["shown"],
@@ -133,7 +127,8 @@ def _all(images: NewImages) -> ImageSet:
 
 
 def _write_maps(fitted: Fitted, images: NewImages, table: pd.DataFrame, folder: Path) -> None:
-    scale, progress = MapScale(**fitted.description["map_scale"]), Progress("maps", len(table), "images")
+    scale, progress = fitted.map_scale, Progress("maps", len(table), "images")
+    assert scale is not None, "asked of a detector with maps alone"
     ids, shown = images.dataset.manifest["image_id"], _all(images)
     for number, (name, p_value) in enumerate(zip(ids, table["p_value"], strict=True)):
         found = anomaly_map(fitted.detector, shown, number)

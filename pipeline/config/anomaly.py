@@ -35,6 +35,11 @@ def named(detector: str) -> Named:
     return Named(name, gan)
 
 
+def ensemble_arm(name: str) -> str:
+    """What the ensemble called `name` is called in tables, beside detectors."""
+    return f"ensemble {name}"
+
+
 def detector_names() -> tuple[str, ...]:
     """The names of all detectors, in the alphabet's order; none is imported."""
     return names_in(PACKAGE)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
+from pipeline.config.anomaly import ensemble_arm
+from pipeline.measures.ranks import mean_rank, share_below
+
 Ensembles = Mapping[str, Sequence[str]]
-_DIGITS = 9
-"""Of mean ranks: the same ranks in another order make the same mean."""
-
-
-def ensemble_arm(name: str) -> str:
-    return f"ensemble {name}"
 
 
 def with_ensembles(table: pd.DataFrame, ensembles: Ensembles) -> pd.DataFrame:
@@ -55,8 +51,8 @@ def _of_fold(table: pd.DataFrame, arm: str, members: Sequence[str]) -> pd.DataFr
     fits = []
     for number in range(max(map(len, ranks))):
         paired = [own[number % len(own)] for own in ranks]
-        mean = np.mean([fit["score"].to_numpy() for fit in paired], axis=0)
-        fits.append(paired[0].assign(arm=arm, gan_seed="", seed=str(number), score=mean.round(_DIGITS)))
+        mean = mean_rank([fit["score"].to_numpy() for fit in paired])
+        fits.append(paired[0].assign(arm=arm, gan_seed="", seed=str(number), score=mean))
     return pd.concat(fits)
 
 
@@ -68,6 +64,6 @@ def _ranked(table: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _with_ranks(fit: pd.DataFrame) -> pd.DataFrame:
-    healthy = fit.loc[(fit["split"] == "val") & (fit["label"] == "normal"), "score"].to_numpy()
-    below = np.searchsorted(np.sort(healthy), fit["score"].to_numpy(), side="left")
-    return fit.assign(score=below / max(1, len(healthy)))
+    healthy = fit[(fit["split"] == "val") & (fit["label"] == "normal")]
+    patients = healthy["image_id"].to_numpy(dtype=str)
+    return fit.assign(score=share_below(fit["score"].to_numpy(), healthy["score"].to_numpy(), patients))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from pipeline.config.anomaly import normal_classes
+from pipeline.config.anomaly import ensemble_arm, normal_classes
 from pipeline.config.experiment import Experiment, VerdictConfig
 from pipeline.config.section import Section
 from pipeline.core.decisions import Decision, Verdicts
@@ -26,7 +26,7 @@ from pipeline.measures.classification import weighted_auroc
 from pipeline.verdict.comparison import arm_interval
 from pipeline.verdict.decide import VerdictPlan, decide
 from pipeline.verdict.detectors import detector_rows, detector_table, detector_warnings
-from pipeline.verdict.ensembles import ensemble_arm, ensemble_warnings, with_ensembles
+from pipeline.verdict.ensembles import ensemble_warnings, with_ensembles
 from pipeline.verdict.fits import (
     METRICS,
     Fit,
