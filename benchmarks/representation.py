@@ -26,11 +26,13 @@ from pipeline.core.layout import PREDICTIONS
 from pipeline.core.records import load_record
 from pipeline.data.batches.dataset import read_table
 from pipeline.measures.classification import weighted_auroc
+from pipeline.report.representation_tables import representation_plot
 from pipeline.verdict.representations import representation_table, size_representations
 from pipeline.verdict.stage import plan_of_run
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "representation.csv"
+FIGURE = ROOT / "docs" / "figures" / "representation.png"
 COLUMNS = ["size", "draw", "arm", "auroc", "C", "val_auroc", "numbers", "labelled", "unlabelled", "encoder_images"]
 KINDS = ("ingest", "split", "prepare", "fit-gan", "synthesise", "downstream")
 SETTINGS = [
@@ -102,7 +104,9 @@ def main() -> None:
         plan = plan_of_run(experiment)
         rows = [row for size, own in found.items() for row in size_representations(pd.concat(own), plan, size)]
         print(f"{draw + 1} draw(s), margin {plan.margin}:", flush=True)
-        print(markdown(representation_table(rows, plan.alpha)), flush=True)
+        compared = representation_table(rows, plan.alpha)
+        print(markdown(compared), flush=True)
+        FIGURE.write_bytes(representation_plot(compared))
 
 
 if __name__ == "__main__":

@@ -114,6 +114,8 @@ def test_fits_are_counted_with_their_pretrainings_and_ensembles() -> None:
     assert number_of_fits(experiment_of("augmented-pretrained")) == 3 * (1 + 2)
     assert number_of_fits(experiment_of("synthetic-pretrained")) == 3 * (1 + 2 * 2) + 2
     assert number_of_fits(experiment_of(f"{REFERENCE_ARM}+pseudolabels")) == 3 * (1 + 1 + 1)
+    assert number_of_fits(experiment_of("vae-features+svm", "effnet-features+svm")) == 3  # the reference's alone
+    assert number_of_fits(experiment_of("discriminator-features+svm")) == 3 + 2
     assert number_of_fits(experiment_of("pool-gan", "real+classical+curated@1")) == 3 * (1 + 2 * 2 + 2) + 2
 
 
