@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import cycle
 
 import pandas as pd
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from pipeline.config.arms import REFERENCE_ARM
+from pipeline.config.arms import REFERENCE_ARM, representation_of
 from pipeline.report.picture import Picture
 from pipeline.report.reading import Run, disease_label, ordered_arms
 from pipeline.report.style import house_style, panels, png
@@ -18,7 +17,7 @@ from pipeline.report.words import arm_words, metric_name, number, p_value, point
 REPRESENTATION_NUMBERS = (
     "size", "draws", "n_patients", "reference_mean", "arm_mean", "difference", "ci_low", "ci_high", "p", "p_holm",
 )  # fmt: skip
-_MARKERS = "osv^DPX*"
+_MARKERS = "os^D"
 _WORDS = {
     "helps": "better",
     "harms": "worse",
@@ -95,14 +94,19 @@ def curve_representations(table: pd.DataFrame) -> Table:
 
 
 def representation_plot(table: pd.DataFrame) -> bytes:
-    """The means of all arms and of the reference over the number of labelled images a class, as PNG."""
+    """The means of all arms and of the reference over the number of labelled images a class, as PNG.
+
+    A colour is a representation; a dashed line is a support vector machine.
+    """
     with house_style():
         figure, (axes,) = panels(1, columns=1, height=4.4, width=7.4)
         reference = table.drop_duplicates("size")
         axes.plot(reference["size"], reference["reference_mean"], "k-", lw=2.2, label=REFERENCE_ARM)
-        for marker, (arm, own) in zip(cycle(_MARKERS), table.groupby("arm", sort=False), strict=False):
-            dashed = str(arm).endswith("+svm")
-            axes.plot(own["size"], own["arm_mean"], marker=marker, ls="--" if dashed else "-", lw=1.2, ms=5, label=arm)
+        kinds = list(dict.fromkeys(representation_of(arm) for arm in table["arm"]))
+        for arm, own in table.groupby("arm", sort=False):
+            number, line = kinds.index(representation_of(str(arm))), "--" if str(arm).endswith("+svm") else "-"
+            marker, colour = _MARKERS[number % len(_MARKERS)], f"C{number}"
+            axes.plot(own["size"], own["arm_mean"], marker=marker, color=colour, ls=line, lw=1.4, ms=5, label=arm)
         axes.set_xscale("log")
         axes.set_xticks(reference["size"], labels=[f"{size:.0f}" for size in reference["size"]])
         axes.xaxis.set_minor_locator(NullLocator())
