@@ -79,7 +79,7 @@ class Case:
 
 def case_of(name: str, steps: int) -> Case:
     """Fold 0 of a set of `anomaly.py`, prepared as `radaug run` does."""
-    experiment, directories = experiment_of(name, "pca", []), dict[str, Path]()
+    experiment, directories = experiment_of(name, "pca", 0, []), dict[str, Path]()
     for step in plan_experiment(experiment):
         if step.kind in ("ingest", "split", "prepare"):
             directories[step.name] = execute(step.stage(directories), CACHE).directory
