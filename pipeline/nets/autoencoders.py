@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
 
@@ -35,7 +34,9 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """One linear layer, then doublings with a convolution each: [B, numbers] -> [B, channels, *spatial].
+    """One linear layer, then convolutions with a doubling after each: [B, numbers] -> [B, channels, *spatial].
+
+    A convolution comes before its doubling, where it costs a quarter (in 3D an eighth) of what it would cost behind it.
 
     Args:
         channels: that come out; the image's unless told otherwise.
@@ -53,7 +54,7 @@ class ImageDecoder(nn.Module):
     def forward(self, numbers: Tensor) -> Tensor:
         features = leaky_relu(self.first(numbers), _SLOPE).unflatten(1, (-1, *self.grid))
         for layer in self.layers:
-            features = leaky_relu(layer(interpolate(features, scale_factor=2, mode="nearest")), _SLOPE)
+            features = interpolate(leaky_relu(layer(features), _SLOPE), scale_factor=2, mode="nearest")
         return _cropped(self.last(features), self.spatial_size)
 
 
@@ -82,18 +83,23 @@ class Autoencoder(nn.Module):
 class DenoisingPyramid(nn.Module):
     """A small U-net: halvings, doublings, and what was seen on the way down beside what comes up; [B, C, *spatial].
 
-    Ronneberger, Fischer & Brox, MICCAI 2015. Inputs are padded at the end to what the halvings divide.
+    Ronneberger, Fischer & Brox, MICCAI 2015. The two sides are convolved apart and added, which is what a convolution
+    of both together does, so that what comes up is convolved before it is doubled: a quarter of the work. Inputs are
+    padded at the end to what the halvings divide.
+
+    Args:
+        width: channels at the image's own size; twice as many with each halving.
     """
 
-    def __init__(self, shape: ImageShape, width: int, levels: int = 3) -> None:
+    def __init__(self, shape: ImageShape, width: int, levels: int = 4) -> None:
         super().__init__()
         conv, levels = CONV[shape.spatial_dims], min(levels, shape.levels)
         widths = doubling_widths(width, levels + 1)
+        steps = list(pairwise(widths))
         self.enter = conv(shape.channels, width, 3, padding=1)
-        self.down = nn.ModuleList([conv(before, after, 4, stride=2, padding=1) for before, after in pairwise(widths)])
-        self.up = nn.ModuleList(
-            [conv(before + after, before, 3, padding=1) for before, after in reversed(list(pairwise(widths)))]
-        )
+        self.down = nn.ModuleList([conv(before, after, 4, stride=2, padding=1) for before, after in steps])
+        self.up = nn.ModuleList([conv(after, before, 3, padding=1) for before, after in reversed(steps)])
+        self.beside = nn.ModuleList([conv(before, before, 3, padding=1, bias=False) for before, _ in reversed(steps)])
         self.leave = conv(width, shape.channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -105,10 +111,40 @@ class DenoisingPyramid(nn.Module):
         for layer in self.down:
             seen.append(features)
             features = leaky_relu(layer(features), _SLOPE)
-        for layer, beside in zip(self.up, reversed(seen), strict=True):
-            features = interpolate(features, scale_factor=2, mode="nearest")
-            features = leaky_relu(layer(torch.cat([features, beside], dim=1)), _SLOPE)
+        for layer, beside, known in zip(self.up, self.beside, reversed(seen), strict=True):
+            coming = interpolate(layer(features), scale_factor=2, mode="nearest")
+            features = leaky_relu(coming + beside(known), _SLOPE)
         return _cropped(self.leave(features), size)
+
+
+class FeatureAutoencoder(nn.Module):
+    """Feature maps of planes through a narrower and coarser grid, [B, D, rows, columns] of any size; no skips.
+
+    After Meissen et al. (2022): convolutions of stride 2 down, interpolation and convolutions up.
+
+    Args:
+        features: D.
+        widths: channels behind each halving of the grid.
+    """
+
+    def __init__(self, features: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        steps = list(pairwise([features, *widths]))
+        self.down = nn.ModuleList([nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in steps])
+        back = pairwise([*reversed(widths), widths[0]])
+        self.up = nn.ModuleList([nn.Conv2d(before, after, 3, padding=1) for before, after in back])
+        self.last = nn.Conv2d(widths[0], features, 1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        features, grids = maps, []
+        for layer in self.down:
+            grids.append(features.shape[2:])
+            features = leaky_relu(layer(features), _SLOPE)
+        for layer, grid in zip(self.up, reversed(grids), strict=True):
+            features = leaky_relu(layer(features), _SLOPE)
+            features = interpolate(features, grid, mode="bilinear", align_corners=False)
+        restored: Tensor = self.last(features)
+        return restored
 
 
 def _cropped(images: Tensor, size: Sequence[int]) -> Tensor:

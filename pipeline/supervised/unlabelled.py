@@ -46,11 +46,26 @@ def fit_unlabelled(
     """
     size = min(batch_size, len(images.label))
     stream = Stream(images, size, derive_seed(seed, "order"), balanced=False)
+    fit_batches(lambda: stream.next().images, nets, loss, hardware, steps=steps, seed=seed, what=what, lr=lr)
+
+
+def fit_batches(
+    next_batch: Callable[[], Tensor],
+    nets: nn.Module,
+    loss: Loss,
+    hardware: Hardware,
+    *,
+    steps: int,
+    seed: int,
+    what: str,
+    lr: float = 1e-3,
+) -> None:
+    """As `fit_unlabelled`, with batches from wherever they come: on the device, whatever their shape."""
     draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "draws")))
     place(nets, hardware).train()
 
     def loss_at(_: int) -> Tensor:
-        batch = stream.next().images
+        batch = next_batch()
         with autocast(hardware):
             return loss(batch, draws).float()
 

@@ -1,4 +1,4 @@
-"""A variational autoencoder: residual and distance of the code from its prior, or what gradient descent restores."""
+"""A variational autoencoder: the residual of what it decodes, and how far the code lies from its prior."""
 
 from __future__ import annotations
 
