@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Sequence
@@ -287,14 +288,21 @@ def test_the_feature_autoencoder_sees_standardised_maps_and_finds_the_square() -
     assert (place // 16 <= 8).all() and (place % 16 <= 8).all()  # windows and the network's view reach past the square
 
 
-@pytest.mark.parametrize("grid", [(5, 4), (3, 2, 4), (1, 1)])
-def test_the_users_network_gives_the_maps_that_are_restored(grid: tuple[int, ...], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def the_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's network whose feature maps are the images themselves."""
+    path = tmp_path_factory.mktemp("net") / "same.pt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(nn.Identity()).save(str(tmp_path / "same.pt"))
+        torch.jit.script(nn.Identity()).save(str(path))
+    return path
+
+
+@pytest.mark.parametrize("grid", [(5, 4), (3, 2, 4), (1, 1)])
+def test_the_users_network_gives_the_maps_that_are_restored(grid: tuple[int, ...], the_image: Path) -> None:
     images = np.random.default_rng(0).integers(0, 255, (12, 6, *grid)).astype(np.uint8)
     train = ImageSet(data_set(images), np.arange(12))
-    setting = Setting(BUDGET, ImageShape(grid, 6, 2), ("normal",), CPU, 5, features=tmp_path / "same.pt")
+    setting = Setting(BUDGET, ImageShape(grid, 6, 2), ("normal",), CPU, 5, features=the_image)
     detector = DETECTORS["feature-ae"].make(setting)
     figures = detector.fit(Normals(train, train, train))
     assert figures["network"].startswith("own weights") and figures["planes"] == 12 * (grid[0] if len(grid) == 3 else 1)
@@ -303,6 +311,67 @@ def test_the_users_network_gives_the_maps_that_are_restored(grid: tuple[int, ...
     found = detector.map(given)
     assert found is not None and found.shape == (2, *grid)
     torch.testing.assert_close(detector.score(given), found.flatten(1).mean(dim=1))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_feature_maps_let_gradients_through(dims: int) -> None:
+    maps, images = EffNetMaps(side=32), 0.8 * normal_tensor(dims, 2)
+    with torch.inference_mode():
+        plain = maps(images)
+    given = images.clone().requires_grad_()
+    found = maps.with_gradient(given)
+    torch.testing.assert_close(found.detach(), plain, rtol=0, atol=0)
+    random = torch.Generator().manual_seed(0)
+    weights = torch.randn(plain.shape, generator=random)
+    (slope,) = torch.autograd.grad((found * weights).sum(), given)
+    step, way = 2e-4, slope / slope.abs().max()
+    ahead, behind = ((maps(images + sign * step * way).double() * weights).sum() for sign in (1, -1))
+    assert (slope.double() * way).sum().item() == pytest.approx(((ahead - behind) / (2 * step)).item(), rel=0.1)
+
+
+def test_perceptual_scores_are_relative_differences_of_standardised_features(the_image: Path) -> None:
+    class Brighter(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images + 0.5
+
+    setting = dataclasses.replace(setting_of(2), features=the_image)
+    detector, normals = DETECTORS["perceptual-ae"].make(setting), normals_of(2)
+    assert isinstance(detector, Reconstruction)
+    assert detector.fit(normals)["network"].startswith("own weights")
+    detector.net = Brighter()
+    train, images = torch.cat(list(normals.train.blocks())).double(), planted_tensor(2)
+    centre, spread = train.mean(), train.std(correction=0)
+    size = ((images.double() - centre) / spread).abs().mean(dim=(1, 2, 3))
+    expected = (0.5 / spread / size).float()
+    torch.testing.assert_close(detector.score(images), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(detector.loss(images, draws()), expected.mean(), rtol=1e-4, atol=1e-5)
+    found = detector.map(images)
+    assert found is not None
+    torch.testing.assert_close(found, expected[:, None, None].expand(-1, *SHAPES[2]), rtol=1e-4, atol=1e-5)
+
+
+def test_the_perceptual_autoencoder_does_not_restore_a_square(the_image: Path) -> None:
+    longer = BUDGET.model_copy(update={"steps": 200, "width": 8})
+    detector = DETECTORS["perceptual-ae"].make(dataclasses.replace(setting_of(2, config=longer), features=the_image))
+    detector.fit(normals_of(2))
+    found, without = detector.map(planted_tensor(2)), detector.map(twins())
+    assert found is not None and without is not None and in_the_square(found)
+    assert (detector.score(planted_tensor(2)) > detector.score(twins())).all()
+
+
+def test_the_perceptual_loss_looks_at_what_efficientnet_sees_of_two_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    plain = EffNetMaps.with_gradient
+    monkeypatch.setattr(
+        EffNetMaps, "with_gradient", lambda self, images: (seen.append(images.shape[2]), plain(self, images))[1]
+    )
+    detector = DETECTORS["perceptual-ae"].make(setting_of(3))
+    assert isinstance(detector, Reconstruction)
+    detector.keep(centre=torch.zeros(176), spread=torch.ones(176))
+    loss = detector.loss(normal_tensor(3, 2), draws())
+    assert seen == [2, 2]
+    loss.backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in detector.net.parameters())
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
