@@ -39,6 +39,9 @@ def print_detectors(*, as_json: bool) -> None:
                 "dimensions": facts.dimensions,
                 "maps": facts.says_where,
                 "needs_gan": facts.needs_gan,
+                "own_gan": facts.own_gan,
+                "needs_mixed": facts.needs_mixed,
+                "trains": facts.trains,
                 "source": facts.source,
                 "note": facts.note,
             }
@@ -60,9 +63,15 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
             console.print(Padding(Text(text), (0, 0, 0, 4)))
 
 
+_SPOKEN = {
+    "needs_gan": "needs a GAN", "own_gan": "of normal patients", "needs_mixed": "needs other images too",
+    "trains": "trains a network",
+}  # fmt: skip
+
+
 def _fact(name: str, value: Any) -> str:
     if name == "dimensions":
         return ", ".join(f"{number}D" for number in value)
     if isinstance(value, bool):
-        return name.replace("needs_gan", "needs a GAN") if value else ""
+        return _SPOKEN.get(name, name) if value else ""
     return value if isinstance(value, str) else "by " + ", ".join(value)

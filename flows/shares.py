@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from flows.plan import Step
+from pipeline.config.anomaly import detector_module, named
 from pipeline.config.experiment import ComputeConfig, Experiment
 from pipeline.core.threads import PROCESS_MIB
 
@@ -20,8 +21,9 @@ _SECONDS = {
     "verdict": 3.0,
 }
 """On one thread, of steps whose work is small beside that of training: guesses, to order the work by."""
-_MS_A_PIXEL = {"fit-gan": 2.2e-3, "fit-normals": 2.2e-3, "downstream": 3.5e-4, "synthesise": 3e-4}
-"""Milliseconds an image and pixel on one thread of a core at 2.5 GHz, of the default nets; a voxel takes 0.4 of it."""
+_MS_A_PIXEL = {"fit-gan": 2.2e-3, "fit-normals": 2.2e-3, "detect": 1e-3, "downstream": 3.5e-4, "synthesise": 3e-4}
+"""Milliseconds an image and pixel on one thread of a core at 2.5 GHz, of the default nets; a voxel takes 0.4 of it.
+Detectors that train a network lie between 4e-4 and 2.2e-3."""
 _NO_NETS = ("ingest", "split", "prepare", "shift", "verdict")
 _COPIES = 4
 
@@ -39,10 +41,11 @@ class Size:
 
 def size_of(step: Step, part: str, experiment: Experiment) -> Size:
     """What a step, or one of its parts, is expected to take. A step whose parts are made has little left to do."""
-    gan, classifier, shape = experiment.gan, experiment.classifier, experiment.data.shape
+    gan, classifier, anomaly, shape = experiment.gan, experiment.classifier, experiment.anomaly, experiment.data.shape
     images = {
         "fit-gan": float(gan.num_images),
-        "fit-normals": float(experiment.anomaly.gan_images or gan.num_images),
+        "fit-normals": float(anomaly.gan_images or gan.num_images),
+        "detect": float(anomaly.steps * anomaly.batch_size) if _trains(step) else 0.0,
         "downstream": float(classifier.steps * classifier.batch_size) if part else 0.0,
         "synthesise": float(experiment.synthesis.samples_per_class * len(experiment.data.classes)),
     }.get(step.kind, 0.0)
@@ -55,6 +58,10 @@ def size_of(step: Step, part: str, experiment: Experiment) -> Size:
     }.get(step.kind, (16, 16))
     activations = batch * channels * math.prod(shape) * 4 * _COPIES / 2**20
     return Size(seconds, PROCESS_MIB + activations, step.kind not in _NO_NETS, math.prod(shape))
+
+
+def _trains(step: Step) -> bool:
+    return step.kind == "detect" and detector_module(named(step.variant).name).DETECTOR.trains
 
 
 @dataclass(frozen=True)

@@ -242,6 +242,10 @@ def test_the_size_of_a_job_is_where_the_work_is(demo: Experiment) -> None:
     gan = size_of(steps["fit-gan-fold-0-gan-0"], "", demo)
     fit = size_of(steps["downstream-fold-0"], "real seed 0", demo)
     assert gan.seconds > 10 * fit.seconds > 10 * size_of(steps["downstream-fold-0"], "", demo).seconds
+    with_detectors = demo.model_copy(update={"anomaly": demo.anomaly.model_copy(update={"detectors": ("ae", "pca")})})
+    steps |= {step.name: step for step in plan_experiment(with_detectors)}
+    learnt, plain = (size_of(steps[f"detect-{name}-fold-0"], "", with_detectors) for name in ("ae", "pca"))
+    assert learnt.seconds > 2 * plain.seconds
     assert gan.on_device and not size_of(steps["verdict"], "", demo).on_device
     larger = load_experiment(DEMO, ["compute.device=cpu", "data.spatial_size=256", "gan.batch_size=64"])
     assert size_of(steps["fit-gan-fold-0-gan-0"], "", larger).mib > gan.mib + 1000

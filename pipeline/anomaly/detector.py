@@ -145,6 +145,7 @@ class DetectorFacts:
         needs_gan: whether it looks through a trained GAN.
         needs_mixed: whether it learns from abnormal or unlabelled training images too, whose labels it never reads.
         own_gan: whether that must be one of normal patients, with its snapshots: the run's GAN will not do.
+        trains: whether it trains a network for `anomaly.steps` steps, which is what takes its time.
         dimensions: spatial dimensions that it works in.
         note: what it cannot do, or how it differs from the paper, in a sentence.
     """
@@ -155,6 +156,7 @@ class DetectorFacts:
     says_where: bool = False
     needs_gan: bool = False
     needs_mixed: bool = False
+    trains: bool = False
     own_gan: bool = False
     dimensions: tuple[int, ...] = (2, 3)
     note: str = ""

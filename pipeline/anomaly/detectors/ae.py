@@ -19,5 +19,5 @@ class PlainAutoencoder(Reconstruction):
 
 DETECTOR = DetectorFacts(
     "autoencoding", "Baur et al., Autoencoders for Unsupervised Anomaly Segmentation in Brain MR Images, MedIA 2021",
-    PlainAutoencoder, says_where=True,
+    PlainAutoencoder, says_where=True, trains=True,
 )  # fmt: skip

@@ -54,6 +54,6 @@ class UncertainAutoencoder(Reconstruction):
 
 DETECTOR = DetectorFacts(
     "autoencoding", "Mao et al., Abnormality Detection in Chest X-Ray Images Using Uncertainty Prediction "
-    "Autoencoders, MICCAI 2020", UncertainAutoencoder, says_where=True,
+    "Autoencoders, MICCAI 2020", UncertainAutoencoder, says_where=True, trains=True,
     note="a voxel's variance counts up to the highest of any training image",
 )  # fmt: skip

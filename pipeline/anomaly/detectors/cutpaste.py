@@ -65,6 +65,6 @@ class CutPaste(OnOwnFeatures):
 DETECTOR = DetectorFacts(
     "self-supervised", "Li et al., CutPaste: Self-Supervised Learning for Anomaly Detection and Localization, CVPR "
     "2021",
-    CutPaste, says_where=True,
+    CutPaste, says_where=True, trains=True,
     note="a small network from scratch; patches keep their brightness; maps are as coarse as its grid, an eighth",
 )  # fmt: skip

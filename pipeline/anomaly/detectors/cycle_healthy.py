@@ -96,7 +96,7 @@ DETECTOR = DetectorFacts(
     "gan", "Zhu et al., Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks, ICCV 2017; "
     "for lesions Sun et al., An Adversarial Learning Approach to Medical Image Synthesis for Lesion Detection, IEEE "
     "JBHI 2020",
-    CycleHealthy, says_where=True, needs_mixed=True,
+    CycleHealthy, says_where=True, trains=True, needs_mixed=True,
     note="the images that it translates from are the training and unlabelled ones, normal or not, so most may be "
     "normal; without an abnormal or unlabelled training image it has nothing to learn from and is skipped",
 )  # fmt: skip

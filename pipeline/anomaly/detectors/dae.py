@@ -45,5 +45,5 @@ def coarse_noise(shape: torch.Size, draws: Draws) -> Tensor:
 
 DETECTOR = DetectorFacts(
     "autoencoding", "Kascenas, Pugeault & O'Neil, Denoising Autoencoders for Unsupervised Anomaly Detection in Brain "
-    "MRI, MIDL 2022", DenoisingAutoencoder, says_where=True,
+    "MRI, MIDL 2022", DenoisingAutoencoder, says_where=True, trains=True,
 )  # fmt: skip

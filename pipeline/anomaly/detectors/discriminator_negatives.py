@@ -59,6 +59,6 @@ class AgainstNegatives(OnGan):
 
 DETECTOR = DetectorFacts(
     "gan", "Zaheer et al., Old is Gold: Redefining the Adversarially Learned One-Class Classifier, CVPR 2020; Li et "
-    "al., CutPaste, CVPR 2021", AgainstNegatives, needs_gan=True,
+    "al., CutPaste, CVPR 2021", AgainstNegatives, needs_gan=True, trains=True,
     note="with @run without the fakes of an early generator: the run's GAN leaves no snapshots",
 )  # fmt: skip

@@ -52,5 +52,5 @@ class FastAnoGan(OnGan):
 
 DETECTOR = DetectorFacts(
     "gan", "Schlegl et al., f-AnoGAN: Fast unsupervised anomaly detection with generative adversarial networks, "
-    "MedIA 2019", FastAnoGan, says_where=True, needs_gan=True,
+    "MedIA 2019", FastAnoGan, says_where=True, trains=True, needs_gan=True,
 )  # fmt: skip

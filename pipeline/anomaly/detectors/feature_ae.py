@@ -128,6 +128,6 @@ def _planes(maps: Tensor) -> Tensor:
 
 DETECTOR = DetectorFacts(
     "autoencoding", "Meissen et al., Unsupervised Anomaly Localization with Structural Feature-Autoencoders, BrainLes "
-    "2022", FeatureAutoencoding, says_where=True,
+    "2022", FeatureAutoencoding, says_where=True, trains=True,
     note="EfficientNet-Lite0 at 128 x 128; volumes in 16 slices at most",
 )  # fmt: skip

@@ -132,5 +132,5 @@ class Ganomaly(Detector):
 
 DETECTOR = DetectorFacts(
     "gan", "Akcay, Atapour-Abarghouei & Breckon, GANomaly: Semi-Supervised Anomaly Detection via Adversarial Training, "
-    "ACCV 2018", Ganomaly, says_where=True,
+    "ACCV 2018", Ganomaly, says_where=True, trains=True,
 )  # fmt: skip

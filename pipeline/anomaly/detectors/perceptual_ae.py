@@ -83,6 +83,6 @@ class PerceptualAutoencoder(Reconstruction):
 
 DETECTOR = DetectorFacts(
     "autoencoding", "Shvetsova et al., Anomaly Detection in Medical Imaging With Deep Perceptual Autoencoders, IEEE "
-    "Access 2021", PerceptualAutoencoder, says_where=True,
+    "Access 2021", PerceptualAutoencoder, says_where=True, trains=True,
     note=f"EfficientNet-Lite0 at {_SIDE} x {_SIDE}; volumes in 16 slices at most; slow",
 )  # fmt: skip

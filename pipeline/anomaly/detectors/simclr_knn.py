@@ -42,5 +42,6 @@ DETECTOR = DetectorFacts(
     "Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020 (the features); "
     "nearest normals as Tack et al., CSI, NeurIPS 2020",
     ContrastiveNeighbours,
+    trains=True,
     note="CSI without its shifted instances",
 )

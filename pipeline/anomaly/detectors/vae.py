@@ -32,5 +32,5 @@ class VariationalAutoencoder(Reconstruction):
 
 DETECTOR = DetectorFacts(
     "autoencoding", "Kingma & Welling, Auto-Encoding Variational Bayes, ICLR 2014; Zimmerer et al., MIDL 2019",
-    VariationalAutoencoder, says_where=True,
+    VariationalAutoencoder, says_where=True, trains=True,
 )  # fmt: skip

@@ -62,5 +62,5 @@ def total_variation(images: Tensor) -> Tensor:
 
 DETECTOR = DetectorFacts(
     "autoencoding", "You et al., Unsupervised Lesion Detection via Image Restoration with a Normative Prior, MIDL 2019",
-    VaeRestoration, says_where=True, note=f"{_STEPS} steps of gradient descent an image",
+    VaeRestoration, says_where=True, trains=True, note=f"{_STEPS} steps of gradient descent an image",
 )  # fmt: skip
