@@ -27,7 +27,7 @@ from pipeline.core.records import load_record
 from pipeline.data.batches.dataset import read_table
 from pipeline.measures.classification import weighted_auroc
 from pipeline.report.representation_tables import representation_plot
-from pipeline.verdict.representations import representation_table, size_representations
+from pipeline.verdict.representations import WORDS, representation_table, size_representations
 from pipeline.verdict.stage import plan_of_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,7 +82,8 @@ def markdown(table: pd.DataFrame) -> str:
         cells = []
         for row in own.sort_values("size").to_dict("records"):
             span = "" if pd.isna(row["ci_low"]) else f" ({100 * row['ci_low']:+.1f} to {100 * row['ci_high']:+.1f})"
-            cells.append(f"{row['arm_mean']:.3f}, {100 * row['difference']:+.1f}{span}, {row['decision']}")
+            word = WORDS[row["decision"]].rpartition(" ")[0]
+            cells.append(f"{row['arm_mean']:.3f}, {100 * row['difference']:+.1f}{span}, {word}")
         lines.append(f"| `{arm}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
