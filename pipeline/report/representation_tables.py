@@ -113,7 +113,7 @@ def representation_plot(table: pd.DataFrame) -> bytes:
         axes.xaxis.set_minor_formatter(NullFormatter())
         endpoint = metric_name(str(table["endpoint"].iloc[0]))
         axes.set(xlabel="Labelled training images a class", ylabel=f"{endpoint} on test patients (0 to 1)")
-        axes.legend(loc="lower right", fontsize=7)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8)
         return png(figure)
 
 
