@@ -17,7 +17,7 @@ from pipeline.core.layout import stage_name
 
 MANIFEST_STEPS = ("ingest", "split")
 """What `validate` runs: nothing is trained."""
-JUDGED = ("downstream", "quality", "detect", "shift", "privacy")
+JUDGED = ("downstream", "quality", "detect", "shift", "privacy", "attack")
 """What the verdict reads."""
 TRAINS_GAN = ("fit-gan", "fit-normals")
 
@@ -69,6 +69,7 @@ def plan_experiment(experiment: Experiment) -> tuple[Step, ...]:
         for gan_seed in range(experiment.gan.gan_seeds):
             _add_gan_steps(plan, fold, gan_seed)
         _add_detectors(plan, fold)
+    _add_attacks(plan)
     judged = [step.name for step in plan.steps if step.kind in JUDGED]
     plan.add("verdict", stages.verdict, {name: name for name in ("split", "prepare", *judged)})
     return tuple(plan.steps)
@@ -129,6 +130,14 @@ def _add_gan_steps(plan: _Plan, fold: int, gan_seed: int) -> None:
     plan.add_fold_step("privacy", stages.privacy, synthetic, *place)
     if any(uses_synthetic(arm) for arm in plan.experiment.arms):
         plan.add_classifiers(synthetic | fit, *place)
+
+
+def _add_attacks(plan: _Plan) -> None:
+    """On the one generator that may be released."""
+    place = (plan.experiment.release.fold, plan.experiment.release.gan_seed)
+    needs = {kind: stage_name(kind, *place) for kind in ("fit-gan", "synthesise")}
+    for attack in plan.experiment.privacy.attacks:
+        plan.add_fold_step("attack", partial(stages.attack, attack), needs, *place, variant=attack)
 
 
 def _add_detectors(plan: _Plan, fold: int) -> None:

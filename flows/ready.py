@@ -11,7 +11,8 @@ _STAGES = (
     "pipeline.data.ingest", "pipeline.data.cohort.split", "pipeline.data.prepare", "pipeline.adversarial.fit",
     "pipeline.synthesis.synthesise", "pipeline.quality.measure", "pipeline.anomaly.detect",
     "pipeline.anomaly.shift_stage",
-    "pipeline.privacy.memorisation", "pipeline.downstream.train", "pipeline.verdict.stage",
+    "pipeline.privacy.memorisation", "pipeline.privacy.attack_stage", "pipeline.downstream.train",
+    "pipeline.verdict.stage",
 )  # fmt: skip
 _AT_THE_FIRST_STEP = ("torch._dynamo",)
 """What torch's optimisers import when they are first used: seconds, in every process anew."""

@@ -112,6 +112,15 @@ def privacy(experiment: Experiment, fold: int | None, gan_seed: int | None) -> A
     return _computing(experiment, "privacy", run, memorisation_config(experiment, fold, gan_seed), gan_seed)
 
 
+def attack(name: str, experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.config.privacy import attack_module
+    from pipeline.privacy.attack_stage import attack_config, run
+
+    loads = (attack_module(name).__name__,)
+    made = _computing(experiment, "attack", run, attack_config(experiment, name), gan_seed, loads=loads)
+    return replace(made, variant=name)
+
+
 def downstream(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
     from pipeline.downstream.train import downstream_config, run, run_part
 

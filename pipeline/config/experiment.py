@@ -11,6 +11,7 @@ from pipeline.config.arms import ARMS, REFERENCE_ARM, arm_facts, is_candidate
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.data import DataConfig, PhantomSource, Positive
 from pipeline.config.families import GanSettings, validate_gan
+from pipeline.config.privacy import PrivacyConfig
 from pipeline.config.quality import QualityConfig
 from pipeline.config.representation import RepresentationConfig
 from pipeline.config.section import Section
@@ -148,6 +149,7 @@ class Experiment(Section):
     verdict: VerdictConfig = VerdictConfig()
     quality: QualityConfig = QualityConfig()
     anomaly: AnomalyConfig = AnomalyConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     release: ReleaseConfig = ReleaseConfig()
     compute: ComputeConfig = ComputeConfig()
 

@@ -48,6 +48,7 @@ ANOMALY_SCORES = "anomaly.csv"
 WORKLIST = "worklist.csv"
 WORKLIST_PICTURE = "worklist.png"
 MEMORISATION = "memorisation.csv"
+ATTACK_SCORES = "attack.csv"
 CLOSEST_PAIRS = "closest_pairs.png"
 ACQUISITION = "acquisition.json"
 

@@ -1,13 +1,14 @@
-"""Stage `privacy`: a first look at memorisation. Are synthetic images nearer to training than to held-out images?
+"""Stage `privacy`: memorisation. Are synthetic images copies of training images, or nearer to them than to others?
 
 The rate is that of the nearest-neighbour adversarial test (Yale et al., "Generation and evaluation of privacy
 preserving synthetic health data", Neurocomputing 416 (2020)): without memory a synthetic image is as often nearest to
-a training image as to one of equally many held-out images. It finds copying, and proves no privacy.
+a training image as to one of equally many held-out images. Authenticity is that of Alaa et al. ("How Faithful is your
+Synthetic Data?", ICML 2022). It finds copying, and proves no privacy; its near copies are part of the audit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from PIL import Image
 from pipeline.adversarial.families import learns_from_pool
 from pipeline.adversarial.pictures import tile
 from pipeline.config.section import Section
+from pipeline.core.compute import resolve_hardware
 from pipeline.core.files import atomic_path
 from pipeline.core.layout import CLOSEST_PAIRS, MEMORISATION
 from pipeline.core.metrics import MetricRow, write_metrics
@@ -28,6 +30,8 @@ from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
 from pipeline.data.cohort.folds import split_ids
 from pipeline.measures.coverage import pairwise_distances
 from pipeline.measures.near_copies import NEAR, NearCopies, near_copies
+from pipeline.privacy.attack import Images
+from pipeline.privacy.registered import registered_distances
 
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
@@ -46,6 +50,7 @@ class MemorisationConfig(Section):
     gan_seed: int
     seed: int
     pool: bool
+    device: str = "cpu"
 
 
 def memorisation_config(experiment: Experiment, fold: int, gan_seed: int) -> MemorisationConfig:
@@ -55,6 +60,7 @@ def memorisation_config(experiment: Experiment, fold: int, gan_seed: int) -> Mem
         gan_seed=gan_seed,
         pool=learns_from_pool(experiment.gan),
         seed=derive_seed(experiment.seed, "memorisation", fold, gan_seed),
+        device=resolve_hardware(experiment.compute.device).device,
     )
 
 
@@ -85,7 +91,11 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
     rates = nearer_to_training(to_train, to_held_out, labels["train"], labels["test"], random)
     val_to_train, val_to_held_out = (_distances(real, rows["val"], real, rows[split]) for split in ("train", "test"))
     control = nearer_to_training(val_to_train, val_to_held_out, labels["train"], labels["test"], random)
-    copies = near_copies(to_train.min(axis=1), val_to_train.min(axis=1))
+    registered, val_registered = (
+        _registered(config, dataset, at, real, rows["train"])
+        for dataset, at in ((synthetic, chosen), (real, rows["val"]))
+    )
+    copies = near_copies(registered.min(axis=1), val_registered.min(axis=1))
     nearest = pd.DataFrame(
         {
             "image_id": synthetic.manifest["image_id"].iloc[chosen].to_numpy(),
@@ -95,8 +105,8 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
         }
     )
     write_table(out_dir / MEMORISATION, nearest)
-    closest = np.argsort(to_train.min(axis=1))[:_PAIRS]
-    pairs = [(chosen[at], rows["train"][to_train[at].argmin()]) for at in closest]
+    closest = np.argsort(registered.min(axis=1), kind="stable")[:_PAIRS]
+    pairs = [(chosen[at], rows["train"][registered[at].argmin()]) for at in closest]
     _draw_pairs(out_dir / CLOSEST_PAIRS, synthetic, real, pairs)
     figures = {
         "nearer_to_training_rate": rates.mean(),
@@ -104,6 +114,9 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
         "rate_high": np.quantile(rates, 0.975),
         "control_rate": control.mean(),
         "baseline_rate": 0.5,
+        "distance_ratio": distance_ratio(to_train, to_held_out, labels["train"], labels["test"], random),
+        "authenticity": authenticity(to_train, real, rows["train"]),
+        "authenticity_control": authenticity(val_to_train, real, rows["train"]),
         "near_copies": copies.share,
         "near_copies_low": copies.low,
         "near_copies_high": copies.high,
@@ -129,8 +142,54 @@ def nearer_to_training(
     Args:
         to_train, to_held_out: distances [queries, images].
     """
-    by_train, by_held_out = (np.ascontiguousarray(part.T) for part in (to_train, to_held_out))  # whole rows are drawn
     rates = []
+    for near, far in _equally_many(to_train, to_held_out, train_label, held_out_label, random):
+        queries = random.integers(0, len(to_train), len(to_train))
+        rates.append(np.mean((near < far)[queries] + 0.5 * (near == far)[queries]))
+    return np.array(rates)
+
+
+def distance_ratio(
+    to_train: np.ndarray,
+    to_held_out: np.ndarray,
+    train_label: np.ndarray,
+    held_out_label: np.ndarray,
+    random: np.random.Generator,
+) -> float:
+    """Median distance to the nearest training image over that to the nearest held-out one, of equally many of each.
+
+    1 without memory, 0 for copies; the mean of `_DRAWS` draws. Arguments as of `nearer_to_training`.
+    """
+    draws = _equally_many(to_train, to_held_out, train_label, held_out_label, random)
+    return float(np.mean([np.median(near) / max(float(np.median(far)), 1e-12) for near, far in draws]))
+
+
+def authenticity(to_train: np.ndarray, real: DataSet, rows: np.ndarray) -> float:
+    """Share of queries that are further from the training image nearest to them than that one is from other such.
+
+    Args:
+        to_train: distances [queries, training images].
+        rows: of the training images in `real`.
+    """
+    nearest = to_train.argmin(axis=1)
+    asked, place = np.unique(nearest, return_inverse=True)
+    apart = np.full(len(asked), np.inf)
+    for part in np.array_split(np.arange(len(rows)), _parts(len(rows), real)):
+        distances = _distances(real, rows[asked], real, rows[part])
+        distances[asked[:, None] == part[None]] = np.inf  # itself
+        apart = np.minimum(apart, distances.min(axis=1))
+    return float((to_train.min(axis=1) > apart[place]).mean())
+
+
+def _equally_many(
+    to_train: np.ndarray,
+    to_held_out: np.ndarray,
+    train_label: np.ndarray,
+    held_out_label: np.ndarray,
+    random: np.random.Generator,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`_DRAWS` times the distances [queries] to the nearest of equally many training and held-out images a class."""
+    by_train, by_held_out = (np.ascontiguousarray(part.T) for part in (to_train, to_held_out))  # whole rows are drawn
     for _ in range(_DRAWS):
         train, held_out = [], []
         for label in np.unique(train_label):
@@ -138,18 +197,25 @@ def nearer_to_training(
             size = min(map(len, members))
             train.append(random.permutation(members[0])[:size])
             held_out.append(random.permutation(members[1])[:size])
-        queries = random.integers(0, len(to_train), len(to_train))
-        near = by_train[np.concatenate(train)].min(axis=0)[queries]
-        far = by_held_out[np.concatenate(held_out)].min(axis=0)[queries]
-        rates.append(np.mean((near < far) + 0.5 * (near == far)))
-    return np.array(rates)
+        yield by_train[np.concatenate(train)].min(axis=0), by_held_out[np.concatenate(held_out)].min(axis=0)
 
 
 def _distances(query: DataSet, query_rows: np.ndarray, real: DataSet, rows: np.ndarray) -> np.ndarray:
     """Root mean square difference of images in [-1, 1], [queries, images]."""
     left = query.tensor(query_rows).flatten(1).numpy()
-    parts = np.array_split(rows, max(1, len(rows) * left.shape[1] // _VALUES))
+    parts = np.array_split(rows, _parts(len(rows), real))
     return np.concatenate([pairwise_distances(left, real.tensor(part).flatten(1).numpy()) for part in parts], axis=1)
+
+
+def _parts(number: int, dataset: DataSet) -> int:
+    return max(1, number * int(np.prod(dataset.images.shape[1:])) // _VALUES)
+
+
+def _registered(
+    config: MemorisationConfig, query: DataSet, query_rows: np.ndarray, real: DataSet, rows: np.ndarray
+) -> np.ndarray:
+    """Registered distances, [queries, images]."""
+    return registered_distances(Images(query, query_rows), Images(real, rows), config.device)
 
 
 def _draw_pairs(path: Path, synthetic: DataSet, real: DataSet, pairs: list[tuple[int, int]]) -> None:
@@ -172,13 +238,22 @@ def _metrics(config: MemorisationConfig, figures: Mapping[str, float], num: int,
     copies = replace(
         row, metric="near_copies", value=str(figures["near_copies"]), ci_low=str(figures["near_copies_low"]),
         ci_high=str(figures["near_copies_high"]),
-        detail=f"pixels, within {NEAR} of the median distance of validation images to the nearest training image",
+        detail=f"registered pixels, within {NEAR} of the median distance of validation images to the nearest training image",
+    )  # fmt: skip
+    ratio = replace(row, metric="distance_ratio", value=str(figures["distance_ratio"]), ci_low="", ci_high="")
+    authentic = replace(
+        ratio, metric="authenticity", value=str(figures["authenticity"]),
+        detail="pixels: further from the nearest training image than that one is from other training images",
+    )  # fmt: skip
+    authentic_val = replace(
+        authentic, metric="authenticity_control", value=str(figures["authenticity_control"]), split="val",
+        n_images=str(num_val),
     )  # fmt: skip
     of_val = replace(
         copies, metric="near_copies_control", value=str(figures["near_copies_control"]), ci_low="", ci_high="",
         split="val", n_images=str(num_val),
     )  # fmt: skip
-    return [row, control, copies, of_val]
+    return [row, control, ratio, authentic, authentic_val, copies, of_val]
 
 
 def _notes(copies: NearCopies) -> tuple[str, ...]:

@@ -12,9 +12,10 @@ import pandas as pd
 from pydantic import Field
 
 from pipeline.config.anomaly import ensemble_arm, normal_classes
-from pipeline.config.experiment import Experiment, VerdictConfig
+from pipeline.config.experiment import Experiment, ReleaseConfig, VerdictConfig
+from pipeline.config.privacy import PrivacyConfig
 from pipeline.config.section import Section
-from pipeline.core.decisions import Decision, Verdicts
+from pipeline.core.decisions import Verdicts
 from pipeline.core.files import write_json
 from pipeline.core.layout import MANIFEST, METRICS_FILE, PREDICTIONS, SPLITS_FILE, VERDICT
 from pipeline.core.metrics import MetricRow, as_text, read_metrics, write_metrics
@@ -39,6 +40,7 @@ from pipeline.verdict.fits import (
 from pipeline.verdict.gate import gated, looks_of
 from pipeline.verdict.pixel_means import mean_pixel_rows
 from pipeline.verdict.probe import probe_rows, probe_warnings
+from pipeline.verdict.release import release_verdict
 from pipeline.verdict.representations import representation_rows
 from pipeline.verdict.rule import Verdict
 from pipeline.verdict.subgroups import subgroup_rows, subgroup_warnings
@@ -50,7 +52,8 @@ REVERSE_NOTE = "trained on real images, tested on synthetic ones"
 
 
 class VerdictStageConfig(Section):
-    """`detectors`, `ensembles`: as the configuration names them; `normal`: the classes that are normal to them."""
+    """`detectors`, `ensembles`: as the configuration names them; `normal`: the classes that are normal to them;
+    `release`, `privacy`: which generator may be released, and by which gate."""
 
     verdict: VerdictConfig
     classes: tuple[str, ...]
@@ -60,6 +63,8 @@ class VerdictStageConfig(Section):
     ensembles: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     normal: tuple[str, ...] = ()
     false_alarms: float = 0.05
+    release: ReleaseConfig = ReleaseConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
 
 
 def verdict_config(experiment: Experiment) -> VerdictStageConfig:
@@ -72,6 +77,8 @@ def verdict_config(experiment: Experiment) -> VerdictStageConfig:
         ensembles=experiment.anomaly.ensembles,
         normal=normal_classes(experiment.anomaly, experiment.data.classes, experiment.data.positive),
         false_alarms=experiment.anomaly.false_alarms,
+        release=experiment.release,
+        privacy=experiment.privacy,
     )
 
 
@@ -101,7 +108,9 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     write_metrics(out_dir, chain(*made))
     utility = utility_of(table, plan)
     utility = gated(utility, looks_of(utility, table, others))
-    verdicts: Verdicts = {"utility": utility.as_json(), "release": release_verdict(inputs)}
+    audits = [record for record, _ in records_of(inputs.values(), "privacy", "attack")]
+    release = release_verdict(audits, config.release, config.privacy)
+    verdicts: Verdicts = {"utility": utility.as_json(), "release": release}
     write_json(out_dir / VERDICT, verdicts)
     silent = (
         *detector_warnings(scored, detected, config.false_alarms),
@@ -257,17 +266,10 @@ def reverse_check(table: pd.DataFrame, config: VerdictStageConfig) -> list[Metri
 
 def _others(inputs: Mapping[str, Path]) -> list[MetricRow]:
     """Figures that stages wrote themselves. A detector has some where it has maps and the images have masks."""
-    found = records_of(inputs.values(), "privacy", "quality", "shift", "detect")
+    found = records_of(inputs.values(), "privacy", "attack", "quality", "shift", "detect")
     return [
         row
         for record, directory in found
         if record.kind != "detect" or (directory / METRICS_FILE).is_file()
         for row in read_metrics(directory)
     ]
-
-
-def release_verdict(inputs: Mapping[str, Path]) -> Decision:
-    """`not_audited`: a first look at memorisation is evidence, but it is not the audit that a release needs."""
-    looks = {record.name: record.figures for record, _ in records_of(inputs.values(), "privacy")}
-    reason = "No privacy audit was made: the memorisation check is a first look and clears nothing."
-    return {"decision": "not_audited", "reasons": [reason], "evidence": {"memorisation": looks}}
