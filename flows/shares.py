@@ -18,6 +18,7 @@ _SECONDS = {
     "detect": 5.0,
     "shift": 1.0,
     "privacy": 1.0,
+    "attack": 4.0,
     "verdict": 3.0,
 }
 """On one thread, of steps whose work is small beside that of training: guesses, to order the work by."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,7 @@ class _Cases:
         for fpr in FPRS:
             few = f"{unseen} unseen, and {1 / fpr:.0f} are needed for one false positive in as many"
             refused = "" if enough_for(fpr, unseen) else few
-            found[f"tpr_at_fpr_{fpr:g}"] = (lambda s, m, w, fpr=fpr: tpr_at_fpr(s, m, w, fpr)), refused
+            found[f"tpr_at_fpr_{fpr:g}"] = partial(tpr_at_fpr, fpr=fpr), refused
         return found
 
     def _rate(
