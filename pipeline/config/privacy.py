@@ -45,7 +45,7 @@ class PrivacyConfig(Section):
         inversion_images, inversion_steps: of `latent-inversion`: images of either side, and steps for each.
     """
 
-    attacks: tuple[str, ...] = ("distance", "embedding", "density", "calibrated-distance")
+    attacks: tuple[str, ...] = ("distance", "density", "calibrated-distance")
     advantage: float = Field(0.2, gt=0, lt=1)
     alpha: float = Field(0.05, gt=0, lt=0.5)
     fewest: int = Field(20, ge=10)

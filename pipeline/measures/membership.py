@@ -87,7 +87,7 @@ def standing_out(score: np.ndarray, member: np.ndarray) -> int:
 
 
 def standing_out_p(
-    score: np.ndarray, member: np.ndarray, label: np.ndarray, random: np.random.Generator, draws: int = 10_000
+    score: np.ndarray, member: np.ndarray, label: np.ndarray, random: np.random.Generator, draws: int = 5000
 ) -> float:
     """Chance that as many members stand out where membership means nothing: permuted within each class.
 

@@ -238,7 +238,7 @@ def _metrics(config: MemorisationConfig, figures: Mapping[str, float], num: int,
     copies = replace(
         row, metric="near_copies", value=str(figures["near_copies"]), ci_low=str(figures["near_copies_low"]),
         ci_high=str(figures["near_copies_high"]),
-        detail=f"registered pixels, within {NEAR} of the median distance of validation images to the nearest training one",
+        detail=f"registered pixels, within {NEAR} of the median distance of validation images to a training image",
     )  # fmt: skip
     ratio = replace(row, metric="distance_ratio", value=str(figures["distance_ratio"]), ci_low="", ci_high="")
     authentic = replace(

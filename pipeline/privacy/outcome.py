@@ -65,6 +65,7 @@ class Outcome:
     """All figures of an attack.
 
     Attributes:
+        rates: by image, where some patient has several, and by patient.
         patients, images: numbers of members and of non-members.
         worst, worst_control: the highest score of a member and of a non-member patient, in spreads of their class.
         standing_out: member patients who score higher than every non-member patient.
@@ -92,7 +93,12 @@ class Outcome:
 
 
 def outcome_of(
-    score: np.ndarray, member: np.ndarray, label: np.ndarray, patient: np.ndarray, random: np.random.Generator
+    score: np.ndarray,
+    member: np.ndarray,
+    label: np.ndarray,
+    patient: np.ndarray,
+    random: np.random.Generator,
+    only: str = "",
 ) -> Outcome:
     """Judge scores [N], large = looks like a member.
 
@@ -101,14 +107,18 @@ def outcome_of(
 
     Args:
         member: [N] bool; label: [N] class names; patient: [N] numbers, none of which is on both sides.
+        only: the one rate that is wanted; empty = all.
     """
     tried = np.isfinite(score)
     score, member, label, patient = (one[tried] for one in (score, member, label, patient))
+    label = np.unique(label, return_inverse=True)[1]
     score = standardised(score, label)
     images = _Cases(score, member, label, patient)
     highest, joined, most = by_patient(score, member, label, patient)
     patients = _Cases(highest, joined, most, np.arange(len(highest)))
-    rates = [rate for unit, cases in (("image", images), ("patient", patients)) for rate in cases.rates(unit, random)]
+    rates = patients.rates("patient", random, only)
+    if len(score) > len(highest):
+        rates = images.rates("image", random, only) + rates
     return Outcome(
         rates=tuple(rates),
         patients=(int(joined.sum()), int((~joined).sum())),
@@ -124,12 +134,13 @@ def separation_of(
     score: np.ndarray, member: np.ndarray, label: np.ndarray, patient: np.ndarray, random: np.random.Generator
 ) -> Rate:
     """The AUROC by image alone; arguments as of `outcome_of`."""
+    label = np.unique(label, return_inverse=True)[1]
     return _Cases(standardised(score, label), member, label, patient).rates("image", random, only="auroc")[0]
 
 
 @dataclass(frozen=True)
 class _Cases:
-    """Images, or patients."""
+    """Images, or patients; `label` is a number for each class."""
 
     score: np.ndarray
     member: np.ndarray
@@ -138,8 +149,7 @@ class _Cases:
 
     def rates(self, unit: str, random: np.random.Generator, only: str = "") -> list[Rate]:
         matched = matched_weights(self.member, self.label)
-        strata = np.char.add(self.label.astype(str), np.where(self.member, "+", "-"))
-        drawn = matched * patient_weights(self.patient, BOOTSTRAP, random, strata)
+        drawn = matched * patient_weights(self.patient, BOOTSTRAP, random, self._strata)
         halves = [self._half(random) for _ in range(HALVINGS)]
         freedom = float(min(len(np.unique(self.patient[side])) for side in (self.member, ~self.member)) - 1)
         return [
@@ -178,11 +188,16 @@ class _Cases:
         weights = matched_weights(side, self.label[among])
         return float(rate(self.score[among], side, weights[None])[0]) if weights.any() else np.nan
 
+    @property
+    def _strata(self) -> np.ndarray:
+        """A number [n] for each class and side."""
+        return 2 * self.label + self.member
+
     def _half(self, random: np.random.Generator) -> np.ndarray:
         """Half of the patients of each side and class, [n] bool."""
         names, first, index = np.unique(self.patient, return_index=True, return_inverse=True)
         chosen = np.zeros(len(names), dtype=bool)
-        strata = np.char.add(self.label[first].astype(str), np.where(self.member[first], "+", "-"))
+        strata = self._strata[first]
         for stratum in np.unique(strata):
             own = random.permutation(np.flatnonzero(strata == stratum))
             chosen[own[: (len(own) + int(random.integers(2))) // 2]] = True

@@ -126,8 +126,7 @@ def _judge_attacks(found: _Findings, attacks: dict[str, Record], privacy: Privac
 
 def _judged_rates(outcome: Outcome) -> list[Rate]:
     """The AUROC by image and by patient; once where each patient has one image."""
-    units = ("patient",) if outcome.patients == outcome.images else ("image", "patient")
-    return [outcome.rate("auroc", unit) for unit in units]
+    return [rate for rate in outcome.rates if rate.name == "auroc"]
 
 
 def _judge_one(
