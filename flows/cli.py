@@ -20,7 +20,7 @@ from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
 from flows.server import start_server, wait_for_server
 from pipeline.core.decisions import Verdicts
-from pipeline.core.errors import RadaugError, UserError
+from pipeline.core.errors import RadaugError, RefusedError, UserError
 from pipeline.core.files import make_folder
 from pipeline.core.layout import CONFIG, CURVE, FAULT_LOG, LOCK, REPORT, VERDICT
 
@@ -185,6 +185,22 @@ def score(
 
 
 @app.command
+def audit(run_dir: Annotated[Path, Parameter(name="RUN")]) -> None:
+    """Say whether the generator that RUN's release section names may leave the building; exit code 3 unless it may.
+
+    By the attacks that the run made, and the weights as they lie there now.
+    """
+    _require_run(run_dir)
+    from flows.audit import audit_run
+
+    found = audit_run(run_dir)
+    print(f"Release: {found['decision']}.")
+    print("\n".join(found["reasons"]))
+    if found["decision"] != "release":
+        raise RefusedError("neither the generator nor its images may leave the building; the reasons stand above.")
+
+
+@app.command
 def report(
     run_dir: Annotated[Path, Parameter(name="RUN")],
     *,
@@ -245,6 +261,14 @@ def detectors(*, as_json: Annotated[bool, Parameter(name="--json", negative="", 
     from flows.listing import print_detectors
 
     print_detectors(as_json=as_json)
+
+
+@app.command
+def attacks(*, as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False) -> None:
+    """List the attacks of the audit: name, what the attacker holds, whether each has a say in the release, source."""
+    from flows.listing import print_attacks
+
+    print_attacks(as_json=as_json)
 
 
 @app.command

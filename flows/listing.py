@@ -1,4 +1,4 @@
-"""`radaug families` and `radaug detectors`: what there is to choose from."""
+"""`radaug families`, `radaug detectors` and `radaug attacks`: what there is to choose from."""
 
 from __future__ import annotations
 
@@ -51,6 +51,18 @@ def print_detectors(*, as_json: bool) -> None:
     )
 
 
+def print_attacks(*, as_json: bool) -> None:
+    from pipeline.privacy.attacks import ATTACKS
+
+    _print(
+        [
+            {"name": name, "holds": facts.holds, "gates": facts.gates, "source": facts.source, "note": facts.note}
+            for name, facts in ATTACKS.items()
+        ],
+        as_json=as_json,
+    )
+
+
 def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -65,7 +77,7 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 _SPOKEN = {
     "needs_gan": "needs a GAN", "own_gan": "of normal patients", "needs_mixed": "needs other images too",
-    "trains": "trains a network",
+    "trains": "trains a network", "gates": "has a say",
 }  # fmt: skip
 
 
@@ -74,4 +86,6 @@ def _fact(name: str, value: Any) -> str:
         return ", ".join(f"{number}D" for number in value)
     if isinstance(value, bool):
         return _SPOKEN.get(name, name) if value else ""
+    if name == "holds":
+        return f"holds {value}"
     return value if isinstance(value, str) else "by " + ", ".join(value)
