@@ -212,5 +212,6 @@ def metric_rows(config: AttackConfig, facts: AttackFacts, outcome: Outcome, plan
     add("standing_out", float(outcome.standing_out), detail="training patients above every unseen one")
     add("standing_out_p", outcome.standing_out_p, detail="permutations within classes")
     if planted is not None:
-        add("planted_auroc", planted.value, "per image", detail="every training image replayed, shifted, with noise")
+        unit = "per image" if outcome.images != outcome.patients else "per patient"
+        add("planted_auroc", planted.value, unit, detail="every training image replayed, shifted, with noise")
     return rows

@@ -83,6 +83,10 @@ GLOSSARY = (
         "Mean over fits",
         "mean of the separately computed values of all folds and seeds; scores are never pooled across folds",
     ),
+    (
+        "Membership advantage",
+        "how much better than guessing an attack tells training patients from unseen ones: TPR less FPR",
+    ),
     ("Memorisation", "a generator repeating images of its training patients instead of making new ones"),
     ("Operating point", "sensitivity and specificity at the threshold that was fixed on validation patients"),
     ("Point", "one hundredth: a sensitivity of 0.85 is 2 points above 0.83"),
