@@ -41,8 +41,8 @@ from pipeline.measures.resampling import wilson_interval
 from pipeline.privacy.attack import Candidates, Images, Target
 from pipeline.privacy.attack_stage import replayed
 from pipeline.privacy.attacks import ATTACKS
+from pipeline.privacy.memorisation import likenesses
 from pipeline.privacy.outcome import Rate, outcome_of, separation_of
-from pipeline.privacy.registered import registered_distances
 from pipeline.verdict.release import release_verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,9 +149,8 @@ def _images(images: np.ndarray, rows: np.ndarray) -> Images:
 
 def _look(made: np.ndarray, images: np.ndarray, seen: np.ndarray, val: np.ndarray) -> Record:
     """What the stage `privacy` says of near copies."""
-    known = _images(images, seen)
-    nearest = registered_distances(_images(made, np.arange(len(made))), known).min(axis=1)
-    copies = near_copies(nearest, registered_distances(_images(images, val), known).min(axis=1))
+    likeness = likenesses(_images(made, np.arange(len(made))), _images(images, seen), _images(images, val))
+    copies = near_copies(*(one.min(axis=1) for one in likeness))
     figures = {"near_copies": copies.share, "near_copies_low": copies.low, "near_copies_control": copies.control}
     return Record("privacy", fold=0, gan_seed=0, figures=figures)
 

@@ -135,8 +135,8 @@ def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path)
     steps = plan_experiment(experiment)
     names = [step.name for step in steps]
     # ingest, split, prepare; a fold has its plain classifiers, two detectors, the look for a shift, and two GANs with
-    # seven stages each; the verdict
-    assert len(set(names)) == len(names) == 3 + 3 * (4 + 2 * 7) + 1
+    # seven stages each; three attacks on the one generator that may be released; the verdict
+    assert len(set(names)) == len(names) == 3 + 3 * (4 + 2 * 7) + 3 + 1
     for place, step in enumerate(steps):
         assert set(step.needs.values()) <= set(names[:place]), step.name
     by_name = {step.name: step for step in steps}
@@ -150,9 +150,11 @@ def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path)
     assert "synthesise" not in by_name["downstream-fold-2"].needs
     assert by_name["detect-discriminator-logit@run-fold-1-gan-0"].needs["gan"] == "fit-gan-fold-1-gan-0"
     assert by_name["detect-padim-fold-1"].needs.keys() == {"split", "prepare"}
-    judged = [step.name for step in steps if step.kind in ("downstream", "detect", "shift", "privacy", "quality")]
+    assert by_name["attack-distance-fold-0-gan-0"].needs["fit-gan"] == "fit-gan-fold-0-gan-0"
+    kinds = ("downstream", "detect", "shift", "privacy", "attack", "quality")
+    judged = [step.name for step in steps if step.kind in kinds]
     assert set(by_name["verdict"].needs) == {"split", "prepare", *judged}
-    assert len(judged) == 3 * (1 + 2 * 5 + 3)
+    assert len(judged) == 3 * (1 + 2 * 5 + 3) + 3
 
 
 def test_plan_trains_no_augmented_classifiers_without_a_synthetic_arm(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
 
     Validation images, which no generator saw, take the synthetic images' place in the control. They also say how near
     is too near. Of either 500 at most are drawn, so that time and memory grow with the training images and not with
-    their square: this stage alone judges near copies, by `pipeline.measures.near_copies` on pixels.
+    their square: this stage alone judges near copies, by `pipeline.measures.near_copies` on `likenesses`; all other
+    distances are those of plain pixels.
     """
     real, synthetic = open_dataset(inputs["prepare"]), open_dataset(inputs["synthesise"])
     rows = {split: real.rows(split_ids(inputs["split"], config.fold, split)) for split in ("train", "val", "test")}
@@ -91,11 +92,9 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
     rates = nearer_to_training(to_train, to_held_out, labels["train"], labels["test"], random)
     val_to_train, val_to_held_out = (_distances(real, rows["val"], real, rows[split]) for split in ("train", "test"))
     control = nearer_to_training(val_to_train, val_to_held_out, labels["train"], labels["test"], random)
-    registered, val_registered = (
-        _registered(config, dataset, at, real, rows["train"])
-        for dataset, at in ((synthetic, chosen), (real, rows["val"]))
-    )
-    copies = near_copies(registered.min(axis=1), val_registered.min(axis=1))
+    known, held_out = (Images(real, rows[split]) for split in ("train", "val"))
+    likeness, val_likeness = likenesses(Images(synthetic, chosen), known, held_out, config.device)
+    copies = near_copies(likeness.min(axis=1), val_likeness.min(axis=1))
     nearest = pd.DataFrame(
         {
             "image_id": synthetic.manifest["image_id"].iloc[chosen].to_numpy(),
@@ -105,8 +104,8 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
         }
     )
     write_table(out_dir / MEMORISATION, nearest)
-    closest = np.argsort(registered.min(axis=1), kind="stable")[:_PAIRS]
-    pairs = [(chosen[at], rows["train"][registered[at].argmin()]) for at in closest]
+    closest = np.argsort(likeness.min(axis=1), kind="stable")[:_PAIRS]
+    pairs = [(chosen[at], rows["train"][likeness[at].argmin()]) for at in closest]
     _draw_pairs(out_dir / CLOSEST_PAIRS, synthetic, real, pairs)
     figures = {
         "nearer_to_training_rate": rates.mean(),
@@ -211,11 +210,21 @@ def _parts(number: int, dataset: DataSet) -> int:
     return max(1, number * int(np.prod(dataset.images.shape[1:])) // _VALUES)
 
 
-def _registered(
-    config: MemorisationConfig, query: DataSet, query_rows: np.ndarray, real: DataSet, rows: np.ndarray
-) -> np.ndarray:
-    """Registered distances, [queries, images]."""
-    return registered_distances(Images(query, query_rows), Images(real, rows), config.device)
+def likenesses(shown: Images, known: Images, held_out: Images, device: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
+    """How near images that are shown, and held-out images, are to known ones: [shown, known] and [held out, known].
+
+    The smaller of two distances: that of plain pixels, which noise and blur change little, and that of registered ones,
+    which flips, small shifts and contrast do not change (`registered_distances`). Of each, 1 is the median distance of
+    held-out images to the known image nearest to them.
+    """
+    sets = (shown, held_out)
+    plain = [_distances(one.dataset, one.rows, known.dataset, known.rows) for one in sets]
+    registered = [registered_distances(one, known, device) for one in sets]
+    usual = [float(np.median(held.min(axis=1))) or 1.0 for held in (plain[1], registered[1])]
+    of_shown, of_held_out = (
+        np.minimum(one / usual[0], two / usual[1]) for one, two in zip(plain, registered, strict=True)
+    )
+    return of_shown, of_held_out
 
 
 def _draw_pairs(path: Path, synthetic: DataSet, real: DataSet, pairs: list[tuple[int, int]]) -> None:
@@ -238,7 +247,7 @@ def _metrics(config: MemorisationConfig, figures: Mapping[str, float], num: int,
     copies = replace(
         row, metric="near_copies", value=str(figures["near_copies"]), ci_low=str(figures["near_copies_low"]),
         ci_high=str(figures["near_copies_high"]),
-        detail=f"registered pixels, within {NEAR} of the median distance of validation images to a training image",
+        detail=f"pixels, plain or registered, within {NEAR} of validation images' median distance to a training image",
     )  # fmt: skip
     ratio = replace(row, metric="distance_ratio", value=str(figures["distance_ratio"]), ci_low="", ci_high="")
     authentic = replace(
