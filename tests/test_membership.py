@@ -88,6 +88,12 @@ def test_standing_out_is_as_likely_as_combinatorics_say(members: int, others: in
     assert found == pytest.approx(expected, abs=4 * (expected * (1 - expected) / 20_000) ** 0.5 + 1e-4)
 
 
+def test_standing_out_is_above_every_non_member() -> None:
+    assert standing_out(SCORE, MEMBER) == 1  # 9 alone is above 8
+    assert standing_out(np.where(SCORE == 9, 8.0, SCORE), MEMBER) == 0  # as high is not above
+    assert standing_out_p(-SCORE, ~MEMBER, np.zeros(8), np.random.default_rng(0)) == 1.0
+
+
 def test_standing_out_is_permuted_within_classes() -> None:
     """Three members of class a lead; a has no non-member, so that any permutation leaves them where they are."""
     score, label = np.array([9.0, 8, 7, 1, 2, 3]), np.array(list("aaabbb"))
@@ -137,6 +143,17 @@ def test_images_of_a_patient_do_not_count_as_many_patients() -> None:
     assert by_image.error == pytest.approx(by_head.error, rel=0.15)
     assert by_image.freedom == by_head.freedom == 19
     assert (many.images, many.patients) == ((200, 200), (20, 20))
+
+
+def test_a_class_without_non_members_adds_no_certainty() -> None:
+    """The error stays that of 20 against 20, whatever the 200 of another class score."""
+    random = np.random.default_rng(3)
+    score, member = random.normal(size=240), np.arange(240) >= 20
+    label = (np.arange(240) >= 40).astype(int)
+    both = outcome_of(score, member, label, np.arange(240), np.random.default_rng(0), "auroc").rates[0]
+    alone = outcome_of(score[:40], member[:40], label[:40], np.arange(40), np.random.default_rng(0), "auroc").rates[0]
+    assert both.value == pytest.approx(alone.value)
+    assert both.error == pytest.approx(alone.error, rel=0.12)
 
 
 def test_few_non_members_refuse_a_low_rate() -> None:

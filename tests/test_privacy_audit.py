@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +146,59 @@ def test_too_few_unseen_patients_are_no_audit(noise_inputs: MakeInputs, tmp_path
 
 
 def test_an_audit_too_weak_to_see_does_not_pass(healthy: list[Record]) -> None:
-    """With half the tolerance squared away the same figures cannot exclude it."""
+    """The same figures cannot exclude a tenth of the tolerance."""
     found = release_verdict(healthy, PLACE, DEFAULT.model_copy(update={"advantage": 0.02}))
     assert found["decision"] == "not_audited"
     assert found["reasons"][0].startswith("No leak was seen, but there are too few patients")
     assert "With 150 training and 150 unseen patients" in found["reasons"][-1]
+
+
+def changed(record: Record, rate: dict[str, float], **outcome: float) -> Record:
+    """The record of an attack with another AUROC, and other figures."""
+    found = record.extra["outcome"]
+    rates = [one | (rate if one["name"] == "auroc" else {}) for one in found["rates"]]
+    return replace(record, extra=record.extra | {"outcome": found | {"rates": rates} | outcome})
+
+
+@pytest.mark.parametrize(
+    ("difference", "error", "decision"),
+    [
+        (0.20, 0.03, "refuse"),  # 0.12 to 0.28: shown, and not below 0.14
+        (0.08, 0.01, "release"),  # 0.05 to 0.10: shown, and tolerated
+        (0.09, 0.05, "not_audited"),  # -0.04 to 0.17: neither shown nor excluded
+        (-0.05, 0.03, "release"),
+    ],
+)
+def test_the_interval_decides(healthy: list[Record], difference: float, error: float, decision: str) -> None:
+    quiet = [
+        changed(one, {"difference": -0.1, "error": 0.01}, standing_out_p=1.0) if one.kind == "attack" else one
+        for one in healthy
+    ]
+    first = changed(quiet[0], {"difference": difference, "error": error})
+    found = release_verdict([first, *quiet[1:]], PLACE, DEFAULT)
+    assert found["decision"] == decision
+    assert ("It is not chance." in found["reasons"][0]) == (decision == "refuse")
+
+
+@pytest.mark.parametrize(("chance", "decision"), [(0.05 / 6 - 1e-4, "refuse"), (0.05 / 6 + 1e-4, "release")])
+def test_patients_who_stand_out_refuse(healthy: list[Record], chance: float, decision: str) -> None:
+    """Three attacks with two tests each share 0.05."""
+    quiet = [
+        changed(one, {"difference": -0.1, "error": 0.01}, standing_out_p=1.0) if one.kind == "attack" else one
+        for one in healthy
+    ]
+    first = changed(quiet[0], {}, standing_out=9, standing_out_p=chance)
+    found = release_verdict([first, *quiet[1:]], PLACE, DEFAULT)
+    assert found["decision"] == decision
+    assert ("9 of 150 training patients stand out" in found["reasons"][0]) == (decision == "refuse")
+
+
+def test_the_smallest_leak_that_is_shown(healthy: list[Record]) -> None:
+    """One-sided 0.05 / 6 and four in five: 2.394 + 0.842 errors; C(150, k) / C(300, k) is below it from 7 on."""
+    quiet = [changed(one, {"error": 0.04}) if one.kind == "attack" else one for one in healthy]
+    smallest = release_verdict(quiet, PLACE, DEFAULT)["evidence"]["attacks"]["smallest"]
+    assert smallest["auroc_difference"] == pytest.approx(3.2356 * 0.04, abs=1e-4)
+    assert [comb(150, k) / comb(300, k) < 0.05 / 6 for k in (6, 7)] == [False, True] and smallest["patients"] == 7
 
 
 def test_attacks_that_would_see_no_leak_clear_nobody(healthy: list[Record]) -> None:
@@ -335,9 +384,7 @@ def test_audit_of_swapped_weights_refuses(run_dir: Path, capsys: pytest.CaptureF
     assert "may leave the building" in said.err
 
 
-def test_audit_of_a_generator_that_was_trained_again_refuses(
-    run_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_audit_of_a_generator_that_was_trained_again_refuses(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = run_dir / "stages" / "fit-gan-fold-0-gan-0"
     replace(load_record(place), digest="later").save(place)
     assert launch(["audit", str(run_dir)]) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,12 @@ from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import UserError
+from pipeline.core.metrics import MetricRow, table_of
 from pipeline.report.plots import ROC_GRID, mean_roc, roc_curve
+from pipeline.report.privacy_tables import attacks_table
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths
 from pipeline.report.sheets import planes, small_png, to_grey
+from pipeline.report.tables import PER_PATIENT
 from pipeline.report.words import memorisation_sentence, release_statement, utility_statement
 
 
@@ -118,3 +122,26 @@ def test_a_shareable_configuration_names_no_folder_of_any_site_and_no_patient() 
     shown = yaml.safe_load(text)["data"]
     assert shown["source"]["patients"] == {"test": "(withheld)"}
     assert shown["external"]["source"]["labels"] == "(withheld)"
+
+
+def test_the_audits_table_has_attacks_beside_their_controls() -> None:
+    def row(metric: str, value: str, low: str = "", high: str = "", subgroup: str = PER_PATIENT) -> MetricRow:
+        return MetricRow(
+            stage="attack", arm="distance", subgroup=subgroup, metric=metric, value=value, ci_low=low, ci_high=high
+        )
+
+    rows = [
+        row("membership_auroc", "0.61"), row("membership_auroc_control", "0.5", "0.4", "0.6"),
+        row("membership_auroc_difference", "0.11", "0.02", "0.2"), row("membership_advantage", "0.3"),
+        row("membership_advantage_control", "0.12"), row("membership_tpr_at_fpr_0.01", "0.05"),
+        row("membership_tpr_at_fpr_0.001", ""), row("standing_out", "3"), row("planted_auroc", "0.99"),
+    ]  # fmt: skip
+    metrics = table_of(rows)
+    numbers = {name: pd.to_numeric(metrics[name]) for name in ("value", "ci_low", "ci_high")}
+    table = attacks_table(SimpleNamespace(metrics=metrics.assign(**numbers)))  # type: ignore[arg-type]
+    assert table.rows == (
+        (
+            "distance", "patient", "0.610", "0.500 (0.400 to 0.600)", "0.110 (0.020 to 0.200)", "0.300 (0.120)",
+            "0.050", "too few unseen", "3", "0.990",
+        ),
+    )  # fmt: skip
