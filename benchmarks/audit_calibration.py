@@ -221,7 +221,7 @@ def plot() -> None:
     names = [f"{name} ({size})" for name, size in found[["generator", "members"]].to_numpy()]
     axis.set_yticks(range(len(found)), names)
     axis.set(xlim=(0, 1), xlabel="share of the draws", title="Release decisions of generators whose memory is known")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, frameon=False)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
     print(f"members: {', '.join(map(str, sizes))}")
     with atomic_path(PLOT) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -96,6 +96,10 @@ def test_a_generator_that_remembers_nobody_may_go(healthy: list[Record]) -> None
     assert found["decision"] == "release", found["reasons"]
     assert "a membership advantage of 0.2 is excluded" in found["reasons"][0]
     assert found["evidence"]["weights"] == "w1"
+    by_attack = found["evidence"]["attacks"]
+    assert [name for name in DEFAULT.attacks if by_attack[name]["blind"]] == ["density"]  # it takes out no shift
+    assert found["reasons"][0].startswith("By distance, calibrated-distance, training patients")
+    assert found["reasons"][1].startswith("density: would not see")
     assert found["evidence"]["attacks"]["distance"]["planted"]["value"] > 0.99
     assert found["evidence"]["attacks"]["memorisation"]["near_copies"] == 0
 
@@ -373,7 +377,7 @@ def run_dir(healthy: list[Record], noise_inputs: MakeInputs, tmp_path: Path) -> 
 
 def test_audit_of_a_run_that_may_go(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert launch(["audit", str(run_dir)]) == 0
-    assert capsys.readouterr().out.startswith("Release: release.\n3 attacks")
+    assert capsys.readouterr().out.startswith("Release: release.\nBy distance, ")
 
 
 def test_audit_of_swapped_weights_refuses(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,11 +38,16 @@ def as_advantage(auroc: float) -> float:
 
 @dataclass
 class _Findings:
-    """What was found, in sentences: leaks that are shown, what the audit cannot exclude, what it lacks."""
+    """What was found, in sentences: leaks that are shown, what the audit cannot exclude, what it lacks.
+
+    Attacks that clear, by name, and those that do not see a planted leak.
+    """
 
     refused: list[str] = field(default_factory=list)
     weak: list[str] = field(default_factory=list)
     lacking: list[str] = field(default_factory=list)
+    clears: list[str] = field(default_factory=list)
+    blind: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
 
@@ -55,7 +60,8 @@ def release_verdict(records: Sequence[Record], place: ReleaseConfig, privacy: Pr
     patients enough to exclude what is not tolerated among it. Else `release`.
     """
     own = [one for one in records if (one.fold, one.gan_seed) == (place.fold, place.gan_seed)]
-    attacks = {one.variant: one for one in own if one.kind == "attack" and one.variant in privacy.attacks}
+    made = {one.variant: one for one in own if one.kind == "attack"}
+    attacks = {name: made[name] for name in privacy.attacks if name in made}
     looks = [one for one in own if one.kind == "privacy"]
     found = _Findings()
     missing = [name for name in privacy.attacks if name not in attacks]
@@ -108,15 +114,15 @@ def _judge_attacks(found: _Findings, attacks: dict[str, Record], privacy: Privac
     for why in dict.fromkeys(one.extra["lacking"] for one in attacks.values() if one.extra["lacking"]):
         found.lacking.append(why)
     tests = sum(len(_judged_rates(one)) + 1 for one in outcomes.values())
-    limit, clears = tolerated_auroc(privacy.advantage), list[str]()
+    limit = tolerated_auroc(privacy.advantage)
     for name, outcome in outcomes.items():
         planted = attacks[name].extra["planted"]
         blind = planted is not None and Rate(**planted).interval(2 * privacy.alpha)[0] <= limit
-        _judge_one(found, name, outcome, limit, privacy.alpha, tests, clears=planted is not None and not blind)
-        if planted is not None and not blind:
-            clears.append(name)
+        clears = planted is not None and not blind
+        (found.clears if clears else found.blind if blind else []).append(name)
+        _judge_one(found, name, outcome, limit, privacy.alpha, tests, clears=clears)
         found.figures[name] = _evidence(outcome, planted, blind)
-    if outcomes and not clears:
+    if outcomes and not found.clears:
         found.lacking.append(
             "No attack that was made would see a generator that replays its training images: they are blind on these "
             "images, and clear nobody."
@@ -187,12 +193,18 @@ def _decision(found: _Findings, place: ReleaseConfig, privacy: PrivacyConfig, au
         said = "No leak was seen, but there are too few patients to exclude one that is not tolerated."
         return {"decision": NOT_AUDITED, "reasons": [said, *found.weak, *power], "evidence": evidence}
     said = (
-        f"{len(privacy.attacks)} attacks tell training patients from unseen ones hardly better than members from "
+        f"By {', '.join(found.clears)}, training patients are told from unseen ones hardly better than members from "
         f"members: a membership advantage of {privacy.advantage:g} is excluded. No synthetic image is a near copy "
         "beyond what unseen images are."
     )
+    told = f"{', '.join(found.blind)}: would not see a generator that replays its training images, and clears nobody."
+    blind = [told] if found.blind else []
     limits = "This holds for these weights and these attacks, and is no proof against others."
-    return {"decision": RELEASE, "reasons": [said, *power, limits], "evidence": evidence}
+    return {
+        "decision": RELEASE,
+        "reasons": [said, *blind, *power, limits],
+        "evidence": evidence,
+    }
 
 
 def _power_words(smallest: dict[str, Any], privacy: PrivacyConfig) -> list[str]:
