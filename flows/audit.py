@@ -7,15 +7,16 @@ from pathlib import Path
 from pipeline.config.loading import load_experiment
 from pipeline.core.decisions import Decision
 from pipeline.core.errors import LeakageError
-from pipeline.core.files import digest_file
+from pipeline.core.files import digest_file, write_text
 from pipeline.core.layout import CONFIG, MANIFEST, RECORD, SPLITS_FILE, STAGES
 from pipeline.core.records import Record, records_of
 from pipeline.data.batches.dataset import read_table
 from pipeline.data.cohort.leakage import assert_no_leakage
 from pipeline.synthesis.sample import released_generator
-from pipeline.verdict.release import REFUSE, release_verdict
+from pipeline.verdict.release import REFUSE, RELEASE, release_verdict
 
 _WEIGHTS = "generator.safetensors"
+NOT_RELEASED, MARK = "NOT-RELEASED.txt", "not-released-"
 
 
 def audit_run(run_dir: Path) -> Decision:
@@ -37,6 +38,23 @@ def audit_run(run_dir: Path) -> Decision:
         return found
     kept = found["reasons"] if found["decision"] == REFUSE else []
     return {"decision": REFUSE, "reasons": [*refused, *kept], "evidence": found["evidence"]}
+
+
+def mark_of(run_dir: Path, out: Path, truncation_psi: float) -> str:
+    """What names of files in `out` begin with: nothing where the run's generator may leave the building.
+
+    Else a file in `out` says why it may not. Images of another truncation than the run's were not audited.
+    """
+    found = audit_run(run_dir)
+    reasons = list(found["reasons"])
+    audited = load_experiment(run_dir / CONFIG).synthesis.truncation_psi
+    if truncation_psi != audited:
+        reasons.insert(0, f"The images of truncation {audited:g} were audited, and not those of {truncation_psi:g}.")
+    elif found["decision"] == RELEASE:
+        return ""
+    said = "These images may not leave the building: the generator is not released."
+    write_text(out / NOT_RELEASED, "\n".join([said, *reasons]) + "\n")
+    return MARK
 
 
 def _changed(checkpoint: Path, records: list[Record]) -> list[str]:

@@ -152,14 +152,22 @@ def sample(
     truncation_psi: float = 1.0,
     format: Literal["nifti", "png", "dicom"] = "nifti",
 ) -> None:
-    """Write NUM images of class LABEL from the generator that RUN's release section names into OUT."""
+    """Write NUM images of class LABEL from the generator that RUN's release section names into OUT.
+
+    Unless the audit releases it, their names say so, and NOT-RELEASED.txt beside them says why.
+    """
     _require_run(run_dir)
     make_folder(out)
+    from flows.audit import NOT_RELEASED, mark_of
     from pipeline.config.loading import load_experiment
-    from pipeline.synthesis.sample import sample_run
+    from pipeline.synthesis.sample import released_generator, sample_run
 
+    released_generator(run_dir)
     release = load_experiment(run_dir / CONFIG).release
-    sample_run(run_dir, label, num, out, truncation_psi, format)
+    mark = mark_of(run_dir, out, truncation_psi)
+    sample_run(run_dir, label, num, out, truncation_psi, format, mark=mark)
+    if mark:
+        print(f"NOT RELEASED: these images may not leave the building. {out / NOT_RELEASED} says why.")
     print(f"{num} images of the generator named for release (fold {release.fold}, GAN seed {release.gan_seed}): {out}")
 
 

@@ -126,8 +126,9 @@ def test_samples_leave_a_run_as_nifti_png_and_dicom(
         folder = tmp_path / file_format
         command = ["sample", str(out), "--label", "ill", "--num", "2", "--out", str(folder), "--format", file_format]
         assert launch(command) == 0
-        assert sorted(path.name for path in folder.iterdir()) == [f"synthetic-ill-0000{i}{ending}" for i in range(2)]
-    volume = nib.load(tmp_path / "nifti" / "synthetic-ill-00000.nii.gz")
+        names = [f"not-released-synthetic-ill-0000{i}{ending}" for i in range(2)]  # so few patients clear nobody
+        assert sorted(path.name for path in folder.iterdir()) == ["NOT-RELEASED.txt", *names]
+    volume = nib.load(tmp_path / "nifti" / "not-released-synthetic-ill-00000.nii.gz")
     assert nib.aff2axcodes(volume.affine)[:2] == ("L", "P") and volume.shape == (16, 16, 1)
     assert launch(["sample", str(out), "--label", "worse", "--num", "1", "--out", str(tmp_path / "x")]) == 2
     assert "['well', 'ill']" in capsys.readouterr().err

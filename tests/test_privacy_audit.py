@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flows.audit import mark_of
 from flows.cli import launch
 from pipeline.adversarial import fit
 from pipeline.adversarial.families.sngan import SnganConfig
@@ -410,3 +411,19 @@ def test_audit_of_a_run_without_attacks_is_no_release(run_dir: Path, capsys: pyt
         shutil.rmtree(place)
     assert launch(["audit", str(run_dir)]) == 3
     assert capsys.readouterr().out.startswith("Release: not_audited.\nThese attacks were not made: distance")
+
+
+def test_samples_of_a_released_generator_bear_no_mark(run_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "samples"
+    out.mkdir()
+    assert mark_of(run_dir, out, 1.0) == "" and not list(out.iterdir())
+    assert mark_of(run_dir, out, 0.5) == "not-released-"
+    assert "The images of truncation 1 were audited, and not those of 0.5." in (out / "NOT-RELEASED.txt").read_text()
+
+
+def test_samples_of_a_refused_generator_say_so(run_dir: Path, tmp_path: Path) -> None:
+    (run_dir / "checkpoints" / "fold-0-gan-0" / "generator.safetensors").write_bytes(b"other")
+    out = tmp_path / "samples"
+    out.mkdir()
+    assert mark_of(run_dir, out, 1.0) == "not-released-"
+    assert "are not those that were audited" in (out / "NOT-RELEASED.txt").read_text()

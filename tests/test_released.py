@@ -86,7 +86,8 @@ def test_the_generator_that_release_names_is_sampled(
     run, out = finished(tmp_path, noise_inputs((16, 16)), release), tmp_path / "samples"
     words = ["--label", "disease", "--num", "2", "--format", "png"]
     assert launch(["sample", str(run), "--out", str(out), *words]) == 0
-    assert f"fold {release[0]}, GAN seed {release[1]}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"fold {release[0]}, GAN seed {release[1]}" in said and "NOT RELEASED" in said
     for path in out.glob("*.png"):
         assert np.abs(np.asarray(Image.open(path)).astype(int) - LEVELS[release]).max() <= 1
     assert len(list(out.glob("*.png"))) == 2
@@ -137,7 +138,11 @@ def test_class_names_become_safe_and_different_file_names(
     run, out = finished(tmp_path, noise_inputs((16, 16)), (0, 0), classes), tmp_path / "samples"
     for name in classes:
         assert launch(["sample", str(run), "--out", str(out), "--label", name, "--num", "2", "--format", "png"]) == 0
-    written = list(out.iterdir())
+    assert (out / "NOT-RELEASED.txt").is_file()
+    written = [path for path in out.iterdir() if path.suffix != ".txt"]
     assert len(written) == 4
-    assert all(path.suffix == ".png" and path.stem.startswith("synthetic-") and path.stem.isascii() for path in written)
+    assert all(
+        path.suffix == ".png" and path.stem.startswith("not-released-synthetic-") and path.stem.isascii()
+        for path in written
+    )
     assert not [path for path in tmp_path.rglob("*.png") if path.parent != out]

@@ -22,11 +22,15 @@ FileFormat = Literal["nifti", "png", "dicom"]
 
 
 def sample_run(
-    run_dir: Path, label: str, num: int, out_dir: Path, truncation_psi: float = 1.0, file_format: FileFormat = "nifti"
-) -> list[Path]:
+    run_dir: Path, label: str, num: int, out_dir: Path, truncation_psi: float = 1.0, file_format: FileFormat = "nifti",
+    *, mark: str = "",
+) -> list[Path]:  # fmt: skip
     """Write `num` images of class `label` from the generator that the run's `release:` names, into `out_dir`.
 
     CT comes back in HU. The files say that they are synthetic; they are not cleared for sharing by being written.
+
+    Args:
+        mark: begins the names of the files, and their descriptions, such as `not-released-`.
 
     Returns:
         The files (for a 3D DICOM series: its folder), in order.
@@ -48,7 +52,7 @@ def sample_run(
     written = []
     seed = derive_seed(load_record(checkpoint).seed, "sample")
     for number, (sample_seed, image) in enumerate(generator.images(label, num, seed, truncation_psi)):
-        stem = out_dir / f"synthetic-{safe_name(label)}-{number:05d}"
+        stem = out_dir / f"{mark}synthetic-{safe_name(label)}-{number:05d}"
         ids = DicomIds(patient_id=f"synthetic-{sample_seed}", study=f"{sample_seed}", series=f"{sample_seed}-{label}")
         written.append(_write(stem, scaling.to_physical(image)[0], scaling, spacing, file_format, ids))
     return written
