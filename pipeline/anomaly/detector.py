@@ -18,8 +18,6 @@ from pipeline.data.batches.streams import StoredImages, images_at
 from pipeline.nets.sizes import ImageShape
 
 Group = Literal["gan", "autoencoding", "features", "plain", "self-supervised"]
-_VALUES = 2**21
-"""Voxels that are looked at together."""
 
 
 NOTHING_MIXED = (
@@ -40,9 +38,7 @@ class ImageSet:
 
     def blocks(self) -> Iterator[Tensor]:
         """The images in their order, [B, C, *spatial] in [-1, 1] on the CPU."""
-        size = max(1, min(128, _VALUES // int(np.prod(self.dataset.images.shape[1:]))))
-        for start in range(0, len(self.rows), size):
-            yield self.dataset.tensor(self.rows[start : start + size])
+        return self.dataset.blocks(self.rows)
 
     def stored(self, device: str) -> StoredImages:
         """For a `Stream`; all of one class."""

@@ -6,13 +6,12 @@ module `f_anogan`, whose `DETECTOR` says the rest.
 
 from __future__ import annotations
 
-import difflib
 from types import ModuleType
 from typing import NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.by_name import module_named, names_in
+from pipeline.config.by_name import module_named, names_in, or_nearest
 from pipeline.config.section import Section
 from pipeline.core.errors import ConfigError
 
@@ -94,7 +93,7 @@ class AnomalyConfig(Section):
             raise ValueError("a detector is named twice")
         for one in map(named, detectors):
             if one.name not in detector_names():
-                known, nearest = ", ".join(detector_names()), _nearest(one.name, detector_names())
+                known, nearest = ", ".join(detector_names()), or_nearest(one.name, detector_names())
                 raise ValueError(f"there is no detector {one.name}; there are {known}{nearest}")
             if one.gan not in ("", RUN_GAN):
                 raise ValueError(f"{one}: after @ stands {RUN_GAN}, which means the run's own GAN")
@@ -110,7 +109,7 @@ class AnomalyConfig(Section):
         for name, members in self.ensembles.items():
             for member in members:
                 if member not in self.detectors:
-                    known, nearest = ", ".join(self.detectors), _nearest(member, self.detectors)
+                    known, nearest = ", ".join(self.detectors), or_nearest(member, self.detectors)
                     raise ValueError(f"ensembles.{name}: {member} is not among detectors: {known}{nearest}")
             if len(members) < 2 or len(set(members)) != len(members):
                 raise ValueError(f"ensembles.{name}: name two detectors or more, each once")
@@ -120,11 +119,6 @@ class AnomalyConfig(Section):
     def needs_gan(self) -> bool:
         """Whether some detector needs the GAN of normal patients."""
         return any(not one.gan and detector_module(one.name).DETECTOR.needs_gan for one in map(named, self.detectors))
-
-
-def _nearest(name: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def normal_classes(config: AnomalyConfig, classes: tuple[str, ...], positive: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,9 +6,14 @@ is asked for is imported: `f-anogan` is the module `f_anogan`.
 
 from __future__ import annotations
 
+import difflib
 import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
+from typing import Generic, TypeVar
+
+Facts = TypeVar("Facts")
 
 
 def names_in(package: str) -> tuple[str, ...]:
@@ -26,3 +31,31 @@ def module_named(package: str, name: str) -> ModuleType:
     if name not in names_in(package):
         raise KeyError(name)
     return import_module(f"{package}.{name.replace('-', '_')}")
+
+
+def or_nearest(name: str, known: Sequence[str]) -> str:
+    """What an error about an unknown name ends with: the nearest right one, if one is near."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+class ByName(Mapping[str, Facts], Generic[Facts]):
+    """What the modules of `package` say of themselves, by name, in the alphabet's order; each read when it is asked
+    for.
+
+    Args:
+        says: the name in each module that holds it.
+    """
+
+    def __init__(self, package: str, says: str) -> None:
+        self.package, self.says = package, says
+
+    def __getitem__(self, name: str) -> Facts:
+        facts: Facts = getattr(module_named(self.package, name), self.says)
+        return facts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(names_in(self.package))
+
+    def __len__(self) -> int:
+        return len(names_in(self.package))

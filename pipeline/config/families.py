@@ -6,7 +6,6 @@ A family is a file of `pipeline.adversarial.families`, which holds its section's
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from types import ModuleType
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from pipeline.config.by_name import module_named, names_in
+from pipeline.config.by_name import module_named, names_in, or_nearest
 from pipeline.config.gan import GanConfig
 
 PACKAGE = "pipeline.adversarial.families"
@@ -54,11 +53,10 @@ def _of_its_family(values: Any) -> Any:
 
 def _no_such_family(name: object) -> ValidationError:
     known = family_names()
-    close = difflib.get_close_matches(str(name), known, n=1)
     error = PydanticCustomError(
         "no_such_family",
         "must be one of {known}{nearest}",
-        {"known": ", ".join(known), "nearest": f"; did you mean {close[0]}?" if close else ""},
+        {"known": ", ".join(known), "nearest": or_nearest(str(name), known)},
     )
     details = InitErrorDetails(type=error, loc=("family",), input=name)
     return ValidationError.from_exception_data("gan", [details])

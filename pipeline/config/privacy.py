@@ -6,12 +6,11 @@ is the module `calibrated_distance`, whose `ATTACK` says the rest.
 
 from __future__ import annotations
 
-import difflib
 from types import ModuleType
 
 from pydantic import Field, field_validator
 
-from pipeline.config.by_name import module_named, names_in
+from pipeline.config.by_name import module_named, names_in, or_nearest
 from pipeline.config.section import Section
 
 PACKAGE = "pipeline.privacy.attacks"
@@ -61,7 +60,6 @@ class PrivacyConfig(Section):
             raise ValueError("an attack is named twice")
         for one in attacks:
             if one not in attack_names():
-                close = difflib.get_close_matches(one, attack_names(), n=1)
-                nearest = f"; did you mean {close[0]}?" if close else ""
-                raise ValueError(f"there is no attack {one}; there are {', '.join(attack_names())}{nearest}")
+                known, nearest = ", ".join(attack_names()), or_nearest(one, attack_names())
+                raise ValueError(f"there is no attack {one}; there are {known}{nearest}")
         return attacks

@@ -15,9 +15,6 @@ from pipeline.config.privacy import PrivacyConfig
 from pipeline.core.compute import Hardware
 from pipeline.data.batches.dataset import DataSet
 
-_VALUES = 2**21
-"""Voxels that are looked at together."""
-
 
 @dataclass(frozen=True)
 class Images:
@@ -37,10 +34,8 @@ class Images:
 
     def __iter__(self) -> Iterator[Tensor]:
         """The images in their order, [B, C, *spatial] in [-1, 1] on the CPU."""
-        size = max(1, min(128, _VALUES // int(np.prod(self.dataset.images.shape[1:]))))
         random = torch.Generator().manual_seed(self.seed)
-        for start in range(0, len(self.rows), size):
-            block = self.dataset.tensor(self.rows[start : start + size])
+        for block in self.dataset.blocks(self.rows):
             yield block if self.change is None else self.change(block, random)
 
 

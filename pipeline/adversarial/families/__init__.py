@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.adversarial.family import Family
-from pipeline.config.families import family_module, family_names
+from pipeline.config.by_name import ByName
+from pipeline.config.families import PACKAGE
 from pipeline.config.gan import GanConfig
 
-
-class _Table(Mapping[str, Family[Any]]):
-    """Family by name, in the alphabet's order."""
-
-    def __getitem__(self, name: str) -> Family[Any]:
-        family: Family[Any] = family_module(name).FAMILY
-        return family
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(family_names())
-
-    def __len__(self) -> int:
-        return len(family_names())
-
-
-FAMILIES: Mapping[str, Family[Any]] = _Table()
+FAMILIES: Mapping[str, Family[Any]] = ByName(PACKAGE, "FAMILY")
 
 
 def learns_from_pool(config: GanConfig) -> bool:

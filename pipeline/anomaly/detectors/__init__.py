@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from pipeline.anomaly.detector import DetectorFacts
-from pipeline.config.anomaly import detector_module, detector_names
+from pipeline.config.anomaly import PACKAGE
+from pipeline.config.by_name import ByName
 
-
-class _Table(Mapping[str, DetectorFacts]):
-    """Facts by name, in the alphabet's order."""
-
-    def __getitem__(self, name: str) -> DetectorFacts:
-        facts: DetectorFacts = detector_module(name).DETECTOR
-        return facts
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(detector_names())
-
-    def __len__(self) -> int:
-        return len(detector_names())
-
-
-DETECTORS: Mapping[str, DetectorFacts] = _Table()
+DETECTORS: Mapping[str, DetectorFacts] = ByName(PACKAGE, "DETECTOR")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from pipeline.core.files import atomic_path
 from pipeline.core.layout import IMAGES, MANIFEST, MASKS
 from pipeline.core.records import load_record
 from pipeline.data.batches.scaling import Scaling
+
+_BLOCK, _BLOCK_VALUES = 128, 2**21
+"""Images, and voxels, that are looked at together, at most."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ class DataSet:
     def tensor(self, rows: np.ndarray) -> torch.Tensor:
         """Images at `rows` as float32 [B, C, *spatial] in [-1, 1], on the CPU."""
         return self.scaling.to_model(torch.from_numpy(np.ascontiguousarray(self.images[rows])))
+
+    def blocks(self, rows: np.ndarray) -> Iterator[torch.Tensor]:
+        """The same of many images, as many at a time as are looked at together, in their order."""
+        size = max(1, min(_BLOCK, _BLOCK_VALUES // int(np.prod(self.images.shape[1:]))))
+        for start in range(0, len(rows), size):
+            yield self.tensor(rows[start : start + size])
 
     def labels(self, rows: np.ndarray, classes: Sequence[str]) -> torch.Tensor:
         """Class numbers [B] (int64) of the labels at `rows`.
