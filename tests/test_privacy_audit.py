@@ -1,9 +1,8 @@
-"""The attacks as stages, the gate over them, and `radaug audit`: planted leaks are refused, healthy images pass."""
+"""The attacks as stages, and the gate over them: planted leaks are refused, healthy images pass."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from math import comb
@@ -13,20 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from audits import CLASSES, DEFAULT, audited, config, fresh, of_a_healthy_generator, shown
 
-from flows.audit import mark_of
-from flows.cli import launch
 from pipeline.adversarial import fit
 from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.config.experiment import ReleaseConfig
-from pipeline.config.loading import dump_experiment, validate_experiment
+from pipeline.config.loading import validate_experiment
 from pipeline.config.privacy import PrivacyConfig, attack_names
 from pipeline.core.errors import ConfigError, LeakageError, RefusedError
-from pipeline.core.files import digest_file
 from pipeline.core.metrics import read_metrics
-from pipeline.core.records import Record, load_record
+from pipeline.core.records import Record
 from pipeline.data.batches.dataset import open_dataset
-from pipeline.privacy import attack_stage, memorisation
+from pipeline.privacy import attack_stage
 from pipeline.privacy.attack import Candidates, Images, Target
 from pipeline.privacy.attacks import ATTACKS
 from pipeline.privacy.cohort import cohort_of
@@ -34,62 +31,12 @@ from pipeline.privacy.outcome import outcome_of
 from pipeline.verdict.release import release_verdict
 
 MakeInputs = Callable[..., dict[str, Path]]
-CLASSES = ("normal", "disease")
-DEFAULT = PrivacyConfig()
 PLACE = ReleaseConfig()
-
-
-def fresh(number: int, seed: int = 9) -> np.ndarray:
-    """Noise of the data set's own kind: a generator that remembers nobody."""
-    random = np.random.default_rng(seed)
-    bright = 100 * (np.arange(number) % 2).reshape(-1, 1, 1, 1)
-    return (random.integers(0, 120, (number, 1, 12, 12)) + bright).astype(np.uint8)
-
-
-def shown(inputs: dict[str, Path], root: Path, images: np.ndarray, weights: str = "w1") -> dict[str, Path]:
-    """The inputs with `images` in the place of a generator's, and the description of a generator of these weights."""
-    places = {name: root / name for name in ("synthesise", "fit-gan")}
-    for place in places.values():
-        place.mkdir(parents=True)
-    np.save(places["synthesise"] / "images.npy", images)
-    table = pd.DataFrame({"image_id": [f"s{i}" for i in range(len(images))], "label": "normal", "patient_id": ""})
-    table.assign(weights_digest="w1").to_csv(places["synthesise"] / "manifest.csv", index=False)
-    scaling = open_dataset(inputs["prepare"]).scaling.as_json()
-    Record(kind="synthesise", extra={"scaling": scaling}).save(places["synthesise"])
-    described = {"weights": {"generator": weights}, "gan": {"family": "sngan", "attributes": []}}
-    (places["fit-gan"] / "model.json").write_text(json.dumps(described), encoding="utf-8")
-    return inputs | places
-
-
-def config(attack: str = "distance", **privacy: Any) -> attack_stage.AttackConfig:
-    return attack_stage.AttackConfig(
-        attack=attack, privacy=PrivacyConfig(**privacy), fold=0, gan_seed=0, pool=False, seed=3, device="cpu",
-        precision="float32",
-    )  # fmt: skip
-
-
-def audited(inputs: dict[str, Path], root: Path) -> list[Record]:
-    """Records of the default attacks and of memorisation, as the cache would leave them."""
-    made = []
-    digests = {"prepare": "p", "split": "s", "synthesise": "y"}
-    for attack in DEFAULT.attacks:
-        out = root / attack
-        out.mkdir()
-        record = attack_stage.run(config(attack), inputs, out)
-        inputs_of = digests | {"fit-gan": "g"}
-        made.append(replace(record, fold=0, gan_seed=0, variant=attack, inputs=inputs_of))
-    out = root / "privacy"
-    out.mkdir()
-    look = memorisation.MemorisationConfig(classes=CLASSES, fold=0, gan_seed=0, seed=0, pool=False)
-    return [*made, replace(memorisation.run(look, inputs, out), fold=0, gan_seed=0, inputs=digests)]
 
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
-    from noise_data import write_noise
-
-    root = tmp_path_factory.mktemp("healthy")
-    return audited(shown(write_noise(root / "data", num=300), root, fresh(200)), root)
+    return of_a_healthy_generator(tmp_path_factory.mktemp("healthy"))
 
 
 def test_a_generator_that_remembers_nobody_may_go(healthy: list[Record]) -> None:
@@ -349,81 +296,3 @@ def test_an_unknown_attack_is_named_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"there is no attack distanse.*did you mean distance"):
         validate_experiment({"name": "t", "data": data, "privacy": {"attacks": ["distanse"]}}, "t")
     assert {*DEFAULT.attacks, "embedding", "latent-inversion", "discriminator"} == set(attack_names())
-
-
-@pytest.fixture
-def run_dir(healthy: list[Record], noise_inputs: MakeInputs, tmp_path: Path) -> Path:
-    """What `radaug audit` reads of a finished run."""
-    run, inputs = tmp_path / "run", noise_inputs(num=300)
-    data = {"source": {"kind": "phantom"}, "classes": [*CLASSES], "positive": ["disease"]}
-    run.mkdir()
-    (run / "config.yaml").write_text(dump_experiment(validate_experiment({"name": "t", "data": data}, "t")))
-    (run / "run.lock").touch()
-    checkpoint = run / "checkpoints" / "fold-0-gan-0"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "model.json").write_text("{}")
-    (checkpoint / "generator.safetensors").write_bytes(b"weights")
-    gan = Record("fit-gan", fold=0, gan_seed=0, digest="g", inputs={"prepare": "p", "split": "s"})
-    weights = digest_file(checkpoint / "generator.safetensors")
-    for record in (gan, *healthy):
-        place = run / "stages" / record.name
-        place.mkdir(parents=True)
-        extra = record.extra | ({"weights": weights} if record.kind == "attack" else {})
-        replace(record, extra=extra).save(place)
-    for name in ("prepare", "split"):
-        shutil.copytree(inputs[name], run / "stages" / name)
-    Record("split").save(run / "stages" / "split")
-    return run
-
-
-def test_audit_of_a_run_that_may_go(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert launch(["audit", str(run_dir)]) == 0
-    assert capsys.readouterr().out.startswith("Release: release.\nBy distance, ")
-
-
-def test_audit_of_swapped_weights_refuses(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (run_dir / "checkpoints" / "fold-0-gan-0" / "generator.safetensors").write_bytes(b"other")
-    assert launch(["audit", str(run_dir)]) == 3
-    said = capsys.readouterr()
-    assert said.out.startswith("Release: refuse.\nThe generator's weights are not those that were audited")
-    assert "may leave the building" in said.err
-
-
-def test_audit_of_a_generator_that_was_trained_again_refuses(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place = run_dir / "stages" / "fit-gan-fold-0-gan-0"
-    replace(load_record(place), digest="later").save(place)
-    assert launch(["audit", str(run_dir)]) == 3
-    assert "of other weights than the generator has now, or older than these" in capsys.readouterr().out
-
-
-def test_audit_of_a_member_that_counts_as_unseen_refuses(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = run_dir / "stages" / "split" / "manifest.csv"
-    manifest = pd.read_csv(path, dtype=str)
-    manifest.loc[299, "patient_id"] = "p0"
-    manifest.to_csv(path, index=False)
-    assert launch(["audit", str(run_dir)]) == 3
-    said = capsys.readouterr().out
-    assert "A member counts as unseen: fold 0: 1 patient(s)" in said and "p0" not in said
-
-
-def test_audit_of_a_run_without_attacks_is_no_release(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for place in (run_dir / "stages").glob("attack-*"):
-        shutil.rmtree(place)
-    assert launch(["audit", str(run_dir)]) == 3
-    assert capsys.readouterr().out.startswith("Release: not_audited.\nThese attacks were not made: distance")
-
-
-def test_samples_of_a_released_generator_bear_no_mark(run_dir: Path, tmp_path: Path) -> None:
-    out = tmp_path / "samples"
-    out.mkdir()
-    assert mark_of(run_dir, out, 1.0) == "" and not list(out.iterdir())
-    assert mark_of(run_dir, out, 0.5) == "not-released-"
-    assert "The images of truncation 1 were audited, and not those of 0.5." in (out / "NOT-RELEASED.txt").read_text()
-
-
-def test_samples_of_a_refused_generator_say_so(run_dir: Path, tmp_path: Path) -> None:
-    (run_dir / "checkpoints" / "fold-0-gan-0" / "generator.safetensors").write_bytes(b"other")
-    out = tmp_path / "samples"
-    out.mkdir()
-    assert mark_of(run_dir, out, 1.0) == "not-released-"
-    assert "are not those that were audited" in (out / "NOT-RELEASED.txt").read_text()
