@@ -146,29 +146,33 @@ def curve(
 def sample(
     run_dir: Annotated[Path, Parameter(name="RUN")],
     *,
-    label: str,
-    num: int,
+    label: Annotated[list[str], Parameter(consume_multiple=True, negative="", help="One class, or several.")],
+    num: Annotated[int, Parameter(help="Images of each class.")],
     out: Path,
+    seed: Annotated[int, Parameter(help="Another one gives other images; the same one the same.")] = 0,
     truncation_psi: float = 1.0,
     format: Literal["nifti", "png", "dicom"] = "nifti",
 ) -> None:
-    """Write NUM images of class LABEL from the generator that RUN's release section names into OUT.
+    """Write NUM images of each class LABEL from the generator that RUN's release section names into OUT.
 
-    Unless the audit releases it, their names say so, and NOT-RELEASED.txt beside them says why.
+    Images that lie there are never overwritten. Unless the audit releases it, their names say so, and NOT-RELEASED.txt
+    beside them says why.
     """
     _require_run(run_dir)
     make_folder(out)
     from flows.audit import NOT_RELEASED, mark_of
     from pipeline.config.loading import load_experiment
-    from pipeline.synthesis.sample import released_generator, sample_run
+    from pipeline.synthesis.sample import refuse_wrong_labels, sample_run
 
-    released_generator(run_dir)
+    refuse_wrong_labels(run_dir, out, label)
     release = load_experiment(run_dir / CONFIG).release
     mark = mark_of(run_dir, out, truncation_psi)
-    sample_run(run_dir, label, num, out, truncation_psi, format, mark=mark)
+    for one in label:
+        sample_run(run_dir, one, num, out, truncation_psi, format, mark=mark, seed=seed)
     if mark:
         print(f"NOT RELEASED: these images may not leave the building. {out / NOT_RELEASED} says why.")
-    print(f"{num} images of the generator named for release (fold {release.fold}, GAN seed {release.gan_seed}): {out}")
+    named = f"fold {release.fold}, GAN seed {release.gan_seed}"
+    print(f"{num * len(label)} images of the generator named for release ({named}): {out}")
 
 
 @app.command

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 import yaml
@@ -91,6 +92,32 @@ def test_the_generator_that_release_names_is_sampled(
     for path in out.glob("*.png"):
         assert np.abs(np.asarray(Image.open(path)).astype(int) - LEVELS[release]).max() <= 1
     assert len(list(out.glob("*.png"))) == 2
+
+
+def test_samples_are_asked_by_several_labels_and_a_seed_and_are_never_overwritten(
+    noise_inputs: MakeInputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = finished(tmp_path, noise_inputs((16, 16)), (0, 0)), tmp_path / "samples"
+    words = ["sample", str(run), "--num", "1", "--format", "png", "--out", str(out)]
+    assert launch([*words, "--label", "normal", "illness"]) == 2
+    assert "did you mean" not in capsys.readouterr().err and not list(out.iterdir())
+    assert launch([*words, "--label", "normal", "diseases"]) == 2
+    assert "did you mean disease?" in capsys.readouterr().err and not list(out.iterdir())
+    assert launch([*words, "--label", "normal", "disease"]) == 0
+    assert "2 images of the generator" in capsys.readouterr().out
+    kept = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert launch([*words, "--label", "disease", "--seed", "1"]) == 2
+    assert "1 synthetic image(s) of disease already" in capsys.readouterr().err
+    assert kept == {path: path.stat().st_mtime_ns for path in out.iterdir()}
+
+
+def test_another_seed_is_another_latent(noise_inputs: MakeInputs, tmp_path: Path) -> None:
+    run = finished(tmp_path, noise_inputs((16, 16)), (0, 0))
+    ids = []
+    for seed in (0, 0, 1):
+        (path,) = sample_run(run, "disease", 1, tmp_path / f"s{len(ids)}", file_format="dicom", seed=seed)
+        ids.append(str(pydicom.dcmread(path).PatientID))
+    assert ids[0] == ids[1] != ids[2]
 
 
 def test_what_a_copied_or_unfinished_run_lacks_is_named(noise_inputs: MakeInputs, tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from pipeline.config.by_name import or_nearest
 from pipeline.config.loading import load_experiment
 from pipeline.core.errors import UserError
-from pipeline.core.files import dangling_link, safe_name
+from pipeline.core.files import dangling_link, read_json, safe_name
 from pipeline.core.layout import CHECKPOINTS, CONFIG, MANIFEST, MODEL, RECORD, STAGES, gan_name
 from pipeline.core.records import load_record
 from pipeline.core.seeds import derive_seed
@@ -23,7 +26,7 @@ FileFormat = Literal["nifti", "png", "dicom"]
 
 def sample_run(
     run_dir: Path, label: str, num: int, out_dir: Path, truncation_psi: float = 1.0, file_format: FileFormat = "nifti",
-    *, mark: str = "",
+    *, mark: str = "", seed: int = 0,
 ) -> list[Path]:  # fmt: skip
     """Write `num` images of class `label` from the generator that the run's `release:` names, into `out_dir`.
 
@@ -31,6 +34,7 @@ def sample_run(
 
     Args:
         mark: begins the names of the files, and their descriptions, such as `not-released-`.
+        seed: another one gives other images of the same generator.
 
     Returns:
         The files (for a 3D DICOM series: its folder), in order.
@@ -50,12 +54,32 @@ def sample_run(
     scaling = Scaling.from_json(generator.description["scaling"])
     spacing = _spacing(run_dir, dims)
     written = []
-    seed = derive_seed(load_record(checkpoint).seed, "sample")
-    for number, (sample_seed, image) in enumerate(generator.images(label, num, seed, truncation_psi)):
-        stem = out_dir / f"{mark}synthetic-{safe_name(label)}-{number:05d}"
+    first = derive_seed(load_record(checkpoint).seed, "sample", *([seed] if seed else []))
+    for number, (sample_seed, image) in enumerate(generator.images(label, num, first, truncation_psi)):
+        stem = out_dir / f"{mark}{_beginning(label)}{number:05d}"
         ids = DicomIds(patient_id=f"synthetic-{sample_seed}", study=f"{sample_seed}", series=f"{sample_seed}-{label}")
         written.append(_write(stem, scaling.to_physical(image)[0], scaling, spacing, file_format, ids))
     return written
+
+
+def refuse_wrong_labels(run_dir: Path, out_dir: Path, labels: Sequence[str]) -> None:
+    """Refuse, before anything is written, labels that the generator does not know and images that would be overwritten.
+
+    Raises:
+        UserError: as above, or a label is named twice.
+    """
+    classes = read_json(released_generator(run_dir)[0] / MODEL)["classes"]
+    for label in labels:
+        if label not in classes:
+            raise UserError(f"--label {label}: the generator's classes are {classes}{or_nearest(label, classes)}.")
+        if labels.count(label) > 1:
+            raise UserError(f"--label: {label} is named twice.")
+        older = [path for path in out_dir.iterdir() if re.search(rf"{re.escape(_beginning(label))}\d{{5}}", path.name)]
+        if older:
+            raise UserError(
+                f"{out_dir}: holds {len(older)} synthetic image(s) of {label} already, and they would be overwritten. "
+                "Choose another --out, or remove them."
+            )
 
 
 def released_generator(run_dir: Path) -> tuple[Path, dict[str, Path]]:
@@ -69,6 +93,11 @@ def released_generator(run_dir: Path) -> tuple[Path, dict[str, Path]]:
     checkpoint = _present(run_dir, f"{name}/{MODEL}").parent
     inputs = {stage: _present(run_dir, f"{STAGES}/{stage}/{RECORD}").parent for stage in ("prepare", "split")}
     return checkpoint, inputs
+
+
+def _beginning(label: str) -> str:
+    """What the names of all images of a class begin with, after the mark of those that are not released."""
+    return f"synthetic-{safe_name(label)}-"
 
 
 def _present(run_dir: Path, name: str) -> Path:
