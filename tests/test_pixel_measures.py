@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -15,7 +14,7 @@ from pipeline.anomaly import detect
 from pipeline.anomaly.detect import DetectConfig
 from pipeline.config.anomaly import AnomalyConfig
 from pipeline.core.metrics import MetricRow, read_metrics
-from pipeline.measures.pixels import dice, dice_threshold, pixel_figures
+from pipeline.measures.pixels import dice, dice_interval, dice_threshold, pixel_figures, pixel_intervals
 from pipeline.verdict.pixel_means import mean_pixel_rows
 
 MakeInputs = Callable[..., dict[str, Path]]
@@ -157,12 +156,69 @@ def test_without_masks_or_maps_there_are_no_such_figures(noise_inputs: MakeInput
 
 
 def test_figures_of_maps_are_averaged_over_fits() -> None:
-    def row(fold: str, metric: str, value: str) -> MetricRow:
-        return MetricRow(stage="anomaly", arm="pca", fold=fold, metric=metric, value=value, detail="all voxels")
+    def row(fold: str, value: str, low: str = "", high: str = "") -> MetricRow:
+        return MetricRow(
+            stage="anomaly", arm="pca", fold=fold, metric="aupro", value=value, ci_low=low, ci_high=high,
+            detail="all voxels",
+        )  # fmt: skip
 
-    others = [row("0", "shift_p", "0.5"), MetricRow(stage="quality", fold="0", metric="dice", value="1")]
-    (found,) = mean_pixel_rows([row("0", "aupro", "0.25"), row("1", "aupro", "0.75"), *others])
+    others = [MetricRow(stage="anomaly", arm="pca", fold="0", metric="shift_p", value="0.5")]
+    others += [MetricRow(stage="quality", fold="0", metric="dice", value="1")]
+    (found,) = mean_pixel_rows([row("0", "0.25"), row("1", "0.75"), *others])
     assert (found.arm, found.metric, found.value, found.fold) == ("pca", "aupro", "0.5", "")
     assert found.detail == "mean of 2 fits; all voxels"
-    table = pd.DataFrame([vars(found)])
-    assert (table["ci_low"] == "").all()
+    assert (found.ci_low, found.ci_high) == ("", "")
+    (alone,) = mean_pixel_rows([row("0", "0.5", "0.4", "0.7")])
+    assert (alone.ci_low, alone.ci_high) == ("0.4", "0.7")
+    # two fits of 0.5 and 0.52: t(1) is 12.706, their standard error 0.01; patients add 0.1
+    (two,) = mean_pixel_rows([row("0", "0.5", "0.4", "0.6"), row("1", "0.52", "0.42", "0.62")])
+    half = (0.1**2 + (12.7062 * 0.01) ** 2) ** 0.5
+    assert float(two.ci_low) == pytest.approx(0.51 - half, abs=1e-4)
+    assert float(two.ci_high) == pytest.approx(0.51 + half, abs=1e-4)
+
+
+def maps_of_patients(random: np.random.Generator, patients: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Maps whose skill differs from patient to patient: two images each, a square in half of the patients."""
+    names = np.repeat([f"p{number}" for number in range(patients)], 2)
+    truth = np.zeros((len(names), 12, 12), bool)
+    truth[::4, 3:6, 3:6] = True
+    skill = np.repeat(random.normal(0.6, 0.6, patients), 2)
+    maps = random.normal(size=truth.shape) + truth * skill[:, None, None]
+    return maps.astype(np.float32), truth, names
+
+
+def test_the_intervals_of_maps_hold_the_truth_as_often_as_they_say() -> None:
+    truths = pixel_figures(*maps_of_patients(np.random.default_rng(0), 5000)[:2])
+    inside = np.zeros(2)
+    for draw in range(40):
+        random = np.random.default_rng(100 + draw)
+        found = pixel_intervals(*maps_of_patients(random, 60), random, 0.05)
+        inside += [one.low < truth < one.high for one, truth in zip(found, truths, strict=True)]  # type: ignore[operator]
+    # 38 of 40 are meant; fewer than 34 have a chance below 1 %
+    assert (inside >= 34).all(), inside
+
+
+def test_a_drawn_figure_is_that_of_the_images_drawn() -> None:
+    """The spread over patients is that of figures worked out afresh from each draw's images."""
+    random = np.random.default_rng(3)
+    maps, truth, names = maps_of_patients(random, 40)
+    found = pixel_intervals(maps, truth, names, random, 0.05)
+    cut = 1.5
+    of_dice = dice_interval(maps, truth, cut, names, random, 0.05)
+    drawn = []
+    for _ in range(200):
+        chosen = np.concatenate([random.choice(np.arange(start, 40, 2), 20) for start in (0, 1)])
+        rows = (2 * chosen[:, None] + [0, 1]).ravel()
+        drawn.append((*pixel_figures(maps[rows], truth[rows]), dice(maps[rows], truth[rows], cut)))
+    half = 2.023 * np.std(drawn, axis=0, ddof=1)  # t with 39 degrees of freedom
+    exact = (*pixel_figures(maps, truth), dice(maps, truth, cut))
+    for one, value, width in zip((*found, of_dice), exact, half, strict=True):
+        assert one.value == value
+        assert (one.high - one.low) / 2 == pytest.approx(width, rel=0.15)  # type: ignore[operator]
+
+
+def test_few_patients_have_no_interval() -> None:
+    random = np.random.default_rng(0)
+    maps, truth, names = maps_of_patients(random, 8)
+    found = (*pixel_intervals(maps, truth, names, random, 0.05), dice_interval(maps, truth, 1.0, names, random, 0.05))
+    assert all(one.low is None and one.high is None for one in found)

@@ -13,11 +13,13 @@ from pipeline.anomaly.cohort import Cohort
 from pipeline.anomaly.detector import Detector, ImageSet
 from pipeline.core.metrics import MetricRow, as_text, write_metrics
 from pipeline.core.patients import patient_units
-from pipeline.core.seeds import derive_seed
-from pipeline.measures.pixels import dice, dice_threshold, pixel_figures
+from pipeline.core.seeds import derive_seed, numpy_generator
+from pipeline.measures.pixels import dice_interval, dice_threshold, pixel_intervals
 
 _VOXELS = 2**25
 """Of maps that are held together; of more images, so many at random."""
+_ALPHA = 0.05
+"""Of the intervals over patients."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,22 @@ def write_pixel_rows(
     maps = _maps(detector, test.images)
     if maps is None:
         return
-    scored = pixel_figures(maps, test.truth)
-    values = {"pixel_auroc": (scored.auroc, "all voxels"), "aupro": (scored.aupro, "up to 30 % false positives")}
+    units = patient_units(test.images.dataset.manifest).to_numpy(dtype=str)[test.images.rows]
+    random = numpy_generator(seed, "patients with masks")
+    auroc, aupro = pixel_intervals(maps, test.truth, units, random, _ALPHA)
+    values = {"pixel_auroc": (auroc, "all voxels"), "aupro": (aupro, "up to 30 % false positives")}
     seen = None if val is None or not val.truth.any() else _maps(detector, val.images)
     if val is not None and seen is not None:
-        found = dice(maps, test.truth, dice_threshold(seen, val.truth))
+        cut = dice_threshold(seen, val.truth)
+        found = dice_interval(maps, test.truth, cut, units, random, _ALPHA)
         values["dice"] = found, "threshold with the best Dice of the validation images"
-    units = patient_units(test.images.dataset.manifest).to_numpy(dtype=str)[test.images.rows]
     rows = [
         MetricRow(
             stage="anomaly", arm=named, fold=str(fold), seed="0", gan_seed="" if gan_seed is None else str(gan_seed),
-            split="test", metric=metric, value=as_text(value), n_patients=str(len(np.unique(units))),
-            n_images=str(len(units)), detail=detail,
+            split="test", metric=metric, value=as_text(found.value), ci_low=as_text(found.low),
+            ci_high=as_text(found.high), n_patients=str(len(np.unique(units))), n_images=str(len(units)), detail=detail,
         )
-        for metric, (value, detail) in values.items()
+        for metric, (found, detail) in values.items()
     ]  # fmt: skip
     write_metrics(directory, rows)
 
