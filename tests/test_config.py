@@ -91,6 +91,8 @@ def test_a_source_of_another_kind_replaces_the_bases(tmp_path: Path) -> None:
         ("arms: [real]", "real+classical must be among the arms"),
         ("arms: [real+classical, real+magic]", "unknown arms ['real+magic']"),
         ("release: {fold: 1}", "must name a generator of this run"),
+        ("release: {uid_root: 1.2.840.10008.5}", "DICOM's own root"),
+        ("release: {uid_root: 1.02.3}", "release.uid_root"),
         ("name: ../up", "name"),
         ("extends: absent.yaml", "there is no such configuration file"),
         ("data: [1", "is not valid YAML"),

@@ -120,6 +120,16 @@ def test_another_seed_is_another_latent(noise_inputs: MakeInputs, tmp_path: Path
     assert ids[0] == ids[1] != ids[2]
 
 
+def test_a_dicom_sample_that_is_not_released_says_so_in_its_header(noise_inputs: MakeInputs, tmp_path: Path) -> None:
+    run, out = finished(tmp_path, noise_inputs((16, 16)), (0, 0)), tmp_path / "samples"
+    words = ["--label", "disease", "--num", "1", "--format", "dicom"]
+    assert launch(["sample", str(run), "--out", str(out), *words]) == 0
+    header = pydicom.dcmread(out / "not-released-synthetic-disease-00000.dcm")
+    for said in (header.StudyDescription, header.SeriesDescription, header.PatientComments, header.ImageComments):
+        assert said.startswith("NOT RELEASED SYNTHETIC")
+    assert header.SyntheticData == "YES" and header.SOPClassUID == "1.2.840.10008.5.1.4.1.1.1.1"
+
+
 def test_what_a_copied_or_unfinished_run_lacks_is_named(noise_inputs: MakeInputs, tmp_path: Path) -> None:
     run = finished(tmp_path, noise_inputs((16, 16)), (1, 1))
     copy, whole = tmp_path / "elsewhere" / "study", tmp_path / "deep" / "study"

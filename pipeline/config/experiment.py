@@ -17,6 +17,7 @@ from pipeline.config.representation import RepresentationConfig
 from pipeline.config.section import Section
 from pipeline.config.synthesis import SynthesisConfig
 
+Direction = Literal["R", "L", "A", "P", "H", "F"]
 FEATURE_MODELS = ("logistic", "forest", "svm")
 DENSENET_SIDE = 29
 """Below it one of DenseNet's five halvings (two that round up, three that round down) leaves nothing."""
@@ -104,10 +105,24 @@ class VerdictConfig(Section):
 
 
 class ReleaseConfig(Section):
-    """The ONE generator that may ever leave the building, named before the run."""
+    """The ONE generator that may ever leave the building, named before the run, and how its DICOM files are written.
+
+    Attributes:
+        uid_root: of your organisation, that new UIDs begin with; "" = UUIDs below 2.25, which need no registration.
+        xray_orientation: where the rows and the columns of an X-ray run to (R, L, A, P, H, F); a frontal one is [L, F].
+    """
 
     fold: int = Field(0, ge=0)
     gan_seed: int = Field(0, ge=0)
+    uid_root: str = Field("", max_length=40, pattern=r"^([0-2](\.(0|[1-9][0-9]*))+)?$")
+    xray_orientation: tuple[Direction, Direction] = ("L", "F")
+
+    @field_validator("uid_root")
+    @classmethod
+    def _the_root_is_not_dicoms_own(cls, root: str) -> str:
+        if f"{root}.".startswith("1.2.840.10008."):
+            raise ValueError("1.2.840.10008 is DICOM's own root; give the one that was assigned to your organisation")
+        return root
 
 
 class ComputeConfig(Section):

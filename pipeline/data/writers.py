@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from pipeline.core.errors import DataError
-from pipeline.core.files import atomic_path
+from pipeline.core.files import write_bytes
 from pipeline.data.readers.plausible import HIGHEST_HU
 
 Array = NDArray[np.generic]
@@ -91,7 +91,7 @@ def write_nifti(path: Path, array: Array, affine: Floats | None = None) -> None:
     image.set_qform(matrix, code=1)
     image.header.set_xyzt_units("mm")
     content = image.to_bytes()
-    _write(path, gzip.compress(content, compresslevel=1, mtime=0) if path.suffix == ".gz" else content)
+    write_bytes(path, gzip.compress(content, compresslevel=1, mtime=0) if path.suffix == ".gz" else content)
 
 
 def write_png(path: Path, array: Array, window: tuple[float, float]) -> None:
@@ -107,7 +107,7 @@ def write_png(path: Path, array: Array, window: tuple[float, float]) -> None:
     grey = np.rint((np.clip(values, low, high) - low) / (high - low) * 255).astype(np.uint8)
     buffer = BytesIO()
     Image.fromarray(grey).save(buffer, format="PNG")
-    _write(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def write_dicom(
@@ -155,7 +155,7 @@ def write_dicom(
         setattr(dataset, keyword, value)
     buffer = BytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
-    _write(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def write_dicom_series(
@@ -291,8 +291,3 @@ def _all_integers(values: Floats) -> bool:
 def _decimal(value: float | np.floating) -> str:
     """A DICOM decimal string: at most 16 characters."""
     return pydicom.valuerep.format_number_as_ds(float(value))
-
-
-def _write(path: Path, content: bytes) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)

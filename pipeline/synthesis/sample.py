@@ -18,7 +18,8 @@ from pipeline.core.records import load_record
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import read_table
 from pipeline.data.batches.scaling import Scaling
-from pipeline.data.writers import DicomIds, write_dicom, write_dicom_series, write_nifti, write_png
+from pipeline.data.synthetic_dicom import DicomOrigin, write_synthetic_dicom
+from pipeline.data.writers import write_nifti, write_png
 from pipeline.synthesis.generate import TrainedGenerator
 
 FileFormat = Literal["nifti", "png", "dicom"]
@@ -33,7 +34,7 @@ def sample_run(
     CT comes back in HU. The files say that they are synthetic; they are not cleared for sharing by being written.
 
     Args:
-        mark: begins the names of the files, and their descriptions, such as `not-released-`.
+        mark: begins the names of the files, such as `not-released-`; the headers of DICOM say so too.
         seed: another one gives other images of the same generator.
 
     Returns:
@@ -52,13 +53,19 @@ def sample_run(
     if file_format == "png" and dims == 3:
         raise UserError("--format png: a volume does not fit into a PNG. Use nifti or dicom.")
     scaling = Scaling.from_json(generator.description["scaling"])
+    release = load_experiment(run_dir / CONFIG).release
     spacing = _spacing(run_dir, dims)
     written = []
     first = derive_seed(load_record(checkpoint).seed, "sample", *([seed] if seed else []))
     for number, (sample_seed, image) in enumerate(generator.images(label, num, first, truncation_psi)):
-        stem = out_dir / f"{mark}{_beginning(label)}{number:05d}"
-        ids = DicomIds(patient_id=f"synthetic-{sample_seed}", study=f"{sample_seed}", series=f"{sample_seed}-{label}")
-        written.append(_write(stem, scaling.to_physical(image)[0], scaling, spacing, file_format, ids))
+        name = f"{_beginning(label)}{number:05d}"
+        origin = DicomOrigin(
+            name, label, str(sample_seed), str(truncation_psi), generator.description["weights"]["generator"],
+            generator.description["gan"]["family"], release.uid_root, mark.replace("-", " ").strip().upper(),
+            release.xray_orientation,
+        )  # fmt: skip
+        stem = out_dir / f"{mark}{name}"
+        written.append(_write(stem, scaling.to_physical(image)[0], scaling, spacing, file_format, origin))
     return written
 
 
@@ -118,23 +125,17 @@ def _present(run_dir: Path, name: str) -> Path:
 
 
 def _write(
-    stem: Path, image: np.ndarray, scaling: Scaling, spacing: tuple[float, ...], file_format: FileFormat, ids: DicomIds
-) -> Path:
-    name = f"SYNTHETIC {stem.name}"
+    stem: Path, image: np.ndarray, scaling: Scaling, spacing: tuple[float, ...], file_format: FileFormat,
+    origin: DicomOrigin,
+) -> Path:  # fmt: skip
     if file_format == "png":
         write_png(_with_ending(stem, ".png"), image, scaling.window)
         return _with_ending(stem, ".png")
     if file_format == "nifti":
         write_nifti(_with_ending(stem, ".nii.gz"), image, _affine(spacing))
         return _with_ending(stem, ".nii.gz")
-    if image.ndim == 3:
-        write_dicom_series(stem, image, _affine(spacing), unit=scaling.unit, description=name, synthetic=True, ids=ids)
-        return stem
-    write_dicom(
-        _with_ending(stem, ".dcm"), image, unit=scaling.unit, spacing=(spacing[0], spacing[1]), description=name,
-        synthetic=True, ids=ids,
-    )  # fmt: skip
-    return _with_ending(stem, ".dcm")
+    paths = write_synthetic_dicom(stem, image, scaling, spacing, origin)
+    return stem if image.ndim == 3 else paths[0]
 
 
 def _with_ending(stem: Path, ending: str) -> Path:

@@ -77,7 +77,7 @@ def verdict_config(experiment: Experiment) -> VerdictStageConfig:
         ensembles=experiment.anomaly.ensembles,
         normal=normal_classes(experiment.anomaly, experiment.data.classes, experiment.data.positive),
         false_alarms=experiment.anomaly.false_alarms,
-        release=experiment.release,
+        release=ReleaseConfig(fold=experiment.release.fold, gan_seed=experiment.release.gan_seed),
         privacy=experiment.privacy,
     )
 
