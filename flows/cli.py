@@ -284,6 +284,36 @@ def attacks(*, as_json: Annotated[bool, Parameter(name="--json", negative="", he
 
 
 @app.command
+def status(
+    place: Annotated[Path, Parameter(name="RUNS")] = Path("runs"),
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
+) -> None:
+    """List the runs in RUNS: running, killed, finished, failed or stopped; since when; both verdicts."""
+    from flows.status import print_status
+
+    print_status(place, as_json=as_json)
+
+
+@app.command
+def clean(
+    place: Annotated[Path, Parameter(name="RUNS")] = Path("runs"),
+    *,
+    older_than: Annotated[float, Parameter(help="Days since a stage was last used.")] = 30.0,
+    most_gib: Annotated[float | None, Parameter(help="Come down to this size, oldest stages first.")] = None,
+    yes: Annotated[bool, Parameter(negative="", help="Remove; without it, only say what would be.")] = False,
+) -> None:
+    """Remove from the cache of RUNS, or from RADAUG_CACHE, what no run links to and nobody used for long."""
+    from flows.clean import clean_cache
+    from flows.run_directory import cache_of
+
+    found = clean_cache(cache_of(place / "any"), older_than, most_gib, really=yes)
+    for entry in found.removed:
+        print(entry.place.name)
+    print(f"{'Removed' if yes else 'To be removed (say --yes)'}: {found.sentence}")
+
+
+@app.command
 def schedule(
     config: Path,
     *,

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from flows.kept_report import drop_report_aside, set_report_aside
+from flows.lease import lease
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import dump_experiment
 from pipeline.core.decisions import Looks
@@ -18,6 +19,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import (
     atomic_path,
     clear_disk_errors,
+    digest_text,
     link,
     make_folder,
     read_json,
@@ -58,6 +60,7 @@ _FINAL = (
     CURVE_LEFT_OUT,
     FAULT_LOG,
 )
+_RUNS = ".runs"
 _SHORTCUTS = {"synthesise": SYNTHETIC, "fit-gan": CHECKPOINTS}
 
 
@@ -80,11 +83,24 @@ def open_run(out: Path, experiment: Experiment) -> Iterator[None]:
             held = FileLock(out / LOCK, timeout=0).acquire()
         except Timeout:
             raise UserError(f"{out}: another process runs into it. Wait for it, or choose another --out.") from None
-        with held:
+        with held, lease(out):
+            register(out)
             _clear(out)
             write_text(out / CONFIG, dump_experiment(experiment))
             yield
             drop_report_aside(out)
+
+
+def register(out: Path) -> None:
+    """Note in the cache that the run `out` may link into it, wherever that lies; `known_runs` reads it."""
+    place = str(out.resolve())
+    write_text(cache_of(out) / _RUNS / digest_text(place)[:16], place)
+
+
+def known_runs(cache: Path) -> list[Path]:
+    """The run directories that were ever made with `cache` and are still there."""
+    noted = [Path(path.read_text(encoding="utf-8")) for path in sorted((cache / _RUNS).glob("[0-9a-f]*"))]
+    return [run for run in noted if (run / LOCK).exists()]
 
 
 def link_stage(out: Path, record: Record, directory: Path) -> None:

@@ -27,6 +27,8 @@ from pipeline.core.usage import peak_mib, used_threads
 
 logger = logging.getLogger(__name__)
 _LONGEST_S = 86_400
+HELPERS = {"partial": ".partial-", "lock": ".lock-", "threads": ".threads-"}
+"""What stands before the name of a stage's directory in those of its half-written one and of its helping files."""
 _ALWAYS_RECORDED = ("radaug", "torch", "monai", "numpy")
 Config = TypeVar("Config", bound=BaseModel)
 StageFunction = Callable[[Config, Mapping[str, Path], Path], Record]
@@ -106,7 +108,13 @@ class Execution:
 def find(stage: Stage[Config], cache: Path) -> Execution | None:
     """The stage as it lies finished in `cache`; None where it does not."""
     place = _places(stage, cache, fingerprint(stage)).whole
-    return Execution(place, load_record(place), cached=True) if is_whole(place) else None
+    return _found(place) if is_whole(place) else None
+
+
+def _found(place: Path) -> Execution:
+    with suppress(OSError):  # in a cache that may only be read, nothing is noted
+        os.utime(place)
+    return Execution(place, load_record(place), cached=True)
 
 
 def execute(stage: Stage[Config], cache: Path, threads: int | None = None) -> Execution:
@@ -126,7 +134,7 @@ def execute(stage: Stage[Config], cache: Path, threads: int | None = None) -> Ex
     places = _places(stage, cache, key)
     with _held(stage, cache, places.lock):
         if is_whole(places.whole):
-            return Execution(places.whole, load_record(places.whole), cached=True)
+            return _found(places.whole)
         shutil.rmtree(places.whole, ignore_errors=True)
         if not stage.resumable:
             shutil.rmtree(places.partial, ignore_errors=True)
@@ -170,7 +178,7 @@ class _Places:
 
 def _places(stage: Stage[Config], cache: Path, key: str) -> _Places:
     name = f"{stage.name}-{key}"
-    return _Places(cache / name, *(cache / f".{what}-{name}" for what in ("partial", "lock", "threads")))
+    return _Places(cache / name, *(cache / f"{prefix}{name}" for prefix in HELPERS.values()))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ CURVE_LEFT_OUT = "left_out.csv"
 CURVE_REPRESENTATIONS = "representations.csv"
 FAULT_LOG = "error.log"
 LOCK = "run.lock"
+HOLDER = "running.json"
 
 # its folders
 STAGES = "stages"
