@@ -77,6 +77,20 @@ def launch(tokens: list[str]) -> int:
 
 
 @app.command
+def init(
+    given: Annotated[Path, Parameter(name="FOLDER_OR_TABLE")],
+    *,
+    out: Annotated[Path, Parameter(help="The configuration to be written; never over one that is there.")] = Path(
+        "study.yaml"
+    ),
+) -> None:
+    """Write a first configuration for the images in FOLDER_OR_TABLE (or an npz file); say what was guessed and why."""
+    from flows.init import init as write_first_config
+
+    write_first_config(given, out, Console(highlight=False))
+
+
+@app.command
 def run(config: Path, *, out: Out = None, engine: EngineName = "prefect", overrides: Overrides | None = None) -> None:
     """Run the experiment in CONFIG and say both verdicts and where the report is. (--debug prints tracebacks.)"""
     experiment = _load_with_data(config, overrides or [])
