@@ -111,13 +111,18 @@ def run(config: Path, *, out: Out = None, engine: EngineName = "prefect", overri
 
 
 @app.command
-def validate(config: Path, *, overrides: Overrides | None = None) -> None:
-    """Print audit, split, plan, cost and the smallest difference that the data of CONFIG can show. Trains nothing."""
+def validate(
+    config: Path,
+    *,
+    details: Annotated[bool, Parameter(name="--all", negative="", help="Audit, split and plan, too.")] = False,
+    overrides: Overrides | None = None,
+) -> None:
+    """Say whether CONFIG can run, what it takes, and what it can show on these patients. Trains nothing."""
     experiment = _load_with_data(config, overrides or [])
     from flows.run_directory import cache_of
     from flows.validate import validate as validate_experiment
 
-    validate_experiment(experiment, cache_of(_run_directory(experiment, None)), Console())
+    validate_experiment(experiment, cache_of(_run_directory(experiment, None)), Console(), details=details)
 
 
 @app.command

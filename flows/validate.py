@@ -20,17 +20,21 @@ from pipeline.core.layout import AUDIT, MANIFEST, SPLITS_FILE
 from pipeline.core.patients import known_patients, num_known
 from pipeline.core.processes import computed_beside
 from pipeline.core.threads import available_cores
-from pipeline.verdict.power import patients_tested, smallest_differences
+from pipeline.data.cohort.audit_rows import WARNING
+from pipeline.verdict.power import expectation, patients_tested
 
 if TYPE_CHECKING:
     from pipeline.core.cost import CostEstimate
 
 
-def validate(experiment: Experiment, cache: Path, console: Console) -> None:
-    """Read and split the data for real, and print audit, split, plan, cost and the smallest difference.
+def validate(experiment: Experiment, cache: Path, console: Console, *, details: bool = False) -> None:
+    """Read and split the data for real, and say whether the experiment can run, what it costs and what it can show.
+
+    Args:
+        details: print the audit, the split and the plan, too.
 
     Raises:
-        UserError: the data or the configuration are wrong.
+        UserError: the data or the configuration are wrong, or too few patients are tested for any comparison.
         LeakageError: a patient or an image would be on both sides of the split; the audit is printed first.
     """
     steps = plan_experiment(experiment)
@@ -39,26 +43,63 @@ def validate(experiment: Experiment, cache: Path, console: Console) -> None:
     with computed_beside(costing) if on_cpu else nullcontext(costing) as costs:
         check_configs(steps)
         directories = _read_manifests(steps, cache, console)
-        members = _print_data(console, experiment, directories["split"])
-        _print_plan(console, experiment, steps, *costs())
-    positives, negatives = patients_tested(members, experiment.data.positive)
-    rule = experiment.verdict
-    best, worst = smallest_differences(rule.endpoint, rule.alpha, positives, negatives)
-    console.print(
-        f"Smallest difference in {rule.endpoint} that {positives} patients with the disease and {negatives} without "
-        f"can show: {best:.3f} to {worst:.3f}, as two arms err more or less alike on them. The verdict measures it."
+        audit, members = read_text_table(directories["split"] / AUDIT), _members(directories["split"])
+        shown = _what_it_shows(experiment, members)
+        fits, estimates = costs()
+    for sentence in (_what_it_takes(members, experiment, estimates), shown):
+        console.print(sentence, markup=False, highlight=False)
+    _print_warnings(console, audit)
+    if not details:
+        console.print("Audit, split and plan: --all", markup=False)
+        return
+    _print_table(console, "Audit", _found(audit))
+    _print_table(console, "Split: images (patients)", split_table(members, experiment.data.classes))
+    _print_plan(console, experiment, steps, fits, estimates)
+
+
+def _what_it_takes(members: pd.DataFrame, experiment: Experiment, costs: dict[str, CostEstimate]) -> str:
+    images = members[members["split"] != "unused"].drop_duplicates("image_id")
+    known = bool((known_patients(images) != "").all())
+    of = f"{num_known(images)} patients" if known else "patients who are not all known"
+    minutes, mib = sum(one.minutes for one in costs.values()), max(one.mib for one in costs.values())
+    classes = f"{len(experiment.data.classes)} classes"
+    return (
+        f"This can run: {len(images)} images of {of}, {classes}, {_in_words(minutes)}, {mib / 1024:.1f} GiB of memory."
     )
 
 
-def _print_data(console: Console, experiment: Experiment, split: Path) -> pd.DataFrame:
-    """Audit and split; gives the members of each part of each fold, with label and patient."""
-    _print_table(console, "Audit", read_text_table(split / AUDIT))
+def _what_it_shows(experiment: Experiment, members: pd.DataFrame) -> str:
+    rule = experiment.verdict
+    tested = patients_tested(members, experiment.data.positive)
+    unit = "patients" if (known_patients(members[members["split"] == "test"]) != "").all() else "images"
+    return expectation(rule.endpoint, rule.alpha, rule.margin, *tested, unit=unit)
+
+
+def _in_words(minutes: float) -> str:
+    if minutes < 1.5:
+        return "about a minute" if minutes > 0.5 else "less than a minute"
+    if minutes < 90:
+        return f"about {minutes:.0f} minutes"
+    return f"about {minutes / 60:.1f} hours"
+
+
+def _print_warnings(console: Console, audit: pd.DataFrame) -> None:
+    warnings = _found(audit[audit["severity"] == WARNING])
+    for detail in warnings["detail"]:
+        console.print(f"Warning: {detail}", style="yellow", markup=False, highlight=False)
+
+
+def _found(audit: pd.DataFrame) -> pd.DataFrame:
+    """The rows that found something."""
+    return audit[audit["count"] != "0"]
+
+
+def _members(split: Path) -> pd.DataFrame:
+    """The members of each part of each fold, with label and patient."""
     manifest = read_text_table(split / MANIFEST)
-    members = read_text_table(split / SPLITS_FILE).merge(
+    return read_text_table(split / SPLITS_FILE).merge(
         manifest[["image_id", "label", "patient_id"]], on="image_id", validate="many_to_one"
     )
-    _print_table(console, "Split: images (patients)", split_table(members, experiment.data.classes))
-    return members
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
@@ -100,7 +141,7 @@ def _read_manifests(steps: tuple[Step, ...], cache: Path, console: Console) -> d
         try:
             directories[step.name] = execute(step.stage(directories), cache).directory
         except RefusedError:
-            _print_table(console, "Audit", read_text_table(directories["ingest"] / AUDIT))
+            _print_table(console, "Audit", _found(read_text_table(directories["ingest"] / AUDIT)))
             raise
     return directories
 

@@ -39,7 +39,7 @@ VERDICT = {
     "utility": {"decision": "inconclusive", "reasons": ["The interval is wide.", "Few patients."], "evidence": {}},
     "release": {"decision": "not_audited", "reasons": ["No audit was made."], "evidence": {}},
 }
-AUDIT = "check,severity,count,detail\nduplicates,warning,2,two images are the same\n"
+AUDIT = "check,severity,count,detail\nduplicates,warning,2,two images are the same\nnear,warning,0,nothing is wrong\n"
 
 
 @pytest.fixture(autouse=True)
@@ -260,33 +260,40 @@ def fake_manifests(leak: bool) -> Any:
     )
 
 
-def test_validate_prints_audit_split_plan_cost_and_power(
+def test_validate_answers_first_and_gives_details_when_asked(
     config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    asked: list[tuple[int, int]] = []
-
-    def smallest_differences(endpoint: str, alpha: float, positives: int, negatives: int) -> tuple[float, float]:
-        assert (endpoint, alpha) == ("auroc", 0.05)
-        asked.append((positives, negatives))
-        return 0.0512, 0.1234
-
     monkeypatch.setattr(flows.validate, "plan_experiment", lambda experiment: fake_manifests(leak=False))
-    monkeypatch.setattr(flows.validate, "smallest_differences", smallest_differences)
+    monkeypatch.setattr(flows.validate, "patients_tested", lambda members, positive: (12, 24))
     monkeypatch.setattr(gan_cost, "estimate", lambda experiment: CostEstimate(3e12, 4.0, 500.0))
-    monkeypatch.setattr(classifier_cost, "estimate", lambda experiment: CostEstimate(1e11, 0.5, 400.0))
+    monkeypatch.setattr(classifier_cost, "estimate", lambda experiment: CostEstimate(1e11, 0.5, 700.0))
     overrides = ["--set", "gan.gan_seeds=2", "--set", "classifier.seeds=5"]
     assert launch(["validate", config, *overrides]) == 0
     shown = capsys.readouterr().out
-    assert "two images are the same" in shown
+    first, second, third = (" ".join(shown.split()).find(text) for text in ("This can run", "With 36 test", "Warning"))
+    assert first == 0 < second < third
+    assert "7 images of patients who are not all known, 2 classes, about 4 minutes, 0.7 GiB" in " ".join(shown.split())
+    assert "two images are the same" in shown and "nothing is wrong" not in shown and "FLOPs" not in shown
+    assert launch(["validate", config, "--all", *overrides]) == 0
+    shown = capsys.readouterr().out
+    assert "two images are the same" in shown and "nothing is wrong" not in shown
     assert "2 (1)" in shown
     # arms real, real+classical once a seed; the two synthetic ones once a seed and GAN: (2 + 2 x 2) x 5; and the
     # reverse check once a GAN
     assert "3 stages, 2 GAN(s) (sngan), 32 classifier fits" in shown
     assert "GANs: 3e+12 FLOPs, about 4.0 min and 500 MiB" in shown
-    assert "Classifiers: 1e+11 FLOPs, about 0.5 min and 400 MiB" in shown
-    assert asked == [(2, 1)]
-    assert "can show: 0.051 to 0.123" in " ".join(shown.split())
+    assert "Classifiers: 1e+11 FLOPs, about 0.5 min and 700 MiB" in shown
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [".cache"]
+
+
+def test_a_comparison_that_cannot_be_is_an_error(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(flows.validate, "plan_experiment", lambda experiment: fake_manifests(leak=False))
+    for costs in (gan_cost, classifier_cost):
+        monkeypatch.setattr(costs, "estimate", lambda experiment: CostEstimate(1e12, 1.0, 500.0))
+    assert launch(["validate", config]) == 2  # two patients with the disease and one without
+    assert "each side needs two" in capsys.readouterr().err
 
 
 def test_validate_shows_the_audit_before_it_refuses(

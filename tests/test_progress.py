@@ -11,9 +11,10 @@ from pipeline.adversarial import gan_cost
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.core import progress
+from pipeline.core.errors import DataError
 from pipeline.measures.resampling import Estimate
 from pipeline.supervised import classifier_cost
-from pipeline.verdict.power import shown_difference, smallest_differences
+from pipeline.verdict.power import expectation, patients_needed, shown_difference, smallest_differences
 
 
 @pytest.fixture
@@ -81,6 +82,30 @@ def test_the_smallest_difference_of_a_rate_by_hand() -> None:
     best, worst = smallest_differences("sensitivity", 0.05, 64, 500)
     assert best == pytest.approx(2.8016 * (2 * 0.0025 * 0.03) ** 0.5, rel=1e-4)
     assert worst == pytest.approx(2.8016 * (2 * 0.0025 * 0.3) ** 0.5, rel=1e-4)
+
+
+def test_the_patients_that_a_margin_needs_by_hand() -> None:
+    """A rate of 0.8 and a margin of 0.02: (1.96 + 0.8416)^2 x 2 x 0.16 x (1 - 0.97) / 0.02^2 = 188.37 with the disease,
+    of 64 : 500 in all, and ten times as many where errors correlate by 0.7."""
+    best, worst = patients_needed("sensitivity", 0.05, 0.02, 64, 500)
+    assert best == pytest.approx(188.37 * 564 / 64, rel=2e-3)
+    assert worst == pytest.approx(1883.7 * 564 / 64, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "said"),
+    [(12, 24, 'expect "inconclusive"'), (300, 300, 'may be "inconclusive"'), (4000, 4000, "these are enough")],
+)
+def test_what_is_to_be_expected_in_words(positives: int, negatives: int, said: str) -> None:
+    sentence = expectation("auroc", 0.05, 0.02, positives, negatives)
+    assert said in sentence and f"With {positives + negatives} test patients" in sentence
+    assert ("you need about" in sentence) == ("enough" not in sentence)
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(0, 9), (1, 9), (9, 1)])
+def test_a_side_of_one_patient_is_refused_with_the_mend(positives: int, negatives: int) -> None:
+    with pytest.raises(DataError, match=r"each side needs two.*kfold"):
+        expectation("auroc", 0.05, 0.02, positives, negatives)
 
 
 def test_the_difference_that_an_error_could_show_by_hand() -> None:
