@@ -232,6 +232,37 @@ def audit(run_dir: Annotated[Path, Parameter(name="RUN")]) -> None:
 
 
 @app.command
+def release(
+    run_dir: Annotated[Path, Parameter(name="RUN")],
+    *,
+    out: Path,
+    num_images: Annotated[int | None, Parameter(help="Of each class; all that were audited unless given.")] = None,
+    format: Annotated[tuple[Literal["png", "nifti", "dicom"], ...], Parameter(consume_multiple=True, negative="")] = (),
+    with_generator: Annotated[bool, Parameter(negative="", help="Its weights too: safetensors and JSON.")] = False,
+) -> None:
+    """Write the images that RUN's audit releases as a pack for sharing into OUT; else exit code 3, and nothing.
+
+    In one format or several; PNG unless given, NIfTI where images are volumes or in HU.
+    """
+    _require_run(run_dir)
+    from flows.release import release_run
+
+    made = release_run(run_dir, out, num_images=num_images, formats=format, with_generator=with_generator)
+    print(f"Pack: {out}, {made.images} synthetic images.")
+    print(f"Its digest is {made.digest}. Tell it to the receiver by another way: `radaug verify` prints it.")
+
+
+@app.command
+def verify(pack: Annotated[Path, Parameter(name="PACK")]) -> None:
+    """Check that the release pack PACK is whole and unchanged; exit code 3 if it is not, 2 if there is none."""
+    from pipeline.release.verify import verify_pack
+
+    found = verify_pack(pack)
+    print(f"{pack}: whole and unchanged, {found.images} synthetic images.")
+    print(f"Its digest is {found.digest}: compare it with the sender's.")
+
+
+@app.command
 def report(
     run_dir: Annotated[Path, Parameter(name="RUN")],
     *,

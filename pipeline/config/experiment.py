@@ -110,12 +110,14 @@ class ReleaseConfig(Section):
     Attributes:
         uid_root: of your organisation, that new UIDs begin with; "" = UUIDs below 2.25, which need no registration.
         xray_orientation: where the rows and the columns of an X-ray run to (R, L, A, P, H, F); a frontal one is [L, F].
+        license: of the pack's images, as its card and its Croissant metadata give it: an SPDX name or an address.
     """
 
     fold: int = Field(0, ge=0)
     gan_seed: int = Field(0, ge=0)
     uid_root: str = Field("", max_length=40, pattern=r"^([0-2](\.(0|[1-9][0-9]*))+)?$")
     xray_orientation: tuple[Direction, Direction] = ("L", "F")
+    license: str = Field("", max_length=200)
 
     @field_validator("uid_root")
     @classmethod

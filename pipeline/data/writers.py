@@ -17,6 +17,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
@@ -68,7 +69,7 @@ class SlicePlace:
     number: int = 1
 
 
-def write_nifti(path: Path, array: Array, affine: Floats | None = None) -> None:
+def write_nifti(path: Path, array: Array, affine: Floats | None = None, description: str = "") -> None:
     """Write a 2D or 3D array as `.nii` or `.nii.gz`: int16 where all values are integers that fit, else float32.
 
     Args:
@@ -76,6 +77,7 @@ def write_nifti(path: Path, array: Array, affine: Floats | None = None) -> None:
             reorienting to LPS and transposing gives back rows and columns.
         affine: array index to RAS mm, for 2D the index (row, col, 0); None = 1 mm voxels, a volume's axes running to
             left, posterior and superior.
+        description: goes into the header, at most 80 bytes of it.
 
     Raises:
         DataError: the array is empty, not 2D or 3D, not finite, or the affine is not an invertible 4x4 matrix.
@@ -90,12 +92,15 @@ def write_nifti(path: Path, array: Array, affine: Floats | None = None) -> None:
     image.set_sform(matrix, code=1)
     image.set_qform(matrix, code=1)
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = description.encode("ascii", "replace")[:80]
     content = image.to_bytes()
     write_bytes(path, gzip.compress(content, compresslevel=1, mtime=0) if path.suffix == ".gz" else content)
 
 
-def write_png(path: Path, array: Array, window: tuple[float, float]) -> None:
+def write_png(path: Path, array: Array, window: tuple[float, float], description: str = "") -> None:
     """Write [rows, cols] as an 8-bit grey PNG; `window` = (low, high) is clipped and mapped to 0 and 255.
+
+    A `description` stands in the file as text.
 
     Raises:
         DataError: the array is empty, not 2D or not finite, or the window does not ascend.
@@ -106,7 +111,10 @@ def write_png(path: Path, array: Array, window: tuple[float, float]) -> None:
         raise DataError(f"{path.name}: window must be (low, high) with low < high, not {window}")
     grey = np.rint((np.clip(values, low, high) - low) / (high - low) * 255).astype(np.uint8)
     buffer = BytesIO()
-    Image.fromarray(grey).save(buffer, format="PNG")
+    text = PngInfo()
+    if description:
+        text.add_itxt("Description", description)
+    Image.fromarray(grey).save(buffer, format="PNG", pnginfo=text)
     write_bytes(path, buffer.getvalue())
 
 

@@ -5,24 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
 
 from pipeline.config.by_name import or_nearest
 from pipeline.config.loading import load_experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import dangling_link, read_json, safe_name
-from pipeline.core.layout import CHECKPOINTS, CONFIG, MANIFEST, MODEL, RECORD, STAGES, gan_name
+from pipeline.core.layout import CHECKPOINTS, CONFIG, MODEL, RECORD, STAGES, gan_name
 from pipeline.core.records import load_record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.batches.dataset import read_table
 from pipeline.data.batches.scaling import Scaling
-from pipeline.data.synthetic_dicom import DicomOrigin, write_synthetic_dicom
-from pipeline.data.writers import write_nifti, write_png
+from pipeline.data.synthetic_dicom import DicomOrigin
+from pipeline.data.synthetic_files import FileFormat, grid_spacing, refuse_format, write_synthetic
 from pipeline.synthesis.generate import TrainedGenerator
-
-FileFormat = Literal["nifti", "png", "dicom"]
 
 
 def sample_run(
@@ -34,7 +28,7 @@ def sample_run(
     CT comes back in HU. The files say that they are synthetic; they are not cleared for sharing by being written.
 
     Args:
-        mark: begins the names of the files, such as `not-released-`; the headers of DICOM say so too.
+        mark: begins the names of the files, such as `not-released-`; the files say so in themselves too.
         seed: another one gives other images of the same generator.
 
     Returns:
@@ -50,11 +44,10 @@ def sample_run(
     if num < 1 or not 0 < truncation_psi <= 1:
         raise UserError("--num must be at least 1, and --truncation-psi above 0 and at most 1.")
     dims = len(generator.description["spatial_size"])
-    if file_format == "png" and dims == 3:
-        raise UserError("--format png: a volume does not fit into a PNG. Use nifti or dicom.")
     scaling = Scaling.from_json(generator.description["scaling"])
+    refuse_format(file_format, dims, scaling.unit)
     release = load_experiment(run_dir / CONFIG).release
-    spacing = _spacing(run_dir, dims)
+    spacing = grid_spacing(inputs["prepare"], dims)
     written = []
     first = derive_seed(load_record(checkpoint).seed, "sample", *([seed] if seed else []))
     for number, (sample_seed, image) in enumerate(generator.images(label, num, first, truncation_psi)):
@@ -65,7 +58,8 @@ def sample_run(
             release.xray_orientation,
         )  # fmt: skip
         stem = out_dir / f"{mark}{name}"
-        written.append(_write(stem, scaling.to_physical(image)[0], scaling, spacing, file_format, origin))
+        paths = write_synthetic(stem, scaling.to_physical(image)[0], scaling, spacing, file_format, origin)
+        written.append(paths[0].parent if file_format == "dicom" and dims == 3 else paths[0])
     return written
 
 
@@ -122,38 +116,3 @@ def _present(run_dir: Path, name: str) -> Path:
         f"{run_dir}: holds no {name}, which is needed for the generator that release.fold and release.gan_seed name. "
         "Let `radaug run` finish first."
     )
-
-
-def _write(
-    stem: Path, image: np.ndarray, scaling: Scaling, spacing: tuple[float, ...], file_format: FileFormat,
-    origin: DicomOrigin,
-) -> Path:  # fmt: skip
-    if file_format == "png":
-        write_png(_with_ending(stem, ".png"), image, scaling.window)
-        return _with_ending(stem, ".png")
-    if file_format == "nifti":
-        write_nifti(_with_ending(stem, ".nii.gz"), image, _affine(spacing))
-        return _with_ending(stem, ".nii.gz")
-    paths = write_synthetic_dicom(stem, image, scaling, spacing, origin)
-    return stem if image.ndim == 3 else paths[0]
-
-
-def _with_ending(stem: Path, ending: str) -> Path:
-    """`with_suffix` would cut a class's name at its last point."""
-    return stem.with_name(stem.name + ending)
-
-
-def _affine(spacing: tuple[float, ...]) -> np.ndarray:
-    """Index to RAS mm: volumes are prepared in RAS+; a 2D image's rows run to posterior, its columns to the left."""
-    if len(spacing) == 3:
-        return np.diag([*spacing, 1.0])
-    affine = np.eye(4)
-    affine[:2, :2] = [[0.0, -spacing[1]], [-spacing[0], 0.0]]
-    return affine
-
-
-def _spacing(run_dir: Path, dims: int) -> tuple[float, ...]:
-    """mm a voxel of the prepared images: the median over them, 1 where the source does not say."""
-    manifest = read_table(run_dir / STAGES / "prepare" / MANIFEST)
-    known = manifest["spacing"].str.split("x", expand=True).astype(float).median()
-    return tuple(float(value) for value in known[:dims])

@@ -1,0 +1,100 @@
+"""Write a pack: images, card, Croissant, a bag around them; scanned, checked, and only then moved to its place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import bagit
+
+from pipeline.core.errors import RefusedError, UserError
+from pipeline.core.files import digest_file, read_json, write_json
+from pipeline.release.card import card_of, read_certificate, write_card, write_readme
+from pipeline.release.croissant import write_croissant
+from pipeline.release.images import write_images
+from pipeline.release.leaks import find_leaks
+from pipeline.release.material import (
+    CARD,
+    CERTIFICATE,
+    DESCRIPTION,
+    GENERATOR_FOLDER,
+    WEIGHTS,
+    Material,
+    Wanted,
+)
+from pipeline.release.verify import PAYLOAD, Verified, verify_pack
+
+_SHOWN = 5
+
+
+def write_pack(material: Material, out: Path, wanted: Wanted) -> Verified:
+    """Make the pack `out`, whole or not at all.
+
+    Raises:
+        RefusedError: something of the source is in it; nothing is left of it then.
+        UserError: there is something at `out`.
+    """
+    require_free(out)
+    wanted = replace(wanted, today=wanted.today or date.today().isoformat())
+    with _built_beside(out) as place:
+        _fill(place, material, wanted)
+        information = {"External-Description": "Synthetic medical images. No patient is behind any of them.",
+                       "Card-SHA256": digest_file(place / CARD)}  # fmt: skip
+        bagit.make_bag(str(place), information, checksums=["sha256"])
+        leaks = find_leaks(place, material.secrets)
+        if leaks:
+            more = f"\n… and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
+            raise RefusedError(
+                "the pack would hold something of the source, and was not written:\n"
+                + "\n".join(str(one).removeprefix(f"{PAYLOAD}/") for one in leaks[:_SHOWN]) + more
+            )  # fmt: skip
+        return verify_pack(place)
+
+
+def require_free(out: Path) -> None:
+    """Refuse a place where something is.
+
+    Raises:
+        UserError: as above.
+    """
+    if out.is_symlink() or out.exists():
+        raise UserError(f"{out}: is there already, and a pack is never written over. Choose another --out.")
+
+
+@contextmanager
+def _built_beside(out: Path) -> Iterator[Path]:
+    """A hidden folder beside `out`, moved to `out` where the block ends well, else removed."""
+    place = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    place.mkdir(parents=True)
+    try:
+        yield place
+        os.rename(place, out)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _fill(root: Path, material: Material, wanted: Wanted) -> None:
+    """Write all but the bag's own files; the card, which has everybody's digests, comes last."""
+    table = write_images(root, material, wanted.formats)
+    certificate = read_certificate(material.gan)
+    if certificate is not None:
+        write_json(root / CERTIFICATE, certificate)
+    if wanted.generator:
+        _copy_generator(root / GENERATOR_FOLDER, material)
+    card = card_of(material, wanted, table, certificate)
+    write_croissant(root, card, wanted.formats)
+    write_readme(root, card)
+    write_card(root, card)
+
+
+def _copy_generator(folder: Path, material: Material) -> None:
+    """The generator alone: neither the discriminator, nor its digest, nor what training left beside them."""
+    folder.mkdir()
+    shutil.copyfile(material.gan / WEIGHTS, folder / WEIGHTS)
+    described = read_json(material.gan / DESCRIPTION)
+    write_json(folder / DESCRIPTION, described | {"weights": {"generator": described["weights"]["generator"]}})
