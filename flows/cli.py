@@ -239,6 +239,10 @@ def release(
     num_images: Annotated[int | None, Parameter(help="Of each class; all that were audited unless given.")] = None,
     format: Annotated[tuple[Literal["png", "nifti", "dicom"], ...], Parameter(consume_multiple=True, negative="")] = (),
     with_generator: Annotated[bool, Parameter(negative="", help="Its weights too: safetensors and JSON.")] = False,
+    representation: Annotated[
+        bool,
+        Parameter(negative="", help="EfficientNet-Lite0's features; images only in a --format that is named."),
+    ] = False,
 ) -> None:
     """Write the images that RUN's audit releases as a pack for sharing into OUT; else exit code 3, and nothing.
 
@@ -247,7 +251,14 @@ def release(
     _require_run(run_dir)
     from flows.release import release_run
 
-    made = release_run(run_dir, out, num_images=num_images, formats=format, with_generator=with_generator)
+    made = release_run(
+        run_dir,
+        out,
+        num_images=num_images,
+        formats=format,
+        with_generator=with_generator,
+        representation=representation,
+    )
     print(f"Pack: {out}, {made.images} synthetic images.")
     print(f"Its digest is {made.digest}. Tell it to the receiver by another way: `radaug verify` prints it.")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from flows.audit import audit_run
 from pipeline.adversarial.families import FAMILIES, learns_from_pool
@@ -23,9 +25,11 @@ from pipeline.data.batches.dataset import DataSet, open_dataset, read_table
 from pipeline.data.cohort.manifest import EXTERNAL
 from pipeline.data.synthetic_files import FileFormat, grid_spacing, refuse_format
 from pipeline.measures.near_copies import NEAR
+from pipeline.nets.extractors import EffNetLite0
 from pipeline.privacy.attacks import ATTACKS
 from pipeline.privacy.pack_copies import PackCopies, pack_copies
 from pipeline.release.assessment import INTENDED_USE, LIMITS
+from pipeline.release.features import Features
 from pipeline.release.leaks import Secrets, secrets_of
 from pipeline.release.material import WEIGHTS, Material, Wanted
 from pipeline.release.pack import require_free, write_pack
@@ -33,6 +37,8 @@ from pipeline.release.verify import Verified
 from pipeline.synthesis.sample import released_generator
 from pipeline.verdict.release import RELEASE
 
+_IN_FEATURES = "embedding"
+"""The attack that looks for members in the features of the network that `_features` takes."""
 _UNLISTED = frozenset((RECORD, TIMED_LOG))
 
 
@@ -43,16 +49,18 @@ def release_run(
     num_images: int | None = None,
     formats: tuple[FileFormat, ...] = (),
     with_generator: bool = False,
+    representation: bool = False,
 ) -> Verified:
     """Write the pack `out` of the generator that the run's `release:` names, if it may leave the building.
 
     Its images are the run's synthetic set of that generator, the one that was audited: of each class the first
-    `num_images`, or all.
+    `num_images`, or all. With `representation` it holds their features by a frozen network, and images only in the
+    `formats` that are named.
 
     Raises:
         RefusedError: the gate does not say `release`; the set is not the one that was audited; an image is a near copy
-            of a training image; something of the source would be in the pack; or the generator is asked for and nobody
-            attacked it. Nothing is written then.
+            of a training image; something of the source would be in the pack; or the generator, or features, are asked
+            for and nobody attacked them. Nothing is written then.
         UserError: the run lacks something, more images are asked for than were audited, or `out` is there already.
     """
     require_free(out)
@@ -68,12 +76,17 @@ def release_run(
         refuse_format(one, synthetic.images.ndim - 2, synthetic.scaling.unit)
     if with_generator:
         _require_attacked_generator(run_dir, experiment)
+    if representation:
+        _require_attacked_features(run_dir, experiment)
     rows = _chosen(synthetic, experiment.data.classes, num_images)
     pool = learns_from_pool(experiment.gan)
     copies = pack_copies(rows, inputs, experiment.release.fold, pool=pool, seed=experiment.seed)
     _refuse_copies(copies)
     material = _material(run_dir, experiment, gan, inputs, rows, copies, found)
-    return write_pack(material, out, Wanted(formats or _usual(synthetic), with_generator))
+    if representation:
+        material = replace(material, features=_features(synthetic, rows))
+    usual = () if representation else _usual(synthetic)
+    return write_pack(material, out, Wanted(tuple(dict.fromkeys(formats)) or usual, with_generator))
 
 
 def _usual(synthetic: DataSet) -> tuple[FileFormat, ...]:
@@ -128,14 +141,36 @@ def _require_attacked_generator(run_dir: Path, experiment: Experiment) -> None:
             "shared. Leave it out."
         )
     holding = [name for name, facts in ATTACKS.items() if facts.holds == "generator"]
-    made = {
-        one.variant for one in _records(run_dir, "attack") if _is_named(one, experiment) and not one.extra["lacking"]
-    }
-    if not made & set(holding) & set(experiment.privacy.attacks):
+    if not _attacks_made(run_dir, experiment) & set(holding):
         raise RefusedError(
             "no pack was written: the attacks were made on images, and none by one who holds the generator. Name "
             f"{' or '.join(holding)} in privacy.attacks and do `radaug run` again, or leave out --with-generator."
         )
+
+
+def _require_attacked_features(run_dir: Path, experiment: Experiment) -> None:
+    """Refuse to share features in which nobody looked for members.
+
+    Raises:
+        RefusedError: the attack in these features was not made.
+    """
+    if _IN_FEATURES not in _attacks_made(run_dir, experiment):
+        raise RefusedError(
+            f"no pack was written: no attack looked at the features that are to be shared. Name {_IN_FEATURES} in "
+            "privacy.attacks and do `radaug run` again, or leave out --representation."
+        )
+
+
+def _attacks_made(run_dir: Path, experiment: Experiment) -> set[str]:
+    """The attacks on the named generator that had a say in the gate's decision."""
+    made = [one for one in _records(run_dir, "attack") if _is_named(one, experiment) and not one.extra["lacking"]]
+    return {one.variant for one in made} & set(experiment.privacy.attacks)
+
+
+def _features(synthetic: DataSet, rows: np.ndarray) -> Features:
+    extractor = EffNetLite0()
+    found = torch.cat([extractor.extract(block) for block in synthetic.blocks(rows)])
+    return Features(found.numpy(), extractor.name(synthetic.images.ndim - 2))
 
 
 def _chosen(synthetic: DataSet, classes: tuple[str, ...], num_images: int | None) -> np.ndarray:
@@ -185,10 +220,17 @@ def _material(
         },
         cohort=_cohort(inputs["split"], experiment.release.fold, pool=learns_from_pool(experiment.gan)),
         secrets=_secrets(run_dir, experiment, inputs),
+        limits=_limits(experiment),
         uid_root=experiment.release.uid_root,
         xray_orientation=experiment.release.xray_orientation,
         license=experiment.release.license,
     )  # fmt: skip
+
+
+def _limits(experiment: Experiment) -> tuple[str, ...]:
+    """What the generator was lent by training patients, image by image."""
+    lent = [*FAMILIES[experiment.gan.family].needs, *experiment.gan.attributes]
+    return (f"Each image was asked for by what a training patient lent: {', '.join(lent)}.",) if lent else ()
 
 
 def _cohort(split: Path, fold: int, *, pool: bool) -> dict[str, int]:

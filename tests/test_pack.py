@@ -20,6 +20,7 @@ from safetensors import safe_open
 from pipeline.core.errors import RefusedError, UserError
 from pipeline.core.files import digest_file, read_json, write_json
 from pipeline.data.synthetic_files import FileFormat
+from pipeline.release.features import Features
 from pipeline.release.material import Material, Wanted
 from pipeline.release.pack import write_pack
 from pipeline.release.verify import verify_pack
@@ -76,6 +77,21 @@ def test_the_generator_goes_alone_and_without_pickles(tmp_path: Path) -> None:
     assert discriminator.encode() not in everything
     assert {path.suffix for path in pack.rglob("*") if path.is_file()} == {".txt", ".md", ".json", ".csv", ".png",
                                                                           ".safetensors"}  # fmt: skip
+
+
+def test_features_go_instead_of_images_and_belong_to_their_rows(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    made = material(tmp_path, features=Features(values, "a-network"))
+    write_pack(made, tmp_path / "pack", Wanted(()))
+    data = tmp_path / "pack" / "data"
+    assert sorted(path.name for path in data.iterdir()) == [
+        "README.md", "card.json", "croissant.json", "features.safetensors", "provenance.csv",
+    ]  # fmt: skip
+    with safe_open(data / "features.safetensors", "np") as held:
+        assert held.metadata() == {"encoder": "a-network"} and (held.get_tensor("features") == values).all()
+    assert "The images themselves are not in the pack" in (data / "README.md").read_text()
+    with pytest.raises(RefusedError, match="has other images than provenance"):
+        write_pack(replace(made, features=Features(values[:3], "x")), tmp_path / "other", Wanted(()))
 
 
 def test_the_card_says_what_it_was_made_from_and_has_the_headings_of_the_opinion(tmp_path: Path) -> None:

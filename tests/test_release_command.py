@@ -134,6 +134,8 @@ def test_something_of_the_source_in_the_pack_is_refused(
 def test_the_generator_leaves_only_where_somebody_who_holds_it_attacked(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match=r"none by one who holds the generator. Name latent-inversion"):
         release_run(run_dir, tmp_path / "pack", with_generator=True)
+    with pytest.raises(RefusedError, match="no attack looked at the features"):
+        release_run(run_dir, tmp_path / "pack", representation=True)
     assert not (tmp_path / "pack").exists()
 
 

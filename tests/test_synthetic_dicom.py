@@ -142,6 +142,7 @@ def test_dcm2niix_gives_equal_voxels(tmp_path: Path, name: str) -> None:
         stored = pydicom.dcmread(paths[0]).pixel_array
         raw = np.asarray(image.dataobj)[:, ::-1, 0].T  # NIfTI counts rows from below
         np.testing.assert_array_equal(raw, stored)
+        np.testing.assert_allclose(image.header.get_zooms()[:2], IMAGES[name][2], atol=1e-6)
 
 
 def test_the_readers_give_back_what_was_written(tmp_path: Path) -> None:

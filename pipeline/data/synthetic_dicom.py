@@ -102,7 +102,8 @@ def write_synthetic_dicom(
         _place(dataset, (0.0, 0.0, 0.0), (spacing[0], spacing[1]), None)
     else:
         dataset = _x_ray(image, scaling, origin)
-        dataset.ImagerPixelSpacing = [_decimal(mm) for mm in spacing]
+        # equal, and so no calibration: programs read the one or the other
+        dataset.ImagerPixelSpacing = dataset.PixelSpacing = [_decimal(mm) for mm in spacing]
     _save(path, dataset)
     return [path]
 

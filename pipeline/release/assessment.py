@@ -1,7 +1,7 @@
 """The parts of the data card that are sentences: intended use, limits, and an anonymity assessment.
 
-The headings of the assessment are those of EDPB Opinion 28/2024 on AI models (paragraphs 29 to 58): extraction,
-inference by queries, each data subject, all means reasonably likely to be used, documentation.
+The headings of the assessment are what EDPB Opinion 28/2024 on AI models asks for: extraction, inference by queries,
+each data subject, all means reasonably likely to be used, documentation.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ INTENDED_USE = (
     "Not for diagnosis, nor as evidence about any patient, disease or device.",
 )
 LIMITS = (
-    "No image shows a patient. Shapes, frequencies and the link of image and class are those that a generator learned, "
-    "with its errors; a finding here needs real images before it counts.",
+    "Images were drawn from a generator and not taken of anybody. Shapes, frequencies and the link of image and class "
+    "are those that it learned, with its errors; a finding here needs real images before it counts.",
     "Classes are as many as were asked for: their shares say nothing about how common a disease is.",
     "Rare looks of the source may be missing, and groups that were rare in it are shown worse.",
     "Images keep the grid on which the generator learned; finer detail of the source is not there.",
@@ -66,9 +66,9 @@ def assessment(
             ),
         ],
         "means reasonably likely to be used": [
-            "Tried: the attacks above, each beside a control of members against members and a planted leak that it had "
-            "to see. Not tried: what an attacker knows besides, such as other images of the same patient; turns, "
-            "crops, strong noise.",
+            "Tried: the attacks above, each beside a control of members against members, and those on images beside a "
+            "planted leak that they had to see. Not tried: what an attacker knows besides, such as other images of "
+            "the same patient; turns, crops, strong noise.",
             "A certificate of differential privacy bounds all of them: certificate.json."
             if certified
             else "There is no certificate of differential privacy.",

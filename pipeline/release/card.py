@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline.core.files import digest_tree, read_json, write_json, write_text
 from pipeline.release.assessment import ASSESSMENT_NOTE, INTENDED_USE, LIMITS, assessment
+from pipeline.release.features import FEATURES
 from pipeline.release.material import CARD, CERTIFICATE, FORMAT, README, Material, Wanted
 
 _MANNERS = {
@@ -42,6 +43,8 @@ def card_of(
             "unit": scaling.unit,
             "window": list(scaling.window),
             "formats": {one: _MANNERS[one] for one in wanted.formats},
+            "features": None if material.features is None else
+            {"encoder": material.features.encoder, "length": material.features.values.shape[1], "file": FEATURES},
         },
         "made_from": dict(material.cohort),
         "generator": {
@@ -49,7 +52,7 @@ def card_of(
             "weights": described["weights"]["generator"], "in_the_pack": wanted.generator,
         },
         "intended_use": list(INTENDED_USE),
-        "limits": list(LIMITS),
+        "limits": [*LIMITS, *material.limits],
         "audit": {"decision": material.decision["decision"], "reasons": list(material.decision["reasons"]),
                   "near_copies_in_the_pack": dict(material.near_copies), "evidence": evidence},
         "differential_privacy": None if certificate is None else dict(certificate),
@@ -96,12 +99,13 @@ def as_markdown(card: Mapping[str, Any]) -> str:
         f"Grid {' x '.join(map(str, images['size']))}, {spacing} mm a voxel{known}; unit {images['unit']}, values from "
         f"{images['window'][0]:g} to {images['window'][1]:g}.",
         "",
-        _table(("format", "how values are held"), images["formats"].items()),
+        *([_table(("format", "how values are held"), images["formats"].items())] if images["formats"] else []),
+        *_feature_lines(images),
         "## What they were made from",
         "",
         f"A generator of the family {generator['family']} that learned from {made_from['train_images']} images of "
         f"{made_from['train_patients']} patients. {made_from['unseen_patients']} more patients, whom it never saw, "
-        "served the audit. No real image, and nothing of a patient, is in this pack.",
+        "served the audit. No real image is in this pack.",
         "",
         f"The generator (weights sha256 `{generator['weights']}`) is {'' if generator['in_the_pack'] else 'not '}in "
         "the pack. provenance.csv has each image's seed, class and truncation.",
@@ -127,6 +131,18 @@ def as_markdown(card: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _feature_lines(images: Mapping[str, Any]) -> list[str]:
+    features = images["features"]
+    if features is None:
+        return []
+    without = "" if images["formats"] else " The images themselves are not in the pack."
+    return [
+        f"{features['file']}: {features['length']} features of each image by {features['encoder']}, frozen; row i is "
+        f"the image of row i of provenance.csv.{without}",
+        "",
+    ]
 
 
 def _certificate_lines(certificate: Mapping[str, Any] | None) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.core.files import digest_file, write_json
 from pipeline.data.synthetic_files import FileFormat
+from pipeline.release.features import FEATURES
 from pipeline.release.images import FACTS
 from pipeline.release.material import CROISSANT, IMAGES_FOLDER, PROVENANCE
 
@@ -50,7 +51,7 @@ def write_croissant(root: Path, card: Mapping[str, Any], formats: Sequence[FileF
             "license": card["license"],
             "citeAs": f"{card['title']}. {card['made_with']}, weights sha256 {card['generator']['weights']}.",
             **_responsible(card),
-            "distribution": [_table_file(root), *(_file_set(one) for one in formats)],
+            "distribution": [*_files(root), *(_file_set(one) for one in formats)],
             "recordSet": [
                 {
                     "@type": "cr:RecordSet", "@id": "images", "name": "images", "key": {"@id": "images/image_id"},
@@ -78,11 +79,16 @@ def _responsible(card: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _table_file(root: Path) -> dict[str, Any]:
-    return {
-        "@type": "cr:FileObject", "@id": "provenance", "name": PROVENANCE, "contentUrl": PROVENANCE,
-        "encodingFormat": "text/csv", "sha256": digest_file(root / PROVENANCE),
-    }  # fmt: skip
+def _files(root: Path) -> list[dict[str, Any]]:
+    encodings = {PROVENANCE: "text/csv", FEATURES: "application/octet-stream"}
+    return [
+        {
+            "@type": "cr:FileObject", "@id": name.partition(".")[0], "name": name, "contentUrl": name,
+            "encodingFormat": encoding, "sha256": digest_file(root / name),
+        }
+        for name, encoding in encodings.items()
+        if (root / name).is_file()
+    ]  # fmt: skip
 
 
 def _file_set(file_format: FileFormat) -> dict[str, Any]:

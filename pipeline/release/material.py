@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.core.decisions import Decision
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.synthetic_files import FileFormat
+from pipeline.release.features import Features
 from pipeline.release.leaks import Secrets
 
 README = "README.md"
@@ -38,6 +39,8 @@ class Material:
         decision: what the gate said, with its reasons and evidence.
         near_copies: how many of the pack's images are near copies, and by which threshold.
         cohort: how many patients and images it was made from, and how many were never seen.
+        features: of the images at `rows`, where the pack shall hold them.
+        limits: of these images, beside those of any pack.
         secrets: what of the source must not be in the pack.
         uid_root, xray_orientation, license: of the configuration's `release:`.
     """
@@ -52,6 +55,8 @@ class Material:
     near_copies: Mapping[str, Any]
     cohort: Mapping[str, int]
     secrets: Secrets
+    features: Features | None = None
+    limits: tuple[str, ...] = ()
     uid_root: str = ""
     xray_orientation: tuple[str, str] = ("L", "F")
     license: str = ""
@@ -59,7 +64,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What shall be in the pack; `today` is the date that it bears, the day's own unless given."""
+    """What shall be in the pack: no format means features alone; `today` is the date that it bears, else the day's."""
 
     formats: tuple[FileFormat, ...]
     generator: bool = False

@@ -13,9 +13,10 @@ from pathlib import Path
 import bagit
 
 from pipeline.core.errors import RefusedError, UserError
-from pipeline.core.files import digest_file, read_json, write_json
+from pipeline.core.files import clear_disk_errors, digest_file, make_folder, read_json, write_json
 from pipeline.release.card import card_of, read_certificate, write_card, write_readme
 from pipeline.release.croissant import write_croissant
+from pipeline.release.features import write_features
 from pipeline.release.images import write_images
 from pipeline.release.leaks import find_leaks
 from pipeline.release.material import (
@@ -41,7 +42,7 @@ def write_pack(material: Material, out: Path, wanted: Wanted) -> Verified:
     """
     require_free(out)
     wanted = replace(wanted, today=wanted.today or date.today().isoformat())
-    with _built_beside(out) as place:
+    with clear_disk_errors(out), _built_beside(out) as place:
         _fill(place, material, wanted)
         information = {"External-Description": "Synthetic medical images. No patient is behind any of them.",
                        "Card-SHA256": digest_file(place / CARD)}  # fmt: skip
@@ -69,8 +70,9 @@ def require_free(out: Path) -> None:
 @contextmanager
 def _built_beside(out: Path) -> Iterator[Path]:
     """A hidden folder beside `out`, moved to `out` where the block ends well, else removed."""
+    make_folder(out.parent)
     place = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    place.mkdir(parents=True)
+    place.mkdir()
     try:
         yield place
         os.rename(place, out)
@@ -81,6 +83,8 @@ def _built_beside(out: Path) -> Iterator[Path]:
 def _fill(root: Path, material: Material, wanted: Wanted) -> None:
     """Write all but the bag's own files; the card, which has everybody's digests, comes last."""
     table = write_images(root, material, wanted.formats)
+    if material.features is not None:
+        write_features(root, material.features)
     certificate = read_certificate(material.gan)
     if certificate is not None:
         write_json(root / CERTIFICATE, certificate)

@@ -15,6 +15,7 @@ from pipeline.core.files import digest_file, read_json
 from pipeline.data.batches.dataset import read_table
 from pipeline.data.file_parts import dicom_marks
 from pipeline.release.card import as_markdown
+from pipeline.release.features import FEATURES, num_features
 from pipeline.release.material import (
     CARD,
     CERTIFICATE,
@@ -136,18 +137,16 @@ def _wrong_images(data: Path, card: dict[str, Any], table: pd.DataFrame, there: 
         if not own:
             yield f"{place}: is in {PROVENANCE} and not there"
         named |= own
-    known = {
-        CROISSANT,
-        README,
-        PROVENANCE,
-        CERTIFICATE,
-        f"{GENERATOR_FOLDER}/{WEIGHTS}",
-        f"{GENERATOR_FOLDER}/{DESCRIPTION}",
-    }
+    known = {CROISSANT, README, PROVENANCE, CERTIFICATE, FEATURES}
+    known |= {f"{GENERATOR_FOLDER}/{name}" for name in (WEIGHTS, DESCRIPTION)}
     for name in sorted(there - named - known):
         yield f"{name}: has no row in {PROVENANCE}"
     for name in sorted(one for one in named if one.endswith(".dcm")):
         yield from (f"{name}: {why}" for why in dicom_marks(data / name))
+    if (FEATURES in there) != (card["images"]["features"] is not None):
+        yield f"{CARD}: is wrong about {FEATURES}"
+    elif FEATURES in there and num_features(data) != len(table):
+        yield f"{FEATURES}: has other images than {PROVENANCE}"
     if not all(name.startswith(f"{IMAGES_FOLDER}/") for name in named):
         yield f"{PROVENANCE}: names files that are no images"
 
