@@ -18,6 +18,7 @@ from rich.console import Console
 
 from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
+from flows.obeying import NobodyReads, obey
 from flows.server import start_server, wait_for_server
 from pipeline.core.decisions import Verdicts
 from pipeline.core.errors import RadaugError, RefusedError, UserError
@@ -27,7 +28,7 @@ from pipeline.core.layout import CONFIG, CURVE, FAULT_LOG, LOCK, REPORT, VERDICT
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
 
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED, CLOSED, TERMINATED = 130, 141, 143
 app = App(
     name="radaug",
     version=lambda: version("radaug"),
@@ -35,7 +36,14 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-Overrides = Annotated[list[str], Parameter(name="--set", negative="", help="key=value over CONFIG; may be repeated.")]
+Overrides = Annotated[
+    list[str],
+    Parameter(
+        name="--set", negative="",
+        help="A key with another value than in CONFIG, such as --set gan.family=wgan-gp; may be repeated. Lists as in "
+        "YAML: --set 'data.positive=[cyst, metastasis]'.",
+    ),
+]  # fmt: skip
 EngineName = Annotated[
     Literal["prefect", "direct"],
     Parameter(help="prefect: a flow with a local server's pages; direct: the same run without a server."),
@@ -56,19 +64,22 @@ def launch(tokens: list[str]) -> int:
     """Run one command line and give its exit code.
 
     0 finished, whatever the verdicts; 1 a fault of radaug's; 2 wrong input or configuration; 3 refused; 130 Ctrl-C;
-    143 SIGTERM.
+    143 SIGTERM. Where nobody reads on (`radaug families | head`) it ends without a word, with 141, as the shell has it.
     """
     if "--debug" in tokens:
         tokens = [token for token in tokens if token != "--debug"]
         os.environ[DEBUG] = "1"
     try:
         with faults_kept_in(user_cache() / FAULT_LOG, "radaug"):
-            app(tokens)
+            obey(app, tokens)
     except RadaugError as error:
         if os.environ.get(DEBUG):
             traceback.print_exc()
         print(f"radaug: {error}", file=sys.stderr)
         return error.exit_code
+    except NobodyReads:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed goes there
+        return CLOSED
     except (KeyboardInterrupt, _Terminated) as why:
         what, code = ("ended by SIGTERM", TERMINATED) if isinstance(why, _Terminated) else ("interrupted", INTERRUPTED)
         print(f"radaug: {what}. Run the same command again to continue; finished stages are kept.", file=sys.stderr)
@@ -134,19 +145,27 @@ def curve(
     arm: str = "real+classical+synthetic@1",
     out: Out = None,
     engine: EngineName = "prefect",
+    yes: Annotated[bool, Parameter(negative="", help="Start, though it takes more than an hour.")] = False,
     overrides: Overrides | None = None,
 ) -> None:
     """Draw the low-data curve of CONFIG: how many real images is a synthetic set worth?
 
     For every one of SIZES, the number of real training images a class, up to DRAWS training sets that share no patient,
-    each with a GAN of its own. Into runs/NAME-curve unless --out is given.
+    each with a GAN of its own. Into runs/NAME-curve unless --out is given. Says first what it takes.
     """
     # every size sets it anew; it is set here for keys that need it, such as data.surplus
     experiment = _load_with_data(config, [*(overrides or []), f"data.train_per_class={max(sizes, default=0)}"])
     place = out or Path("runs") / f"{experiment.name}-curve"
     make_folder(place)
+    from flows.curve import curve_cost
+    from pipeline.core.progress import in_words
+
+    cost = curve_cost(experiment, sizes, draws, arm)
     most = f"at most {len(sizes) * draws * experiment.gan.gan_seeds} GANs of {experiment.gan.num_images:,} images"
-    print(f"{len(sizes)} sizes, up to {draws} draws each: {most}.")
+    takes = f"{in_words(cost.minutes)} and {cost.mib / 1024:.1f} GiB of memory a process"
+    print(f"{len(sizes)} sizes, up to {draws} draws each: {most}, {takes}, less what the cache holds.")
+    if cost.minutes > 60 and not yes:
+        raise UserError("This takes more than an hour. Give --yes to start it, or fewer --sizes or --draws.")
     with _ready(engine, place) as chosen:
         if chosen == "direct":
             from flows.curve import run_curve
@@ -271,6 +290,15 @@ def verify(pack: Annotated[Path, Parameter(name="PACK")]) -> None:
     found = verify_pack(pack)
     print(f"{pack}: whole and unchanged, {found.images} synthetic images.")
     print(f"Its digest is {found.digest}: compare it with the sender's.")
+
+
+@app.command
+def export(run_dir: Annotated[Path, Parameter(name="RUN")], to: Annotated[Path, Parameter(name="DIR")]) -> None:
+    """Copy RUN into DIR with everything that it links to, so that it can be moved: as confidential as RUN itself."""
+    _require_run(run_dir)
+    from flows.export import export_run
+
+    print(f"Exported: {export_run(run_dir, to) / 2**20:,.0f} MiB into {to}. It is as confidential as the run.")
 
 
 @app.command

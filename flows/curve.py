@@ -17,10 +17,11 @@ from flows.plan import Step, plan_experiment
 from flows.run_directory import cache_of, open_run
 from flows.running import StepWatcher, run_steps
 from flows.standing import Standing, ledger_table, looks_json, standings
-from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate
+from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate, nearest_arm
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import execute
+from pipeline.core.cost import CostEstimate
 from pipeline.core.errors import ConfigError, DataError, UserError
 from pipeline.core.files import digest_text, write_json
 from pipeline.core.layout import (
@@ -129,6 +130,22 @@ def _looked(cache: Path, settings: Experiment, split: Path, key: str, table: pd.
     return standings(*finish_look(cache, split, settings, look))
 
 
+def curve_cost(settings: Experiment, sizes: Sequence[int], draws: int, arm: str) -> CostEstimate:
+    """What the curve takes if every size has all draws and nothing of it is in the cache; trains nothing.
+
+    Raises:
+        UserError, ConfigError: as of `run_curve`.
+    """
+    from pipeline.adversarial import gan_cost
+    from pipeline.supervised import classifier_cost
+
+    _check(sizes, draws, arm)
+    at_size = _at_size(settings, max(sizes), draws, arm)
+    parts = [gan_cost.estimate(at_size), classifier_cost.estimate(at_size)]
+    flops, minutes = (len(sizes) * sum(getattr(one, name) for one in parts) for name in ("flops", "minutes"))
+    return CostEstimate(flops, minutes, max(one.mib for one in parts))
+
+
 class _NotEnough(DataError):
     """The data cannot give a training set of this size."""
 
@@ -139,7 +156,8 @@ def _check(sizes: Sequence[int], draws: int, arm: str) -> None:
     if len(set(sizes)) < max(_LEAST_SIZES, len(sizes)) or min(sizes) < 1:
         raise UserError(f"--sizes needs two or more different numbers, such as 10 25 50; found {list(sizes)}.")
     if not is_candidate(arm):
-        raise ConfigError(f"--arm {arm}: is no arm that may help. Name one that learns from a GAN.")
+        near = "" if arm_facts(arm) else nearest_arm(arm)
+        raise ConfigError(f"--arm {arm}: is no arm that may help{near}. Name one that learns from a GAN.")
 
 
 @dataclass(frozen=True)

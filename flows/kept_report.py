@@ -36,14 +36,20 @@ def drop_report_aside(out: Path) -> None:
     shutil.rmtree(out / _ASIDE, ignore_errors=True)
 
 
-def bring_report(out: Path, write: Callable[[Path], object]) -> None:
-    """Bring the earlier report back if all that it was made of is as it was, else `write` it anew."""
+def bring_report(out: Path, write: Callable[..., object]) -> None:
+    """Bring the earlier report back if all that it was made of is as it was, else `write` it anew.
+
+    Args:
+        write: the report of a run; with `shareable=True` the shareable one, written anew where one was there.
+    """
     key, aside = _key(out), out / _ASIDE
     if (aside / REPORT).is_file() and (aside / _KEY).is_file() and (aside / _KEY).read_text(encoding="utf-8") == key:
         for path in aside.iterdir():
             path.rename(out / path.name)
     else:
         write(out)
+        if (aside / SHAREABLE_REPORT).is_file():
+            write(out, shareable=True)
         write_text(out / _KEY, key)
 
 

@@ -121,6 +121,8 @@ def publish_results(out: Path, directories: Mapping[str, Path], looks: Looks) ->
 def _refuse_foreign_folder(out: Path) -> None:
     if any(out.iterdir()) and not (out / LOCK).exists():
         raise UserError(f"{out}: holds files that are not a run's, which a run could overwrite. Choose another --out.")
+    if any(not path.is_symlink() for path in (out / STAGES).glob("*")):
+        raise UserError(f"{out}: is an exported or copied run, which has files and no links. Choose another --out.")
 
 
 def _clear(out: Path) -> None:

@@ -19,6 +19,7 @@ from pipeline.core.errors import RefusedError
 from pipeline.core.layout import AUDIT, MANIFEST, SPLITS_FILE
 from pipeline.core.patients import known_patients, num_known
 from pipeline.core.processes import computed_beside
+from pipeline.core.progress import in_words
 from pipeline.core.threads import available_cores
 from pipeline.data.cohort.audit_rows import WARNING
 from pipeline.verdict.power import expectation, patients_tested
@@ -62,10 +63,8 @@ def _what_it_takes(members: pd.DataFrame, experiment: Experiment, costs: dict[st
     known = bool((known_patients(images) != "").all())
     of = f"{num_known(images)} patients" if known else "patients who are not all known"
     minutes, mib = sum(one.minutes for one in costs.values()), max(one.mib for one in costs.values())
-    classes = f"{len(experiment.data.classes)} classes"
-    return (
-        f"This can run: {len(images)} images of {of}, {classes}, {_in_words(minutes)}, {mib / 1024:.1f} GiB of memory."
-    )
+    what = f"{len(images)} images of {of}, {len(experiment.data.classes)} classes"
+    return f"This can run: {what}, {in_words(minutes)}, {mib / 1024:.1f} GiB of memory."
 
 
 def _what_it_shows(experiment: Experiment, members: pd.DataFrame) -> str:
@@ -73,14 +72,6 @@ def _what_it_shows(experiment: Experiment, members: pd.DataFrame) -> str:
     tested = patients_tested(members, experiment.data.positive)
     unit = "patients" if (known_patients(members[members["split"] == "test"]) != "").all() else "images"
     return expectation(rule.endpoint, rule.alpha, rule.margin, *tested, unit=unit)
-
-
-def _in_words(minutes: float) -> str:
-    if minutes < 1.5:
-        return "about a minute" if minutes > 0.5 else "less than a minute"
-    if minutes < 90:
-        return f"about {minutes:.0f} minutes"
-    return f"about {minutes / 60:.1f} hours"
 
 
 def _print_warnings(console: Console, audit: pd.DataFrame) -> None:

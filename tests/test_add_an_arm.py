@@ -48,7 +48,7 @@ def test_the_configuration_the_plan_and_the_report_know_the_new_arm(added: str) 
     assert plain.arms == ("real+classical", "real+classical+mixup") and NEW in other.arms and not other.needs_pool
     assert number_of_fits(experiment) == 3 * (1 + 1 + 2) + 2  # each seed; the new arm for both GANs; reverse checks
     assert arm_words(NEW).endswith("mixed in pairs (mixup), 0.5 synthetic ones for each real one")
-    with pytest.raises(ConfigError, match=r"unknown arms.*mixup\+synthetic'"):
+    with pytest.raises(ConfigError, match=r"unknown arms.*mixup\+synthetic"):
         load_experiment(DEMO, [f"arms=[real+classical, {added}]"])  # the ratio is missing
     with pytest.raises(ConfigError, match="trained step by step"):
         load_experiment(DEMO, ["classifier.network=logistic", f"arms=[real+classical, {NEW}]"])

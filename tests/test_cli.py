@@ -160,9 +160,7 @@ def test_a_fault_leaves_its_traceback_in_a_private_file_and_debug_shows_it(
 
 @pytest.mark.parametrize("arguments", [["run"], ["nonsense"], ["run", "x.yaml", "--nonsense"], ["schedule", "x.yaml"]])
 def test_wrong_arguments_exit_with_2(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        launch(arguments)
-    assert caught.value.code == 2
+    assert launch(arguments) == 2
 
 
 @pytest.mark.parametrize(
@@ -199,6 +197,50 @@ def test_families_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Miyato" in listed["sngan"]["source"]
     assert launch(["families"]) == 0
     assert "sngan" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run"], "run needs a configuration, such as `radaug run study.yaml`; `radaug init FOLDER` writes"),
+        (["sample"], "sample needs RUN. See `radaug sample --help`"),
+        (["rn"], 'Did you mean "run"?'),
+        (["families", "--jason"], "Did you mean --json?"),
+        (["curve", "tiny.yaml", "--engine", "dirct"], 'Did you mean "direct"?'),
+        (["curve", "tiny.yaml", "--arm", "real+clasical+synthetic@1"], "did you mean real+classical+synthetic@1?"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line_with_the_mend(
+    config: str, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert launch(words) == 2
+    shown = capsys.readouterr().err
+    assert said in shown and len(shown.splitlines()) == 1
+
+
+def test_a_curve_of_more_than_an_hour_starts_only_when_told_to(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(flows.flow, "curve_flow", lambda *given: started.append(given) or ["An answer."])
+    monkeypatch.setattr(gan_cost, "estimate", lambda experiment: CostEstimate(1e12, 20.0, 1024.0))
+    monkeypatch.setattr(classifier_cost, "estimate", lambda experiment: CostEstimate(1e12, 11.0, 2048.0))
+    assert launch(["curve", config, "--sizes", "4", "8", "--draws", "1"]) == 2
+    shown = capsys.readouterr()
+    assert "about 62 minutes and 2.0 GiB" in shown.out and "--yes" in shown.err and not started
+    assert launch(["curve", config, "--sizes", "4", "8", "--draws", "1", "--yes"]) == 0 and started
+
+
+def test_a_reader_that_goes_away_is_no_fault(tmp_path: Path) -> None:
+    """As `radaug families --json | head -1`, with a pipe that nobody reads any more."""
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "families", "--json"], stdout=write, stderr=subprocess.PIPE, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(flows.__file__).parents[1])},
+    )  # fmt: skip
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 MEMBERS = pd.DataFrame(

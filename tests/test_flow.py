@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,7 @@ from filelock import FileLock
 import flows.engines
 import flows.running
 from flows.children import Work
+from flows.export import export_run
 from flows.flow import experiment_flow, mean_metrics
 from flows.plan import Step, plan_experiment
 from flows.run_directory import cache_of
@@ -197,6 +199,53 @@ def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
     assert not (out / ".earlier").exists()
     assert set(read_artifacts()) >= {"verdict", "metrics", "report", "figure-training-0"}
     assert read_artifacts()["report"].endswith(f"({(out / 'report.html').resolve().as_uri()})")
+
+
+def test_a_shareable_report_is_made_anew_with_the_report(
+    prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "runs" / "tiny"
+    run_flow(experiment, out)
+    (out / "report-shareable.html").write_text("of the first run")
+
+    def write(run: Path, *, shareable: bool = False) -> None:
+        write_text(run / ("report-shareable.html" if shareable else "report.html"), "of the second run")
+
+    monkeypatch.setattr(flows.running, "write_report", write)
+    stages.gans = (("fit-gan", 0, 1),)
+    run_flow(experiment, out)
+    assert (out / "report-shareable.html").read_text() == (out / "report.html").read_text() == "of the second run"
+
+
+def test_an_exported_run_has_no_links_and_is_not_run_into(
+    prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
+) -> None:
+    out, to = tmp_path / "runs" / "tiny", tmp_path / "elsewhere" / "tiny"
+    run_flow(experiment, out)
+    assert export_run(out, to) > 0
+    assert not [path for path in to.rglob("*") if path.is_symlink()]
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*")} - {"run.lock", ".report-key"}
+    assert names <= {path.relative_to(to).as_posix() for path in to.rglob("*")}
+    shutil.rmtree(tmp_path / "runs")
+    assert (to / "checkpoints" / "fold-0-gan-0" / "made_by.txt").read_text() == "fit-gan-fold-0-gan-0"
+    with pytest.raises(UserError, match="is there already"):
+        export_run(to, to)
+    with pytest.raises(UserError, match="exported or copied run"):
+        run_flow(experiment, to)
+
+
+def test_what_cannot_be_exported_leaves_nothing(
+    prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
+) -> None:
+    out, to = tmp_path / "runs" / "tiny", tmp_path / "to"
+    run_flow(experiment, out)
+    shutil.rmtree(out.parent / ".cache")
+    with pytest.raises(UserError, match="leads to nothing"):
+        export_run(out, to)
+    (out / "verdict.json").unlink()
+    with pytest.raises(UserError, match="has not ended"):
+        export_run(out, to)
+    assert not to.exists() and not list(tmp_path.glob("*.partial"))
 
 
 def test_a_run_of_fewer_folds_leaves_no_links_of_the_earlier_one(

@@ -135,7 +135,7 @@ def test_what_a_copied_or_unfinished_run_lacks_is_named(noise_inputs: MakeInputs
     copy, whole = tmp_path / "elsewhere" / "study", tmp_path / "deep" / "study"
     shutil.copytree(run, copy, symlinks=True)
     shutil.copytree(run, whole)
-    with pytest.raises(UserError, match=r"checkpoints/fold-1-gan-1 is a link that leads to nothing.*cp -rL"):
+    with pytest.raises(UserError, match=r"checkpoints/fold-1-gan-1 is a link that leads to nothing.*radaug export"):
         sample_run(copy, "normal", 1, tmp_path / "out")
     assert len(sample_run(whole, "normal", 1, tmp_path / "out")) == 1
     shutil.rmtree(whole / "stages" / "split")

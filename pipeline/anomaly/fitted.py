@@ -14,6 +14,7 @@ from pipeline.anomaly.detectors import DETECTORS
 from pipeline.anomaly.files import DESCRIPTION, load_detector, read_detector
 from pipeline.anomaly.overlays import MapScale
 from pipeline.config.anomaly import ensemble_arm, named
+from pipeline.config.by_name import or_nearest
 from pipeline.config.experiment import Experiment
 from pipeline.core.compute import Hardware, resolve_hardware
 from pipeline.core.errors import DataError, UserError
@@ -120,9 +121,10 @@ def fitted_detector(run_dir: Path, experiment: Experiment, name: str = "") -> Fi
     own = [(record, place) for record, place in stages if record.kind == "detect" and _released(record, experiment)]
     record, place = next(((one, at) for one, at in own if one.variant == name), (None, None))
     if record is None or place is None:
-        there = ", ".join([*(one.variant for one, _ in own), *experiment.anomaly.ensembles]) or "none"
+        there = [*(one.variant for one, _ in own), *experiment.anomaly.ensembles]
         raise UserError(
-            f"--detector {name or '(the first)'}: the run {run_dir.name} has not this one. It has: {there}."
+            f"--detector {name or '(the first)'}: the run {run_dir.name} has not this one. It has: "
+            f"{', '.join(there) or 'none'}{or_nearest(name, there)}."
         )
     if not (place / DESCRIPTION).is_file():
         raise UserError(" ".join([f"--detector {name}: was not fitted.", *record.notes]))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.config.by_name import nearest
 from pipeline.core.errors import ConfigError
 
 REFERENCE_ARM = "real+classical"
@@ -274,6 +275,15 @@ def arm_facts(name: str) -> ArmFacts | None:
     return facts if facts is not None and facts.ratio == (match is not None) else None
 
 
+def nearest_arm(name: str) -> str:
+    """What an error about an unknown arm says next: the nearest right one, with its ratio, if one is near."""
+    stem, _, ratio = name.partition("@")
+    meant = nearest(stem, list(ARMS))
+    if not meant:
+        return ""
+    return f" (did you mean {meant}{f'@{ratio or 1}' if ARMS[meant].ratio else ''}?)"
+
+
 def known_arm(name: str) -> ArmFacts:
     """Facts of the arm called `name`.
 
@@ -282,7 +292,7 @@ def known_arm(name: str) -> ArmFacts:
     """
     facts = arm_facts(name)
     if facts is None:
-        raise ConfigError(f"arms: there is no arm {name}.")
+        raise ConfigError(f"arms: there is no arm {name}{nearest_arm(name)}.")
     return facts
 
 

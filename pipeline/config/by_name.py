@@ -35,8 +35,15 @@ def module_named(package: str, name: str) -> ModuleType:
 
 def or_nearest(name: str, known: Sequence[str]) -> str:
     """What an error about an unknown name ends with: the nearest right one, if one is near."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    close = nearest(name, known)
+    return f"; did you mean {close}?" if close else ""
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The one of `known` that is most like `name`, whatever the letters' case; empty where none is."""
+    folded = {one.casefold(): one for one in reversed(known)}
+    close = difflib.get_close_matches(name.casefold(), list(folded), n=1)
+    return folded[close[0]] if close else ""
 
 
 class ByName(Mapping[str, Facts], Generic[Facts]):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.config.by_name import or_nearest
 from pipeline.config.section import Section
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -185,8 +186,9 @@ class DataConfig(Section):
             raise ValueError("classes needs at least two different names, such as [normal, pneumonia]")
         unknown = [name for name in self.positive if name not in self.classes]
         if not self.positive or unknown or len(set(self.positive)) == len(self.classes):
+            near = "".join(or_nearest(name, self.classes) for name in unknown[:1])
             raise ValueError(
-                f"positive must name some, but not all, of {list(self.classes)}; it is {list(self.positive)}"
+                f"positive must name some, but not all, of {list(self.classes)}; it is {list(self.positive)}{near}"
             )
         if isinstance(self.spatial_size, tuple) and len(self.spatial_size) != self.spatial_dims:
             raise ValueError(f"spatial_size needs one number, or {self.spatial_dims} of them")

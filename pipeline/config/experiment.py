@@ -7,8 +7,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.config.anomaly import AnomalyConfig
-from pipeline.config.arms import ARMS, REFERENCE_ARM, arm_facts, is_candidate
+from pipeline.config.arms import ARMS, REFERENCE_ARM, arm_facts, is_candidate, nearest_arm
 from pipeline.config.augment import AugmentConfig
+from pipeline.config.by_name import or_nearest
 from pipeline.config.data import DataConfig, PhantomSource, Positive
 from pipeline.config.families import GanSettings, validate_gan
 from pipeline.config.privacy import PrivacyConfig
@@ -176,7 +177,8 @@ class Experiment(Section):
         unknown = [arm for arm in arms if arm_facts(arm) is None]
         if unknown:
             known = ", ".join(f"{name}@RATIO" if facts.ratio else name for name, facts in ARMS.items())
-            raise ValueError(f"unknown arms {unknown}; known: {known}")
+            told = ", ".join(f"{arm}{nearest_arm(arm)}" for arm in unknown)
+            raise ValueError(f"unknown arms: {told}. Known: {known}")
         if len(set(arms)) != len(arms):
             raise ValueError("an arm is named twice")
         if REFERENCE_ARM not in arms:
@@ -214,7 +216,8 @@ class Experiment(Section):
     def _verdict_compares_arms_of_this_run(self) -> Self:
         named = {self.verdict.arm, *(arm for pair in self.verdict.comparisons for arm in pair)} - {""}
         if named - set(self.arms):
-            raise ValueError(f"verdict names the arms {sorted(named - set(self.arms))}, which are not among the arms")
+            absent = ", ".join(f"{arm}{or_nearest(arm, self.arms)}" for arm in sorted(named - set(self.arms)))
+            raise ValueError(f"verdict names arms that are not among the arms: {absent}")
         if self.verdict.arm and not is_candidate(self.verdict.arm):
             raise ValueError(f"verdict.arm: {self.verdict.arm} uses no synthetic image; name an arm that does")
         return self

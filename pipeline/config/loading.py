@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
@@ -14,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from pipeline.config.by_name import nearest, or_nearest
 from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
 from pipeline.config.yaml_text import parse_yaml, read_yaml
@@ -178,11 +178,13 @@ def _placed(name: str, folder: Path, where: str) -> str:
 def _explain(item: ErrorDetails) -> str:
     key = ".".join(_path(item["loc"]))
     if item["type"] == "union_tag_invalid":
-        tag = item["ctx"]["discriminator"].strip("'")
-        return f"{key}.{tag}: must be one of {item['ctx']['expected_tags']} (found {item['ctx']['tag']!r})"
+        tag, found = item["ctx"]["discriminator"].strip("'"), str(item["ctx"]["tag"])
+        return f"{key}.{tag}: {_one_of(item['ctx']['expected_tags'], found)} (found {found!r})"
     message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "literal_error":
+        message = _one_of(item["ctx"]["expected"], str(item["input"]))
     if item["type"] == "extra_forbidden":
-        return f"{key}: there is no such key.{_nearest(str(item['loc'][-1]))}"
+        return f"{key}: there is no such key.{_nearest_key(str(item['loc'][-1]))}"
     if item["type"] == "string_type":
         key = ".".join(_path(item["loc"][:-1] if item["loc"][-1] == "[key]" else item["loc"]))
         message = _unquoted(item["input"]) or message
@@ -190,6 +192,12 @@ def _explain(item: ErrorDetails) -> str:
         message = "may hold at most 100 letters, digits, '.', '_' and '-', and begins with a letter or digit"
     found = "" if item["type"] in ("missing", "value_error") else f" (found {item['input']!r})"
     return f"{key or 'the experiment'}: {message}{found}"
+
+
+def _one_of(expected: str, found: str) -> str:
+    """What would be accepted, and the nearest of it; pydantic gives `'pad' or 'stretch'`."""
+    names = re.findall(r"'([^']*)'", expected)
+    return f"must be one of {', '.join(names) or expected}{or_nearest(found, names)}"
 
 
 def _unquoted(value: object) -> str:
@@ -211,9 +219,9 @@ def _path(loc: tuple[int | str, ...]) -> list[str]:
     return parts
 
 
-def _nearest(name: str) -> str:
-    close = difflib.get_close_matches(name, _all_keys(), n=1)
-    return f" Did you mean {close[0]}?" if close else ""
+def _nearest_key(name: str) -> str:
+    close = nearest(name, sorted(_all_keys()))
+    return f" Did you mean {close}?" if close else ""
 
 
 def _all_keys() -> set[str]:

@@ -47,6 +47,15 @@ class Progress:
         )  # fmt: skip
 
 
+def in_words(minutes: float) -> str:
+    """`about 6 minutes`: of an estimate, no finer than it deserves."""
+    if minutes < 1.5:
+        return "about a minute" if minutes > 0.5 else "less than a minute"
+    if minutes < 90:
+        return f"about {minutes:.0f} minutes"
+    return f"about {minutes / 60:.1f} hours" if minutes < 48 * 60 else f"about {minutes / 1440:.1f} days"
+
+
 def in_minutes(seconds: float) -> str:
     """`3 min 05 s`."""
     whole = round(seconds)

@@ -109,7 +109,7 @@ def _present(run_dir: Path, name: str) -> Path:
     if broken is not None:
         raise UserError(
             f"{run_dir}: {broken.relative_to(run_dir)} is a link that leads to nothing: the run was copied or moved "
-            "without the cache that it points into. Copy it with its content (`cp -rL`), bring the cache back to where "
+            "without the cache that it points into. Copy it with `radaug export`, bring the cache back to where "
             "it was, or do `radaug run` again."
         )
     raise UserError(

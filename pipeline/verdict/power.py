@@ -88,11 +88,10 @@ def expectation(
         )
     best, worst = smallest_differences(endpoint, alpha, n_pos_patients, n_neg_patients)
     fewest, most = patients_needed(endpoint, alpha, margin, n_pos_patients, n_neg_patients)
+    needed = f"{_rounded(fewest)} to {_rounded(most)}"
     name = endpoint.upper() if endpoint in ("auroc", "auprc") else endpoint.replace("_", " ")
-    goal = (
-        f"To see {_points(margin)} points of {name} you need about {_rounded(fewest)} to {_rounded(most)} test patients"
-    )
-    begin = f"With {n_pos_patients + n_neg_patients} test patients ({patients})"
+    goal = f"To see {_points(margin)} points of {name} you need about {needed} test {unit}"
+    begin = f"With {n_pos_patients + n_neg_patients} test {unit} ({patients})"
     range_ = f"{_points(best)} to {_points(worst)} points of {name}"
     if best > margin:
         return (

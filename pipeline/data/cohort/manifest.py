@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from pipeline.config.by_name import or_nearest
 from pipeline.config.data import Columns
 from pipeline.core.errors import DataError
 from pipeline.data.cohort.audit_rows import INFO, Row
@@ -51,7 +52,7 @@ def require_columns(table: pd.DataFrame, wanted: Iterable[str], where: str, key:
     if missing:
         raise DataError(
             f"{where}: has no column {', '.join(missing)}. It has: {', '.join(table.columns)}. Name yours under {key} "
-            "(an empty name = not there)."
+            f"(an empty name = not there{or_nearest(missing[0], list(map(str, table.columns)))})."
         )
 
 
