@@ -21,8 +21,8 @@ import torch
 from rows import append
 
 from flows.plan import plan_experiment
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.condition_sampler import ConditionSampler
-from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import GanTraining, sample, train
 from pipeline.adversarial.pictures import save_grid
 from pipeline.adversarial.weights import refresh_batch_norm

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.families.sngan import SnganConfig
-from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import GanTraining, train
 from pipeline.core.compute import Hardware, autocast
 from pipeline.data.batches.scaling import Scaling

@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.condition_sampler import ConditionSampler
-from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import GanTraining, sample, train
 from pipeline.adversarial.weights import refresh_batch_norm
 from pipeline.config.families import validate_gan

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pipeline.adversarial.fit import assemble
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.growth import Growth, drift, grown
 from pipeline.adversarial.loop import GanTraining, sample, train
 from pipeline.config.families import validate_gan

@@ -13,8 +13,8 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 from torch.nn.utils import parametrize
 
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.autoencoding import AutoencodingTurn, FeatureAutoencodingTurn, divergence, reconstruction
-from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import GanTraining, train
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.families import validate_gan

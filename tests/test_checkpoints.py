@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.checkpoints import CheckpointError, take_up
-from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.log import load_resume, save_resume
 from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.rollback import GOOD, Collapsed, Watch

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.families import FAMILIES
-from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import GanTraining
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.families import validate_gan

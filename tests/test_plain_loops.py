@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pipeline.adversarial.fit import assemble
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.loop import GanTraining, train
 from pipeline.config.families import validate_gan
 from pipeline.config.gan import GanConfig

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrize
 
-from pipeline.adversarial.fit import assemble
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.semi_supervision import RotationTurn, class_of_labelled, feature_matching
 from pipeline.adversarial.terms import logistic_discriminator

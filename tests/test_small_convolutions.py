@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv3d, conv_transpose2d, conv_transpose3d, cross_entropy
 
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.families import FAMILIES
-from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import train
 from pipeline.core import small_convolutions
 from pipeline.core.compute import Hardware, autocast, place

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv3d
 
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.families.stylegan2 import Stylegan2Config
-from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.styles import PathLength, StyleTurn, mixed, path_length, style_turn
 from pipeline.adversarial.turns import Context

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.adversarial.fit import assemble
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.translation import (
     CycleTurn,

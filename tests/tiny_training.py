@@ -8,9 +8,9 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.families import sngan
 from pipeline.adversarial.family import Family
-from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.penalties import r1_penalty
 from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.adversarial.loop import GanTraining
 from pipeline.core.errors import DataError
 from pipeline.core.files import atomic_path
-from pipeline.data.batches.streams import Stream
+from pipeline.data.batches.streams import BatchStream, Stream
 
 _REMEMBERED = {torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"}, torch.optim.RMSprop: {"step", "square_avg"}}
 """What an optimiser keeps for each weight that it has moved."""
@@ -78,6 +78,7 @@ def _require_fitting(training: GanTraining, state: Mapping[str, Any]) -> None:
     _require(state["stepper"].keys() == own["stepper"].keys(), "stepper")
     for name, optimizer in training.stepper.optimizers.items():
         _require_optimizer(f"stepper.{name}", state["stepper"][name], optimizer)
+    _require(training.stepper.fits(state["stepper"], state["step"]), "what was spent of the privacy budget")
     _require(state["streams"].keys() == own["streams"].keys(), "streams")
     for name, stream in training.streams.items():
         _require_stream(f"streams.{name}", state["streams"][name], stream)
@@ -129,15 +130,18 @@ def _require_optimizer(what: str, theirs: Mapping[str, Any], optimizer: torch.op
             _require(isinstance(value, Tensor) and value.shape == shape and value.is_floating_point(), f"{what}.state")
 
 
-def _require_stream(what: str, theirs: Mapping[str, Any], stream: Stream) -> None:
+def _require_stream(what: str, theirs: Mapping[str, Any], stream: BatchStream) -> None:
     mine = stream.state_dict()
     _require(theirs.keys() == mine.keys(), what)
+    if "random" in mine:
+        _require_random(f"{what}.random", theirs["random"], torch.Generator())
+    if not isinstance(stream, Stream):
+        return
     _require(len(theirs["order"]) == len(theirs["position"]) == len(mine["order"]), what)
     for order, position, own in zip(theirs["order"], theirs["position"], mine["order"], strict=True):
         _require(torch.equal(order.sort().values, own.cpu().sort().values), f"{what}.order")
         _require(type(position) is int and 0 <= position <= len(own), f"{what}.position")
     _require(type(theirs["turn"]) is int and 0 <= theirs["turn"] < len(mine["order"]), f"{what}.turn")
-    _require_random(f"{what}.random", theirs["random"], torch.Generator())
 
 
 def _require_random(what: str, theirs: Tensor, generator: torch.Generator) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from torch import nn
@@ -54,6 +55,11 @@ def net_pair(
 usual_nets = net_pair()
 
 
+def usual_generator(config: GanConfig) -> Callable[..., nn.Module]:
+    """The usual generator; under `gan.dp` without batch norm, through which the images of a batch see each other."""
+    return ConvGenerator if config.dp is None else partial(ConvGenerator, norm="group")
+
+
 def player_pair(
     config: GanConfig,
     objective: Objective,
@@ -98,6 +104,7 @@ class Family(Generic[Config]):
         conditions: what an image can be asked by: class, attributes, mask, source image.
         needs: what every image is made from beside z: the training images' masks, or training images.
         note: what the family cannot do, in a sentence.
+        private: what `gan.dp` puts noise on; nothing = the family cannot be trained under it.
     """
 
     config: type[Config]
@@ -108,6 +115,7 @@ class Family(Generic[Config]):
     dimensions: tuple[int, ...] = (2, 3)
     needs: tuple[Need, ...] = ()
     note: str = ""
+    private: Literal["", "discriminator", "embedding"] = ""
 
     @property
     def name(self) -> str:

@@ -9,30 +9,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline.adversarial.adaptation import ADA, adaptive, augmenter_of
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.log import RESUME, Log, last_losses, load_resume, save_resume
 from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.pictures import save_film_strip
+from pipeline.adversarial.private.certificate import private_notes, write_certificate
+from pipeline.adversarial.private.check import require_private
+from pipeline.adversarial.private.start import private_start
 from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup, launch, require_devices
 from pipeline.adversarial.rollback import GOOD, Collapsed, Watch
 from pipeline.adversarial.snapshots import Snapshots
-from pipeline.adversarial.stepping import READ_EVERY, Ema, Stepper
-from pipeline.adversarial.turns import Context
 from pipeline.adversarial.watch import Probe, validation_images, within_share
 from pipeline.adversarial.weights import refresh_batch_norm, save_nets
 from pipeline.config.families import GanSettings
-from pipeline.config.gan import GanConfig, WatchConfig
+from pipeline.config.gan import WatchConfig
 from pipeline.config.section import Section
-from pipeline.core.compute import Hardware, autocast, place, resolve_hardware
+from pipeline.core.compute import Hardware, resolve_hardware
 from pipeline.core.errors import ConfigError, DataError, NonFiniteLoss
 from pipeline.core.layout import FILM_STRIP, GRIDS
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet
-from pipeline.data.batches.draws import Draws
-from pipeline.data.batches.streams import StoredImages, Stream, stored_images
+from pipeline.data.batches.streams import stored_images
 from pipeline.data.cohort.folds import open_fold, split_ids
 from pipeline.data.cohort.normals import normal_rows
 from pipeline.nets.conditions import as_generator
@@ -66,7 +66,8 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
     """The stage's section of `experiment`.
 
     Raises:
-        ConfigError: the family cannot be asked by attributes, and some are named; or a device is missing.
+        ConfigError: the family cannot be asked by attributes, and some are named; or a device is missing; or what was
+            asked cannot be kept private.
     """
     if experiment.gan.attributes and "attributes" not in FAMILIES[experiment.gan.family].conditions:
         able = ", ".join(name for name, family in FAMILIES.items() if "attributes" in family.conditions)
@@ -74,7 +75,9 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
             f"gan.attributes: images of gan.family: {experiment.gan.family} cannot be asked by attributes. "
             f"Leave them out, or use one of {able}."
         )
-    hardware = resolve_hardware(experiment.compute.device, experiment.compute.precision)
+    require_private(experiment)
+    exact = experiment.gan.dp is not None
+    hardware = resolve_hardware(experiment.compute.device, "float32" if exact else experiment.compute.precision)
     require_devices(hardware.device, experiment.compute.devices)
     return FitConfig(
         # how many generators there are does not change this one
@@ -142,7 +145,9 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
     }
     _finish(config, described, training, sampler, out_dir)
     return Record(
-        kind="fit-gan", figures=figures | last_losses(training) | {"watch": watch.figures()}, notes=watch.notes()
+        kind="fit-gan",
+        figures=figures | last_losses(training) | {"watch": watch.figures()},
+        notes=(*watch.notes(), *private_notes(training, name)),
     )
 
 
@@ -226,62 +231,8 @@ def start(
         positive=tuple(config.classes.index(name) for name in config.positive),
     )
     sampler = ConditionSampler(images.of_classes(range(shape.num_classes)), family.needs, shape.positive)
-    return assemble(config.gan, images, shape, hardware, config.seed, group), sampler
-
-
-def assemble(
-    gan: GanConfig,
-    images: StoredImages,
-    shape: ImageShape,
-    hardware: Hardware,
-    seed: int,
-    group: ProcessGroup = ONE_PROCESS,
-) -> GanTraining:
-    """A training at its first step.
-
-    Raises:
-        ConfigError: adaptive augmentation was asked of a family without a discriminator.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights"))
-        nets, recipe = FAMILIES[gan.family].build(gan, shape)
-    if gan.ada is not None:
-        recipe = adaptive(recipe, gan.ada, gan.family, nets)
-    placed = {name: place(net, hardware) for name, net in nets.items()}
-    states = {name: state.to(hardware.device) for name, state in recipe.states.items()}
-    ema = Ema({name: placed[name] for name in recipe.averaged}, gan.ema)
-    draws = Draws(
-        torch.Generator(hardware.device).manual_seed(derive_seed(seed, "noise")), group.rank, group.world_size
-    )
-    shown = len(images.label) if "unlabelled" in recipe.streams else int((images.label >= 0).sum())
-    augment = augmenter_of(gan, shown, states.get(ADA))
-    for module in (module for net in placed.values() for module in net.modules()):
-        for name, value in (("checkpointing", gan.checkpointing), ("draws", draws)):
-            if hasattr(module, name):
-                setattr(module, name, value)
-    return GanTraining(
-        recipe=recipe,
-        context=Context(placed, augment, draws, autocast(hardware), states),
-        stepper=Stepper(placed, recipe, group.average, read_every=1 if hardware.device == "cpu" else READ_EVERY),
-        ema=ema,
-        streams={name: _stream(name, images, shape, gan, seed, group) for name in recipe.streams},
-        total_images=gan.num_images,
-        accumulate=gan.accumulate,
-    )
-
-
-def _stream(
-    name: str, images: StoredImages, shape: ImageShape, gan: GanConfig, seed: int, group: ProcessGroup
-) -> Stream:
-    classes = range(shape.num_classes)
-    part = {
-        "labelled": lambda: images.of_classes(classes),
-        "unlabelled": images.unlabelled,
-        "domain_a": lambda: images.of_classes([number for number in classes if number not in shape.positive]),
-        "domain_b": lambda: images.of_classes(shape.positive),
-    }[name]()
-    order = derive_seed(seed, "order") if name == "labelled" else derive_seed(seed, "order", name)
-    return Stream(part, gan.batch_size // gan.accumulate, order, group.rank, group.world_size)
+    images, budget = private_start(config.gan, dataset, rows, images)
+    return assemble(config.gan, images, shape, hardware, config.seed, group, budget), sampler
 
 
 def _description(config: FitConfig, dataset: DataSet, train_images: int) -> dict[str, Any]:
@@ -307,5 +258,6 @@ def _finish(
     frames = sorted((out_dir / GRIDS).glob("*.png"))
     save_film_strip(out_dir / FILM_STRIP, frames, [int(frame.stem) for frame in frames])
     save_nets(out_dir, {**training.context.nets, **averaged}, description)
+    write_certificate(out_dir, training, config.gan)
     for name in (RESUME, GOOD):
         (out_dir / name).unlink(missing_ok=True)

@@ -9,9 +9,10 @@ from functools import partial
 
 import torch
 
+from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.families import FAMILIES
-from pipeline.adversarial.fit import assemble
 from pipeline.adversarial.loop import GanTraining, train
+from pipeline.adversarial.private.budget import Budget
 from pipeline.adversarial.recipe import Recipe
 from pipeline.config.experiment import Experiment
 from pipeline.config.gan import GanConfig
@@ -24,6 +25,7 @@ from pipeline.nets.sizes import ImageShape
 
 _COPIES = 4
 """Copies of the weights: themselves, gradients, two moments."""
+_PATIENTS_PER_DRAWN = 4
 
 
 def estimate(experiment: Experiment) -> CostEstimate:
@@ -80,13 +82,16 @@ def _one_step(
 
 def noise_training(config: GanConfig, spatial_size: Sequence[int], classes: int, hardware: Hardware) -> GanTraining:
     """A training of the configured family on noise images, to be counted and timed."""
-    size = (2 * classes, 1, *spatial_size)
+    many = 2 * classes if config.dp is None else max(2 * classes, _PATIENTS_PER_DRAWN * config.batch_size)
+    size = (many, 1, *spatial_size)
     images = StoredImages(
         stored=torch.randint(0, 255, size, dtype=torch.uint8, device=hardware.device),
-        label=torch.arange(2 * classes, device=hardware.device) % classes,
+        label=torch.arange(many, device=hardware.device) % classes,
         scaling=Scaling(1.0, 0.0, "none", (0.0, 255.0), "uint8"),
         masks=torch.randint(0, 2, size, dtype=torch.uint8, device=hardware.device),
-        attributes=torch.randn(2 * classes, len(config.attributes), device=hardware.device),
+        attributes=torch.randn(many, len(config.attributes), device=hardware.device),
+        patient=torch.arange(many),
     )
     shape = ImageShape(tuple(spatial_size), 1, classes, len(config.attributes))
-    return assemble(config, images, shape, hardware, seed=0)
+    boundless = Budget(1.0, 1e-5, many, clip=1.0, noise=1.0, rate=config.batch_size / many, allowed=10**9)
+    return assemble(config, images, shape, hardware, seed=0, budget=None if config.dp is None else boundless)

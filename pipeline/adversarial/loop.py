@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from pipeline.adversarial.recipe import Player, Recipe
 from pipeline.adversarial.stepping import Ema, Stepper
 from pipeline.adversarial.turns import Context, Turn
-from pipeline.data.batches.streams import Stream
+from pipeline.data.batches.streams import BatchStream
 from pipeline.nets.conditions import Condition, TruncatedGenerator, as_generator
+
+if TYPE_CHECKING:
+    from pipeline.adversarial.private.budget import Budget
 
 Watcher = Callable[["GanTraining"], None]
 
@@ -26,18 +29,20 @@ class GanTraining:
         total_images: the length that schedules reckon with.
         accumulate: parts that every batch is computed in; a stream gives one part at a time.
         figures: of the last step; schedules read them.
+        budget: what is spent of a training's privacy; None = it promises none.
     """
 
     recipe: Recipe
     context: Context
     stepper: Stepper
     ema: Ema
-    streams: Mapping[str, Stream]
+    streams: Mapping[str, BatchStream]
     total_images: int
     accumulate: int = 1
     num_images: int = 0
     step: int = 0
     figures: dict[str, Tensor] = field(default_factory=dict)
+    budget: Budget | None = None
 
     @property
     def images_per_step(self) -> int:

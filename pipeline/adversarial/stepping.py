@@ -94,11 +94,7 @@ class Stepper:
         Raises:
             NonFiniteLoss: a term is NaN or infinite, in any process; no weight has been touched.
         """
-        for name, own in self._weights.items():
-            for weight in own:
-                weight.requires_grad_(name in player.trains)
-        optimizer = self.optimizers[player.name]
-        optimizer.zero_grad(set_to_none=True)
+        optimizer = self._only(player)
         figures: dict[str, Tensor] = {}
         for turn in turns:
             with parametrize.cached():  # spectral norms move once a turn, in float32, outside recomputed blocks
@@ -117,6 +113,15 @@ class Stepper:
         optimizer.step()
         self._clip(player)
         return figures
+
+    def _only(self, player: Player) -> torch.optim.Optimizer:
+        """The optimiser of `player`, with all other nets frozen and no gradient left over."""
+        for name, own in self._weights.items():
+            for weight in own:
+                weight.requires_grad_(name in player.trains)
+        optimizer = self.optimizers[player.name]
+        optimizer.zero_grad(set_to_none=True)
+        return optimizer
 
     def _terms(self, player: Player, turn: Turn, step: int) -> dict[str, Tensor]:
         due = [weighted for weighted in player.terms if step % weighted.every == 0]
@@ -157,6 +162,10 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any]:
         return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+
+    def fits(self, state: Mapping[str, Any], step: int) -> bool:
+        """Whether a state of a training at `step` has what this stepper remembers beside its optimisers' memory."""
+        return True
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, optimizer in self.optimizers.items():

@@ -20,9 +20,10 @@ def fit_normals_config(experiment: Experiment, normal: Sequence[str], fold: int)
 
     It is of the run's family and sizes; where that family translates between classes or is asked by masks, which
     healthy images alone cannot teach, of the default one. Attributes are left out: an image to be scored has none.
+    It never leaves, and so has no `gan.dp`.
     """
     gan, images = experiment.gan, experiment.anomaly.gan_images or experiment.gan.num_images
-    changes = {"attributes": (), "num_images": images}
+    changes = {"attributes": (), "num_images": images, "dp": None}
     family = FAMILIES[gan.family]
     if family.needs or set(family.recipe(gan).streams) - {"labelled", "unlabelled"}:
         shared = {name: getattr(gan, name) for name in GanConfig.model_fields if name != "family"}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pipeline.config.augment import DISCRIMINATOR_AUGMENT, AugmentConfig
+from pipeline.config.dp import DpConfig
 from pipeline.config.section import Section
 
 Rate = Annotated[float, Field(gt=0)]
@@ -69,6 +70,7 @@ class GanConfig(Section):
             show each image: 0 up to 10 times, 1 from 100 times on, and the logarithm between. A discriminator that
             sees an image a few times cannot learn it by heart, and there augmentation only slows it down.
         ada: adapts that probability to the overfitting that it sees instead, from 0 on.
+        dp: differential privacy of the training patients; the collapse watch, which looks at them, is off then.
         snapshots: sample grids over the training.
         checkpoints: checkpoints over the training; a killed run goes on from the last one.
     """
@@ -91,8 +93,28 @@ class GanConfig(Section):
     augment_probability: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = "auto"
     ada: AdaConfig | None = None
     watch: WatchConfig = WatchConfig()
+    dp: DpConfig | None = None
     snapshots: int = Field(8, ge=1)
     checkpoints: int = Field(10, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dp_switches_the_watch_off(cls, values: Any) -> Any:
+        private = isinstance(values, dict) and values.get("dp") is not None
+        return {"watch": WatchConfig(checks=0)} | values if private else values
+
+    @model_validator(mode="after")
+    def _dp_accounts_for_what_is_used(self) -> Self:
+        unaccounted = {
+            "ada adapts to the signs of real images' logits": self.ada is not None,
+            "watch compares with training images and goes back by what it sees": self.watch.checks > 0,
+            "attributes lends the training images' own to new ones": bool(self.attributes),
+            "accumulate divides a batch whose size is random": self.accumulate > 1,
+        }
+        if self.dp is not None and any(unaccounted.values()):
+            named = "; ".join(name for name, used in unaccounted.items() if used)
+            raise ValueError(f"dp promises nothing of what it does not account for: {named}. Leave it out, or dp")
+        return self
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:

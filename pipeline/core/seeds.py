@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import numpy as np
 
 from pipeline.core.files import digest_text
@@ -17,3 +19,8 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
 def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.default_rng(derive_seed(seed, *names))
+
+
+def secret_seed() -> int:
+    """63 bits from the operating system, which nobody can know or make again."""
+    return secrets.randbits(63)

@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from pipeline.nets.conditions import Condition, Judgement, recompute
 from pipeline.nets.discriminators import Projection, activated
-from pipeline.nets.generators import NoiseGenerator
+from pipeline.nets.generators import NoiseGenerator, Norm, norm_layer
 from pipeline.nets.layers import BATCH_NORM, CONV, CONV_TRANSPOSE
 from pipeline.nets.sizes import ImageShape, doubling_widths
 
@@ -30,11 +30,13 @@ class TransposedGenerator(NoiseGenerator):
         width: channels before the last layer.
     """
 
-    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int) -> None:
+    def __init__(
+        self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int, norm: Norm = "batch"
+    ) -> None:
         super().__init__(shape, latent_dim, embedding_dim)
         dims, widths = shape.spatial_dims, doubling_widths(width, shape.levels)[::-1]
         self.start = nn.Linear(latent_dim + self.code.size, widths[0] * math.prod(self.grid), bias=False)
-        self.norms = nn.ModuleList([BATCH_NORM[dims](features) for features in widths])
+        self.norms = nn.ModuleList([norm_layer(norm, dims, features) for features in widths])
         conv = CONV_TRANSPOSE[dims]
         self.layers = nn.ModuleList(
             [conv(*step, 4, stride=2, padding=1) for step in zip(widths, [*widths[1:], shape.channels], strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,19 @@ from pipeline.nets.conditions import Condition, ConditionCode, recompute
 from pipeline.nets.layers import BATCH_NORM, CONV
 from pipeline.nets.sizes import ImageShape, doubling_widths
 
+Norm = Literal["batch", "group"]
+_GROUPS = 8
+
 
 class ConditionalBatchNorm(nn.Module):
     """Batch norm whose scale and shift are a linear function of the condition's code (de Vries et al. 2017).
 
-    [B, C, *spatial], code [B, code_dim] -> [B, C, *spatial].
+    [B, C, *spatial], code [B, code_dim] -> [B, C, *spatial]. With `norm: group` no image sees another one.
     """
 
-    def __init__(self, spatial_dims: int, channels: int, code_dim: int) -> None:
+    def __init__(self, spatial_dims: int, channels: int, code_dim: int, norm: Norm = "batch") -> None:
         super().__init__()
-        self.norm = BATCH_NORM[spatial_dims](channels, affine=False)
+        self.norm = norm_layer(norm, spatial_dims, channels, affine=False)
         self.affine = nn.Linear(code_dim, 2 * channels)
         nn.init.normal_(self.affine.weight, std=0.02)
         nn.init.zeros_(self.affine.bias)
@@ -31,6 +35,14 @@ class ConditionalBatchNorm(nn.Module):
         scale, shift = self.affine(code).view(*code.shape[:1], -1, *([1] * (features.ndim - 2))).chunk(2, dim=1)
         normalised: Tensor = self.norm(features)
         return torch.addcmul(shift, normalised, 1 + scale)
+
+
+def norm_layer(norm: Norm, spatial_dims: int, channels: int, *, affine: bool = True) -> nn.Module:
+    """Batch norm, or group norm over up to 8 groups of channels (Wu & He, ECCV 2018)."""
+    if norm == "group":
+        return nn.GroupNorm(math.gcd(channels, _GROUPS), channels, affine=affine)
+    batch_norm: nn.Module = BATCH_NORM[spatial_dims](channels, affine=affine)
+    return batch_norm
 
 
 class NoiseGenerator(nn.Module):
@@ -62,12 +74,14 @@ class ConvGenerator(NoiseGenerator):
         width: channels before the last layer.
     """
 
-    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int) -> None:
+    def __init__(
+        self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int, norm: Norm = "batch"
+    ) -> None:
         super().__init__(shape, latent_dim, embedding_dim)
         dims, widths = shape.spatial_dims, doubling_widths(width, shape.levels)[::-1]
         code_dim = latent_dim + self.code.size
         self.start = nn.Linear(code_dim, widths[0] * math.prod(self.grid))
-        self.norms = nn.ModuleList([ConditionalBatchNorm(dims, features, code_dim) for features in widths])
+        self.norms = nn.ModuleList([ConditionalBatchNorm(dims, features, code_dim, norm) for features in widths])
         conv = CONV[dims]
         self.layers = nn.ModuleList(
             [conv(*step, 3, padding=1) for step in zip(widths, [*widths[1:], shape.channels], strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
-from pipeline.adversarial.family import Family, Nets, net_pair, player_pair
+from pipeline.adversarial.family import Family, Nets, net_pair, player_pair, usual_generator
 from pipeline.adversarial.objectives import NON_SATURATING
 from pipeline.adversarial.recipe import Recipe, Weighted
 from pipeline.adversarial.terms import class_of_fake, class_of_real
@@ -23,7 +23,7 @@ class CganConfig(GanConfig):
 
 def nets(config: CganConfig, shape: ImageShape) -> Nets:
     judge = partial(StridedDiscriminator, norm="layer", conditioning=config.conditioning)
-    return net_pair(discriminator=judge)(config, shape)
+    return net_pair(usual_generator(config), judge)(config, shape)
 
 
 def recipe(config: CganConfig) -> Recipe:
@@ -38,4 +38,5 @@ FAMILY = Family(
     source="Mirza & Osindero, Conditional GANs, 2014; Miyato & Koyama, ICLR 2018; Odena et al., AC-GAN, ICML 2017",
     nets=nets,
     recipe=recipe,
+    private="discriminator",
 )

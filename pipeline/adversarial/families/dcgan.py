@@ -9,12 +9,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.adversarial.family import Family, net_pair, player_pair
+from pipeline.adversarial.family import Family, Nets, net_pair, player_pair
 from pipeline.adversarial.objectives import NON_SATURATING
 from pipeline.adversarial.recipe import Recipe, Weighted
 from pipeline.adversarial.terms import smoothed_logistic_discriminator
 from pipeline.config.gan import GanConfig, Rate
 from pipeline.nets.classic import StridedDiscriminator, TransposedGenerator
+from pipeline.nets.sizes import ImageShape
 
 
 class DcganConfig(GanConfig):
@@ -26,6 +27,13 @@ class DcganConfig(GanConfig):
     real_target: float = Field(0.9, gt=0, le=1)
 
 
+def nets(config: DcganConfig, shape: ImageShape) -> Nets:
+    # a transposed convolution is cheap: with 3 / 2 of the channels it does the work of the other families
+    draw = partial(TransposedGenerator, norm="batch" if config.dp is None else "group")
+    judge = partial(StridedDiscriminator, norm="batch" if config.dp is None else "layer")
+    return net_pair(draw, judge, generator_share=Fraction(3, 2))(config, shape)
+
+
 def recipe(config: DcganConfig) -> Recipe:
     real = Weighted("logistic", smoothed_logistic_discriminator(config.real_target))
     return Recipe(player_pair(config, replace(NON_SATURATING, discriminator=real), betas=(0.5, 0.999)))
@@ -34,8 +42,8 @@ def recipe(config: DcganConfig) -> Recipe:
 FAMILY = Family(
     DcganConfig,
     source="Radford et al., DCGAN, ICLR 2016; Salimans et al., Improved Techniques for Training GANs, NeurIPS 2016",
-    # a transposed convolution is cheap: with 3 / 2 of the channels it does the work of the other families
-    nets=net_pair(TransposedGenerator, partial(StridedDiscriminator, norm="batch"), generator_share=Fraction(3, 2)),
+    nets=nets,
     recipe=recipe,
+    private="discriminator",
     note="Transposed convolutions can leave a faint lattice in small images.",
 )

@@ -36,6 +36,7 @@ FAMILY = Family(
     source="Goodfellow et al., Generative Adversarial Nets, NeurIPS 2014; Mirza & Osindero 2014",
     nets=nets,
     recipe=recipe,
+    private="discriminator",
     note="Perceptrons know nothing of neighbourhood: images stay grainy, and above 8,192 voxels the hidden layers are "
     "narrowed to keep the memory below 1 GB.",
 )

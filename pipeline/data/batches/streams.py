@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ class StoredImages:
         masks: [M, 1, *spatial] uint8, where `stored` is.
         attributes: [N, A] float32 on the device, standardised.
         places: [N] int64, where `stored` is: which of its images each one is; None = all of them, in order.
+        patient: [N] int64 on the CPU, a number for each patient; None = nobody asked.
     """
 
     stored: Tensor
@@ -56,6 +57,7 @@ class StoredImages:
     masks: Tensor | None = None
     attributes: Tensor | None = None
     places: Tensor | None = None
+    patient: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -97,6 +99,7 @@ class StoredImages:
             label=self.label[own],
             attributes=None if self.attributes is None else self.attributes[own],
             places=places if self.places is None else self.places[places],
+            patient=None if self.patient is None else self.patient[rows.cpu()],
         )
 
     def of_classes(self, numbers: Sequence[int]) -> StoredImages:
@@ -173,6 +176,24 @@ def _attributes(
     centre, spread = values[labelled].mean(axis=0), values[labelled].std(axis=0)
     standard = (values - centre) / np.maximum(spread, 1e-6)
     return torch.from_numpy(np.nan_to_num(standard).astype(np.float32)).to(device)
+
+
+class BatchStream(Protocol):
+    """Where the batches of a training come from.
+
+    Attributes:
+        images: those that batches are made of.
+        batch_size: images a batch, over all processes; of random batches the expected number.
+    """
+
+    images: StoredImages
+    batch_size: int
+
+    def next(self) -> Batch: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Stream:

@@ -1,0 +1,31 @@
+"""`gan.dp:` — differential privacy of the training patients, by what the generator learns through."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.section import Section
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class DpConfig(Section):
+    """How much the weights may say of one patient; docs/differential-privacy.md reasons the defaults.
+
+    Attributes:
+        epsilon: the budget: training ends before it is exceeded.
+        delta: null = a tenth of one in as many as there are training patients.
+        unit: whom it protects. `image` is for data without patient ids: a patient with k images then has k times ε.
+        clip: how long one patient's gradient may be, of all the discriminator's weights together.
+        noise: the noise multiplier; null = as much as makes the budget last for `gan.num_images`.
+        discriminator_steps: noisy moves of the discriminator for each of the generator.
+    """
+
+    epsilon: Positive
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    unit: Literal["patient", "image"] = "patient"
+    clip: Positive = 1.0
+    noise: Positive | None = None
+    discriminator_steps: int = Field(10, ge=1)
