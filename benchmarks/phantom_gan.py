@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,14 @@ GAN = {"family": "sngan", "num_images": 20_000, "generator_width": 16, "discrimi
 
 
 def gan_of(place: Path, images: np.ndarray, val: np.ndarray, scaling: Scaling, seed: int) -> Path:
-    """The directory of a GAN of images [N, 1, *spatial], trained once and kept at `place`.
+    """The directory of a GAN of images [N, 1, *spatial], trained once and kept at `place`; a killed training goes on.
 
     Args:
         val: images that its watch compares with, and that it is not trained on.
     """
     out = place / "gan"
     if not (out / MODEL).is_file():
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
         config = FitConfig(
             gan=validate_gan(GAN), classes=("healthy",), positive=(), fold=0, gan_seed=0, seed=seed, device="cpu",
             precision="float32", deterministic=False, normals_only=True,

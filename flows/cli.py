@@ -116,7 +116,7 @@ def run(config: Path, *, out: Out = None, engine: EngineName = "prefect", overri
         else:
             from flows.flow import experiment_flow
 
-            verdicts = experiment_flow(experiment.model_dump(mode="json"), str(place))
+            verdicts = experiment_flow(experiment.model_dump(mode="json"), str(place.resolve()))
     print_verdicts(verdicts)
     print(f"Report: {place / REPORT}")
 

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from socket import gethostname
 from typing import Any
+from uuid import UUID
 
 from prefect import flow, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
+from prefect.states import Crashed
+from prefect.utilities.urls import url_for
 
 from flows.children import Work
 from flows.curve import run_curve
-from flows.engines import carry_out, no_child_left_behind
+from flows.engines import Engine, carry_out, no_child_left_behind
 from flows.graph import Start
+from flows.lease import holder_of, note_flow_run
 from flows.running import run_experiment
+from flows.server import has_pages
 from flows.shares import Machine
 from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import Execution
 from pipeline.core.decisions import Verdicts
-from pipeline.core.files import read_json
+from pipeline.core.files import digest_text, read_json
 from pipeline.core.layout import FIGURES, REPORT, VERDICT
 from pipeline.core.metrics import read_metrics
+from pipeline.report.picture import DRAWN, data_uri
+
+logger = logging.getLogger(__name__)
 
 
 @task(task_run_name="{work.name}", cache_policy=NO_CACHE, persist_result=False)
@@ -37,9 +53,41 @@ def run_job(work: Work, found: Execution | None) -> Execution | None:
     return carry_out(work, found)
 
 
+def prefect_engine(out: Path) -> Engine:
+    """The engine of a run into `out`: jobs are tasks of the flow that is running.
+
+    The flow run of a process that was killed while it ran into `out` is still `Running` in Prefect, which does not see
+    that its process is gone; once this one holds `out` it is closed as `Crashed`.
+    """
+    before = holder_of(out)
+
+    @contextmanager
+    def engine(machine: Machine) -> Iterator[Start]:
+        flow_run = _flow_run_id()
+        if before and before.flow_run and before.flow_run != flow_run:
+            close_forsaken(before.flow_run)
+        note_flow_run(out, flow_run)
+        with _tasks() as start:
+            yield start
+
+    return engine
+
+
+def close_forsaken(flow_run: str) -> None:
+    """Mark a flow run whose process is gone as crashed, and its tasks too; nothing where this server knows no such."""
+    gone: State[Any] = Crashed(message="Its process was killed; the next run into the same directory found it so.")
+    own = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run)]))
+    with suppress(ObjectNotFound), get_client(sync_client=True) as client:
+        if not client.read_flow_run(UUID(flow_run)).state.is_final():  # type: ignore[union-attr]
+            for one in client.read_task_runs(flow_run_filter=own):
+                if one.state is None or not one.state.is_final():
+                    client.set_task_run_state(one.id, gone, force=True)
+            client.set_flow_run_state(UUID(flow_run), gone, force=True)
+
+
 @contextmanager
-def prefect_engine(machine: Machine) -> Iterator[Start]:
-    """Jobs are tasks of the flow that is running, each after those of the steps that it needs."""
+def _tasks() -> Iterator[Start]:
+    """Each job a task, after those of the steps that it needs."""
     tasks: dict[str, PrefectFuture[Execution | None]] = {}
 
     def start(work: Work, found: Execution | None) -> Future[Execution | None]:
@@ -76,8 +124,11 @@ def experiment_flow(experiment: dict[str, Any], out: str) -> Verdicts:
     Raises:
         RadaugError: a stage refused or could not go on.
     """
-    verdicts = run_experiment(validate_experiment(experiment, "the flow's parameters"), Path(out), prefect_engine)
-    publish_artifacts(Path(out))
+    _say_page()
+    verdicts = run_experiment(
+        validate_experiment(experiment, "the flow's parameters"), Path(out), prefect_engine(Path(out))
+    )
+    publish_artifacts(str(experiment["name"]), Path(out))
     return verdicts
 
 
@@ -88,25 +139,48 @@ def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws
     Raises:
         RadaugError: a stage refused or could not go on.
     """
+    _say_page()
     settings = validate_experiment(experiment, "the flow's parameters")
-    return run_curve(settings, Path(out), prefect_engine, sizes, draws, arm)
+    return run_curve(settings, Path(out), prefect_engine(Path(out)), sizes, draws, arm)
 
 
-def publish_artifacts(out: Path) -> None:
-    """Show the run in Prefect's pages: verdicts and mean metrics, and links to the report and its pictures.
+def publish_artifacts(name: str, out: Path) -> None:
+    """Show the run in Prefect's pages: verdicts, mean metrics, and its drawn curves, which a browser opens anywhere.
 
-    Tables and sentences hold no patient; the links lead to files that stay on this machine.
+    A server may stand elsewhere, so nothing goes there that shows or names a patient: no image, and of the report only
+    where it lies. Keys begin with the experiment's name, so that a key's history is that of one experiment.
     """
     verdict = read_json(out / VERDICT)
-    parts = {name: verdict[name] for name in ("utility", "release")}
-    lines = [f"## {name}: {part['decision']}\n\n" + "\n".join(part["reasons"]) for name, part in parts.items()]
+    parts = {part: verdict[part] for part in ("utility", "release")}
+    lines = [f"## {part}: {found['decision']}\n\n" + "\n".join(found["reasons"]) for part, found in parts.items()]
+    place = f"The report lies on {gethostname()}: `{(out / REPORT).resolve()}`"
     create_markdown_artifact(
-        "\n\n".join([*verdict["looks"]["sentences"], *lines]), key="verdict", description="The run's verdicts."
+        "\n\n".join([*verdict["looks"]["sentences"], *lines, place]),
+        key=artifact_key(name, "verdict"),
+        description=f"{name}: the run's verdicts.",
     )
-    create_table_artifact(mean_metrics(out), key="metrics", description="Means over fits.")
-    pictures = {f"figure-{path.stem}": path for path in sorted((out / FIGURES).glob("*.png"))}
-    for key, path in {"report": out / REPORT, **pictures}.items():
-        create_link_artifact(path.resolve().as_uri(), key=key.lower().replace("_", "-"), link_text=path.name)
+    create_table_artifact(mean_metrics(out), key=artifact_key(name, "metrics"), description=f"{name}: means over fits.")
+    for path in sorted((out / FIGURES).glob("*.png")):
+        if path.stem in DRAWN:
+            create_image_artifact(data_uri(path.read_bytes()), artifact_key(name, path.stem), f"{name}: {path.stem}.")
+
+
+def artifact_key(name: str, what: str) -> str:
+    """`NAME-WHAT` in what Prefect takes: lower-case letters, digits and dashes."""
+    key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return f"{key if key == name else f'{key}-{digest_text(name)[:6]}'}-{what}".removeprefix("-")
+
+
+def _flow_run_id() -> str:
+    context = FlowRunContext.get()
+    assert context is not None and context.flow_run is not None
+    return str(context.flow_run.id)
+
+
+def _say_page() -> None:
+    """Log where Prefect shows this run, where its server has pages and stays when the run ends."""
+    if has_pages() and (page := url_for("flow-run", _flow_run_id())):
+        logger.info("Prefect's page of this run: %s", page)
 
 
 def mean_metrics(run: Path) -> list[dict[str, str]]:

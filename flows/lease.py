@@ -28,12 +28,14 @@ class Holder:
         process_start: in seconds since 1970; after a boot, or later, another process may have its number, but not its
             start.
         since: when the run began, ISO 8601, UTC.
+        flow_run: the id of its run in Prefect, where it has one.
     """
 
     host: str
     pid: int
     process_start: float
     since: str
+    flow_run: str = ""
 
     @property
     def here(self) -> bool:
@@ -64,6 +66,11 @@ def lease(out: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             os.unlink(out / HOLDER)
+
+
+def note_flow_run(out: Path, flow_run: str) -> None:
+    """Say in `out`, which this process holds, under which id Prefect knows its run."""
+    write_json(out / HOLDER, read_json(out / HOLDER) | {"flow_run": flow_run})
 
 
 def holder_of(out: Path) -> Holder | None:

@@ -10,6 +10,8 @@ import threading
 import time
 
 API_URL = "PREFECT_API_URL"
+OWN = "RADAUG_OWN_SERVER"
+"""Environment variable: set where API_URL is that of `start_server`."""
 HOST = "127.0.0.1"
 START_S = 180.0
 _STOP_S = 10.0
@@ -32,7 +34,13 @@ def start_server() -> subprocess.Popen[bytes] | None:
         start_new_session=True,  # Ctrl-C is for the run alone, which then tells the server how it ended
     )
     os.environ[API_URL] = f"http://{HOST}:{port}/api"
+    os.environ[OWN] = "1"
     return process
+
+
+def has_pages() -> bool:
+    """Whether `PREFECT_API_URL` names a server of the user's, with pages that stay; a run's own has none."""
+    return bool(os.environ.get(API_URL)) and not os.environ.get(OWN)
 
 
 def wait_for_server(process: subprocess.Popen[bytes] | None) -> bool:
@@ -41,7 +49,7 @@ def wait_for_server(process: subprocess.Popen[bytes] | None) -> bool:
     while process is not None and not server_answers(os.environ[API_URL]):
         if process.poll() is not None or time.monotonic() > end:
             process.kill()
-            del os.environ[API_URL]
+            del os.environ[API_URL], os.environ[OWN]
             return False
         time.sleep(0.1)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Mapping
@@ -17,7 +18,8 @@ import flows.engines
 import flows.running
 from flows.children import Work
 from flows.export import export_run
-from flows.flow import experiment_flow, mean_metrics
+from flows.flow import artifact_key, experiment_flow, mean_metrics
+from flows.lease import lease, note_flow_run
 from flows.plan import Step, plan_experiment
 from flows.run_directory import cache_of
 from flows.running import describe_execution
@@ -100,7 +102,8 @@ written: list[Path] = []
 
 def _write_fake_report(out: Path) -> Path:
     written.append(out)
-    write_text(out / "figures" / "training_0.png", "a picture")
+    for name in ("roc", "samples", "worklist"):
+        write_text(out / "figures" / f"{name}.png", "a picture")
     write_text(out / "report.html", "verdict: " + read_json(out / "verdict.json")["utility"]["decision"])
     return out / "report.html"
 
@@ -197,8 +200,44 @@ def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
     assert written == [out]  # the report that lay there is that of this run too
     assert (out / "report.html").is_file() and (out / "report-shareable.html").is_file()
     assert not (out / ".earlier").exists()
-    assert set(read_artifacts()) >= {"verdict", "metrics", "report", "figure-training-0"}
-    assert read_artifacts()["report"].endswith(f"({(out / 'report.html').resolve().as_uri()})")
+    found_artifacts = read_artifacts()
+    assert set(found_artifacts) == {"tiny-verdict", "tiny-metrics", "tiny-roc"}  # samples show images: they stay here
+    assert str((out / "report.html").resolve()) in found_artifacts["tiny-verdict"]
+    assert found_artifacts["tiny-roc"] == "data:image/png;base64," + base64.b64encode(b"a picture").decode()
+    assert "file:" not in str(found_artifacts)
+
+
+def test_the_flow_run_of_a_killed_process_is_closed(
+    prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
+) -> None:
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    out = tmp_path / "runs" / "tiny"
+    with get_client(sync_client=True) as client:
+        killed, other = (client.create_flow_run(flow(print, name="radaug"), state=Running()) for _ in range(2))
+        out.mkdir(parents=True)
+        (out / "run.lock").touch()
+        with lease(out):
+            note_flow_run(out, str(killed.id))
+            left = (out / "running.json").read_text()
+        write_text(out / "running.json", left)
+        run_flow(experiment, out)
+        states = [client.read_flow_run(one.id).state for one in (killed, other)]
+    assert [state.type.value for state in states if state] == ["CRASHED", "RUNNING"]
+    assert not (out / "running.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("nightly-2", "nightly-2-roc"), ("Große_Studie", "gro-e-studie-"), ("日本", "-roc")]
+)
+def test_keys_of_artifacts_are_those_that_prefect_takes(name: str, key: str) -> None:
+    from prefect.client.schemas.actions import ArtifactCreate
+
+    made = artifact_key(name, "roc")
+    assert key in made and ArtifactCreate(key=made).key == made
+    assert made != artifact_key(f"{name} ", "roc")
 
 
 def test_a_shareable_report_is_made_anew_with_the_report(

@@ -18,6 +18,9 @@ from PIL import Image
 
 from pipeline.core.errors import UserError
 from pipeline.report.page import write_report
+from pipeline.report.picture import DRAWN
+from pipeline.report.pictures import all_pictures
+from pipeline.report.reading import read_run
 from pipeline.report.sharing import WITHHELD
 
 
@@ -64,6 +67,13 @@ def shareable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = build(tmp_path_factory.mktemp("shareable") / "run", Case(gan_seeds=2, per_class=12))
     write_report(root, shareable=True)
     return root
+
+
+def test_pictures_that_may_go_to_a_server_are_those_without_images(plain: Path) -> None:
+    run = read_run(plain)
+    drawn = set(all_pictures(run, shareable=True))
+    assert drawn and drawn <= set(DRAWN)
+    assert not set(DRAWN) & (set(all_pictures(run, shareable=False)) - drawn)
 
 
 def assert_self_contained(page: Page) -> None:

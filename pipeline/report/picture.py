@@ -5,6 +5,16 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 
+DRAWN = (
+    "difference", "arms", "roc", "reliability", "training", "quality", "anomaly", "detectors-roc", "nearest",
+)  # fmt: skip
+"""Names of the pictures that are curves alone: no image, real or synthetic, is in them."""
+
+
+def data_uri(png: bytes) -> str:
+    """The picture as an address that needs no file."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -17,4 +27,4 @@ class Picture:
 
     @property
     def data_uri(self) -> str:
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+        return data_uri(self.png)
