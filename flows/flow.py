@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect import flow, task
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -38,9 +38,11 @@ from pipeline.core.decisions import Verdicts
 from pipeline.core.files import digest_text, read_json
 from pipeline.core.layout import FIGURES, REPORT, VERDICT
 from pipeline.core.metrics import read_metrics
-from pipeline.report.picture import DRAWN, data_uri
+from pipeline.report.picture import data_uri
 
 logger = logging.getLogger(__name__)
+SHOWN = ("difference", "arms", "roc", "training")
+"""Pictures of the report that are curves alone."""
 
 
 @task(task_run_name="{work.name}", cache_policy=NO_CACHE, persist_result=False)
@@ -145,7 +147,7 @@ def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws
 
 
 def publish_artifacts(name: str, out: Path) -> None:
-    """Show the run in Prefect's pages: verdicts, mean metrics, and its drawn curves, which a browser opens anywhere.
+    """Show the run in Prefect's pages: verdicts with curves that a browser opens anywhere, and mean metrics.
 
     A server may stand elsewhere, so nothing goes there that shows or names a patient: no image, and of the report only
     where it lies. Keys begin with the experiment's name, so that a key's history is that of one experiment.
@@ -154,15 +156,14 @@ def publish_artifacts(name: str, out: Path) -> None:
     parts = {part: verdict[part] for part in ("utility", "release")}
     lines = [f"## {part}: {found['decision']}\n\n" + "\n".join(found["reasons"]) for part, found in parts.items()]
     place = f"The report lies on {gethostname()}: `{(out / REPORT).resolve()}`"
+    pictures = [path for stem in SHOWN if (path := out / FIGURES / f"{stem}.png").is_file()]
+    curves = [f"![{path.stem}]({data_uri(path.read_bytes())})" for path in pictures]
     create_markdown_artifact(
-        "\n\n".join([*verdict["looks"]["sentences"], *lines, place]),
+        "\n\n".join([*verdict["looks"]["sentences"], *lines, place, *curves]),
         key=artifact_key(name, "verdict"),
         description=f"{name}: the run's verdicts.",
     )
     create_table_artifact(mean_metrics(out), key=artifact_key(name, "metrics"), description=f"{name}: means over fits.")
-    for path in sorted((out / FIGURES).glob("*.png")):
-        if path.stem in DRAWN:
-            create_image_artifact(data_uri(path.read_bytes()), artifact_key(name, path.stem), f"{name}: {path.stem}.")
 
 
 def artifact_key(name: str, what: str) -> str:

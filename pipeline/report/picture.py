@@ -5,11 +5,6 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 
-DRAWN = (
-    "difference", "arms", "roc", "reliability", "training", "quality", "anomaly", "detectors-roc", "nearest",
-)  # fmt: skip
-"""Names of the pictures that are curves alone: no image, real or synthetic, is in them."""
-
 
 def data_uri(png: bytes) -> str:
     """The picture as an address that needs no file."""
