@@ -12,6 +12,7 @@ from flows.faults import faults_kept_in
 from flows.graph import Graph, Job
 from flows.kept_report import bring_report
 from flows.ledger import LOOKING, Look, begin_look, finish_look, read_ledger, settings_of
+from flows.notify import tell_change
 from flows.plan import Step, check_configs, plan_experiment
 from flows.progress import WHOLE_RUN
 from flows.run_directory import cache_of, link_stage, open_run, publish_results
@@ -48,13 +49,18 @@ def run_experiment(experiment: Experiment, place: Path, engine: Engine) -> Verdi
     cache = cache_of(place)
     with open_run(place, experiment), faults_kept_in(place / FAULT_LOG, "run"):
         read_ledger(cache)  # a ledger that cannot be read is told before anything is trained
-        directories = run_steps(experiment, plan_experiment(experiment), place, engine, _RunWatcher(experiment, place))
+        watcher = _RunWatcher(experiment, place)
+        directories = run_steps(experiment, plan_experiment(experiment), place, engine, watcher)
         looked = _looked(cache, experiment, directories)
         write_table(place / LEDGER, ledger_table(looked))
         publish_results(place, directories, looks_json(looked))
         with faults_kept_in(place / FAULT_LOG, "report"):
             bring_report(place, write_report)
         verdicts: Verdicts = read_json(place / VERDICT)
+        if not watcher.made:
+            when = load_record(directories["verdict"]).finished
+            whole_run.info("Nothing has changed since %s: every stage was there, and nothing was trained.", when)
+        tell_change(experiment.notify.webhook, experiment.name, place, verdicts)
         return verdicts
 
 
@@ -120,9 +126,12 @@ class _RunWatcher(StepWatcher):
     def __init__(self, experiment: Experiment, place: Path) -> None:
         super().__init__(experiment, cache_of(place), "run", settings_of(experiment))
         self.place = place
+        self.made = 0
+        """Stages that did not lie in the cache."""
 
     def finished(self, job: Job, execution: Execution | None) -> None:
         if execution is not None:
+            self.made += not execution.cached
             link_stage(self.place, execution.record, execution.directory)
         super().finished(job, execution)
 

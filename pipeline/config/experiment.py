@@ -147,6 +147,17 @@ class ComputeConfig(Section):
     threads: int | None = Field(None, ge=1)
 
 
+class NotifyConfig(Section):
+    """Who is told.
+
+    Attributes:
+        webhook: an address that a changed verdict is posted to as JSON; "" = nobody. It may hold a token: reports that
+            are shared leave it out.
+    """
+
+    webhook: str = Field("", pattern=r"^(https?://\S+)?$")
+
+
 class Experiment(Section):
     """One experiment: data, GAN, classifier, arms and the decision rule.
 
@@ -170,6 +181,7 @@ class Experiment(Section):
     privacy: PrivacyConfig = PrivacyConfig()
     release: ReleaseConfig = ReleaseConfig()
     compute: ComputeConfig = ComputeConfig()
+    notify: NotifyConfig = NotifyConfig()
 
     @field_validator("arms")
     @classmethod

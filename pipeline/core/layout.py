@@ -23,6 +23,7 @@ CURVE_REPRESENTATIONS = "representations.csv"
 FAULT_LOG = "error.log"
 LOCK = "run.lock"
 HOLDER = "running.json"
+NOTIFIED = "notified.json"
 
 # its folders
 STAGES = "stages"

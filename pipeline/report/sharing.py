@@ -55,7 +55,8 @@ def config_without_paths(experiment: Experiment) -> str:
     quality = experiment.quality
     if quality.extractor.endswith(".pt"):
         quality = quality.model_copy(update={"extractor": "(withheld)"})
-    return dump_experiment(experiment.model_copy(update={"data": data, "quality": quality}))
+    notify = experiment.notify.model_copy(update={"webhook": WITHHELD if experiment.notify.webhook else ""})
+    return dump_experiment(experiment.model_copy(update={"data": data, "quality": quality, "notify": notify}))
 
 
 def _withheld(source: Source) -> Source:
