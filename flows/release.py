@@ -23,7 +23,7 @@ from pipeline.core.patients import patient_units
 from pipeline.core.records import Record, load_record, records_of
 from pipeline.data.batches.dataset import DataSet, open_dataset, read_table
 from pipeline.data.cohort.manifest import EXTERNAL
-from pipeline.data.synthetic_files import FileFormat, grid_spacing, refuse_format
+from pipeline.data.synthetic_files import FileFormat, grid_spacing, refuse_format, shows_x_rays
 from pipeline.measures.near_copies import NEAR
 from pipeline.nets.extractors import EffNetLite0
 from pipeline.privacy.attacks import ATTACKS
@@ -221,6 +221,7 @@ def _material(
         cohort=_cohort(inputs["split"], experiment.release.fold, pool=learns_from_pool(experiment.gan)),
         secrets=_secrets(run_dir, experiment, inputs),
         limits=_limits(experiment),
+        x_ray=shows_x_rays(inputs["prepare"]),
         uid_root=experiment.release.uid_root,
         xray_orientation=experiment.release.xray_orientation,
         license=experiment.release.license,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 import torch
@@ -128,6 +129,11 @@ def test_a_dicom_sample_that_is_not_released_says_so_in_its_header(noise_inputs:
     for said in (header.StudyDescription, header.SeriesDescription, header.PatientComments, header.ImageComments):
         assert said.startswith("NOT RELEASED SYNTHETIC")
     assert header.SyntheticData == "YES" and header.SOPClassUID == "1.2.840.10008.5.1.4.1.1.1.1"
+    manifest = run / "stages" / "prepare" / "manifest.csv"
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False).assign(modality="CT")
+    table.to_csv(manifest, index=False)  # CT slices as PNG, which have no HU: neither CT nor X-ray to DICOM
+    (path,) = sample_run(run, "disease", 1, tmp_path / "ct", file_format="dicom")
+    assert pydicom.dcmread(path).SOPClassUID == "1.2.840.10008.5.1.4.1.1.7"
 
 
 def test_what_a_copied_or_unfinished_run_lacks_is_named(noise_inputs: MakeInputs, tmp_path: Path) -> None:

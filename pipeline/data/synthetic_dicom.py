@@ -1,8 +1,8 @@
-"""Synthetic images as DICOM that says so: CT Image Storage for HU, Digital X-Ray (For Presentation) for all else.
+"""Synthetic images as DICOM that says so: CT Image Storage for HU, Digital X-Ray (For Presentation) for X-rays.
 
-The modules are those of DICOM PS3.3 A.3 (CT) and A.26 (DX). Explicit VR little endian: programs whose dictionary is
-older than Synthetic Data (0008,001C) cannot read it in implicit VR. No date, time or number stands in a header but
-what follows from the image, so that the same image makes the same file.
+The modules are those of DICOM PS3.3 A.3 (CT), A.26 (DX) and A.8.1 (Secondary Capture, for what is neither). Explicit VR
+little endian: programs whose dictionary is older than Synthetic Data (0008,001C) cannot read it in implicit VR. No
+date, time or number stands in a header but what follows from the image, so that the same image makes the same file.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pydicom.uid import (
     CTImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
     generate_uid,
 )
 from pydicom.valuerep import format_number_as_ds
@@ -51,6 +52,7 @@ class DicomOrigin:
         uid_root: that new UIDs begin with, of one's own organisation; "" = UUIDs below 2.25.
         remark: begins the descriptions and comments, such as `NOT RELEASED`.
         orientation: where the rows and columns of an X-ray run to, such as ("L", "F").
+        x_ray: whether a 2D image without a unit shows what an X-ray shows; a CT that lost its HU does not.
     """
 
     name: str
@@ -62,6 +64,7 @@ class DicomOrigin:
     uid_root: str = ""
     remark: str = ""
     orientation: tuple[str, str] = ("L", "F")
+    x_ray: bool = True
 
     @property
     def patient_id(self) -> str:
@@ -101,9 +104,10 @@ def write_synthetic_dicom(
         dataset = _ct(image, scaling, origin, 1)
         _place(dataset, (0.0, 0.0, 0.0), (spacing[0], spacing[1]), None)
     else:
-        dataset = _x_ray(image, scaling, origin)
-        # equal, and so no calibration: programs read the one or the other
-        dataset.ImagerPixelSpacing = dataset.PixelSpacing = [_decimal(mm) for mm in spacing]
+        dataset = _x_ray(image, scaling, origin) if origin.x_ray else _capture(image, scaling, origin)
+        dataset.PixelSpacing = [_decimal(mm) for mm in spacing]
+        if origin.x_ray:  # equal, and so no calibration: programs read the one or the other
+            dataset.ImagerPixelSpacing = dataset.PixelSpacing
     _save(path, dataset)
     return [path]
 
@@ -155,16 +159,31 @@ def _x_ray(image: NDArray[np.floating], scaling: Scaling, origin: DicomOrigin) -
     dataset.ImageLaterality = "U"
     dataset.AnatomicRegionSequence = dataset.AcquisitionContextSequence = []
     dataset.DetectorType = ""
+    _add_grey(dataset, image, scaling)
+    dataset.PixelIntensityRelationship, dataset.PixelIntensityRelationshipSign = "LOG", -1  # bone is bright
+    dataset.PresentationLUTShape = "IDENTITY"
+    return dataset
+
+
+def _capture(image: NDArray[np.floating], scaling: Scaling, origin: DicomOrigin) -> Dataset:
+    dataset = _identified(origin, SecondaryCaptureImageStorage, "OT", 1)
+    dataset.ImageType = ["DERIVED", "SECONDARY"]
+    dataset.ConversionType = "SYN"
+    dataset.ImageLaterality = "U"
+    dataset.PatientOrientation = ""
+    _add_grey(dataset, image, scaling)
+    return dataset
+
+
+def _add_grey(dataset: Dataset, image: NDArray[np.floating], scaling: Scaling) -> None:
+    """8-bit images as they are; of all others the window over 16 bits."""
     bits = 8 if scaling.dtype == "uint8" else 16
     low, high = (0.0, 255.0) if bits == 8 else scaling.window
     most = 2**bits - 1
     stored = np.rint((np.clip(image, low, high) - low) / (high - low) * most).astype("<u1" if bits == 8 else "<u2")
     _add_pixels(dataset, stored, bits)
-    dataset.PixelIntensityRelationship, dataset.PixelIntensityRelationshipSign = "LOG", -1  # bone is bright
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = "0", "1", "US"
-    dataset.PresentationLUTShape = "IDENTITY"
     dataset.WindowCenter, dataset.WindowWidth = str((most + 1) // 2), str(most + 1)
-    return dataset
 
 
 def _identified(origin: DicomOrigin, sop_class: UID, modality: str, number: int) -> Dataset:

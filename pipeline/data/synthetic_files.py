@@ -56,6 +56,12 @@ def write_synthetic(
     return [path]
 
 
+def shows_x_rays(prepared: Path) -> bool:
+    """Whether 2D images without a unit are X-rays: radaug reads those and CT, so unless one says that it is CT."""
+    manifest = read_table(prepared / MANIFEST)
+    return "modality" not in manifest or "CT" not in set(manifest["modality"])
+
+
 def grid_spacing(prepared: Path, dims: int) -> tuple[float, ...]:
     """mm a voxel of the prepared images: the median over them, 1 where the source does not say."""
     known = read_table(prepared / MANIFEST)["spacing"].str.split("x", expand=True).astype(float).median()

@@ -17,7 +17,7 @@ from pipeline.release.material import CARD, CERTIFICATE, FORMAT, README, Materia
 _MANNERS = {
     "png": "8-bit grey; the window is spread over 0 to 255",
     "nifti": "values as they are, in the unit above",
-    "dicom": "CT Image Storage in HU, or Digital X-Ray Image Storage - For Presentation, marked as synthetic",
+    "dicom": "CT Image Storage in HU, Digital X-Ray - For Presentation, or Secondary Capture; marked as synthetic",
 }
 
 

@@ -42,6 +42,7 @@ def _write(root: Path, stored: np.ndarray, told: dict[str, str], material: Mater
     origin = DicomOrigin(
         told["image_id"], told["label"], told["sample_seed"], told["truncation_psi"], told["weights_digest"],
         str(material.description["gan"]["family"]), material.uid_root, orientation=material.xray_orientation,
+        x_ray=material.x_ray,
     )  # fmt: skip
     stem = root / IMAGES_FOLDER / file_format / safe_name(told["label"]) / told["image_id"]
     image = stored.astype(np.float64) * scaling.scale + scaling.offset

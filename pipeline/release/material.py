@@ -42,6 +42,7 @@ class Material:
         features: of the images at `rows`, where the pack shall hold them.
         limits: of these images, beside those of any pack.
         secrets: what of the source must not be in the pack.
+        x_ray: whether 2D images without a unit are X-rays.
         uid_root, xray_orientation, license: of the configuration's `release:`.
     """
 
@@ -57,6 +58,7 @@ class Material:
     secrets: Secrets
     features: Features | None = None
     limits: tuple[str, ...] = ()
+    x_ray: bool = True
     uid_root: str = ""
     xray_orientation: tuple[str, str] = ("L", "F")
     license: str = ""

@@ -74,7 +74,7 @@ def verify_pack(pack: Path) -> Verified:
 
 def _strangers(pack: Path) -> Iterator[str]:
     """Links, files that lack, and files that are neither the bag's own nor in its lists: BagIt lets some pass."""
-    listed = {name for name, _ in _listed(pack)} | {_BAG[-1]}
+    listed = {name for name, _ in _listed(pack) if name.startswith(f"{PAYLOAD}/")} | set(_BAG)
     there = {path.relative_to(pack).as_posix(): path for path in sorted(pack.rglob("*"))}
     yield from (f"{name}: is a link" for name, path in there.items() if path.is_symlink())
     yield from (f"{name}: does not belong to the pack" for name, path in there.items()

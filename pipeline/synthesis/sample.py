@@ -15,7 +15,7 @@ from pipeline.core.records import load_record
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.synthetic_dicom import DicomOrigin
-from pipeline.data.synthetic_files import FileFormat, grid_spacing, refuse_format, write_synthetic
+from pipeline.data.synthetic_files import FileFormat, grid_spacing, refuse_format, shows_x_rays, write_synthetic
 from pipeline.synthesis.generate import TrainedGenerator
 
 
@@ -47,7 +47,7 @@ def sample_run(
     scaling = Scaling.from_json(generator.description["scaling"])
     refuse_format(file_format, dims, scaling.unit)
     release = load_experiment(run_dir / CONFIG).release
-    spacing = grid_spacing(inputs["prepare"], dims)
+    spacing, x_ray = grid_spacing(inputs["prepare"], dims), shows_x_rays(inputs["prepare"])
     written = []
     first = derive_seed(load_record(checkpoint).seed, "sample", *([seed] if seed else []))
     for number, (sample_seed, image) in enumerate(generator.images(label, num, first, truncation_psi)):
@@ -55,7 +55,7 @@ def sample_run(
         origin = DicomOrigin(
             name, label, str(sample_seed), str(truncation_psi), generator.description["weights"]["generator"],
             generator.description["gan"]["family"], release.uid_root, mark.replace("-", " ").strip().upper(),
-            release.xray_orientation,
+            release.xray_orientation, x_ray,
         )  # fmt: skip
         stem = out_dir / f"{mark}{name}"
         paths = write_synthetic(stem, scaling.to_physical(image)[0], scaling, spacing, file_format, origin)
