@@ -414,12 +414,13 @@ def schedule(
 
     It needs a Prefect server: `prefect server start` in another terminal, or PREFECT_API_URL.
     """
+    from flows.deploy import read_cron, serve_schedule
+
+    when = read_cron(cron)
     experiment = _load_with_data(config, overrides or [])
     make_folder(_run_directory(experiment, out))
-    from flows.deploy import serve_schedule
-
     print(f'{experiment.name}: served by cron "{cron}". Ctrl-C ends it.')
-    serve_schedule(experiment, _run_directory(experiment, out), cron)
+    serve_schedule(experiment, _run_directory(experiment, out), when)
 
 
 def print_verdicts(verdict: Verdicts) -> None:

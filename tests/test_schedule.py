@@ -16,7 +16,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from tzlocal import get_localzone_name
 
 from flows.cli import launch
-from flows.deploy import build_deployment, require_server
+from flows.deploy import build_deployment, read_cron, require_server, serve_schedule
 from flows.server import free_port, server_answers
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
@@ -36,7 +36,7 @@ def experiment(config: Path) -> Experiment:
 
 
 def test_deployment_has_name_schedule_parameters_and_tags(experiment: Experiment, tmp_path: Path) -> None:
-    deployment = build_deployment(experiment, tmp_path / "runs" / "nightly", "0 2 * * *")
+    deployment = build_deployment(experiment, tmp_path / "runs" / "nightly", read_cron("0 2 * * *"))
     assert deployment.name == "nightly"
     assert deployment.schedules is not None
     (scheduled,) = deployment.schedules
@@ -50,9 +50,23 @@ def test_deployment_has_name_schedule_parameters_and_tags(experiment: Experiment
 
 
 @pytest.mark.parametrize("cron", ["every night", "61 * * * *", ""])
-def test_a_wrong_cron_expression_is_the_users_error(experiment: Experiment, tmp_path: Path, cron: str) -> None:
+def test_a_wrong_cron_expression_is_the_users_error_before_anything_else(
+    cron: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ConfigError, match="not a cron expression"):
-        build_deployment(experiment, tmp_path, cron)
+        read_cron(cron)
+    assert launch(["schedule", str(tmp_path / "nowhere.yaml"), "--cron", cron]) == 2
+    assert "not a cron expression" in capsys.readouterr().err
+
+
+def test_a_schedule_stays_on_when_its_process_ends(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[dict[str, object]] = []
+    monkeypatch.setattr("flows.deploy.serve", lambda deployment, **how: served.append({"name": deployment.name} | how))
+    monkeypatch.setattr("flows.deploy.require_server", lambda url: None)
+    serve_schedule(experiment, tmp_path, read_cron("0 2 * * *"))
+    assert served == [{"name": "nightly", "pause_on_shutdown": False, "limit": 1}]
 
 
 def test_without_a_server_the_message_says_how_to_start_one(
