@@ -17,7 +17,12 @@ PerClass = Annotated[int, Field(ge=2)]
 
 
 class PhantomSource(Section):
-    """Liver-lesion CT phantoms made by radaug itself: nothing to download, nothing learned holds for patients."""
+    """Liver-lesion CT phantoms made by radaug itself: nothing to download, nothing learned holds for patients.
+
+    Attributes:
+        cysts, metastases, haemangiomas: lesions of each class, one a patient.
+        seed: of the simulation; another one is another cohort.
+    """
 
     kind: Literal["phantom"]
     cysts: int = Field(53, ge=2)
@@ -27,7 +32,15 @@ class PhantomSource(Section):
 
 
 class Columns(Section):
-    """Names of the user's columns for what radaug needs; empty = not there. Other columns are kept as they are."""
+    """Names of the user's columns for what radaug needs; empty = not there. Other columns are kept as they are.
+
+    Attributes:
+        path: of the image file.
+        label: the class; an empty cell is an unlabelled image.
+        patient_id: "" = the table has none: DICOM headers tell, else each image counts as a patient.
+        series_id: of the DICOM series that a row means, where a folder holds several.
+        mask: of a file that is above 0 inside the lesion.
+    """
 
     path: str = "path"
     label: str = "label"
@@ -41,7 +54,12 @@ class Columns(Section):
 
 
 class CsvSource(Section):
-    """A table with one row an image file (DICOM, NIfTI, PNG, JPEG, npy); paths are relative to the table's folder."""
+    """A table with one row an image file (DICOM, NIfTI, PNG, JPEG, npy); paths are relative to the table's folder.
+
+    Attributes:
+        path: of the table; relative to RADAUG_DATA or to the configuration's folder.
+        columns: what the table's columns are called.
+    """
 
     kind: Literal["csv"]
     path: str
@@ -51,7 +69,11 @@ class CsvSource(Section):
 
 
 class FoldersSource(Section):
-    """A folder with one folder of images a class."""
+    """A folder with one folder of images a class.
+
+    Attributes:
+        path: of the folder of class folders.
+    """
 
     kind: Literal["folders"]
     path: str
@@ -62,7 +84,15 @@ class FoldersSource(Section):
 
 
 class DicomSource(Section):
-    """A tree of DICOM files and a label table keyed by file, series or patient."""
+    """A tree of DICOM files and a label table keyed by file, series or patient.
+
+    Attributes:
+        path: of the tree.
+        labels: of the label table.
+        unit: what an image is: a file, or a whole series (in 3D).
+        key: what the table's rows name.
+        columns: what the table's columns are called.
+    """
 
     kind: Literal["dicom"]
     path: str
@@ -73,7 +103,11 @@ class DicomSource(Section):
 
 
 class NpzSource(Section):
-    """A MedMNIST file: `{train,val,test}_images` and `_labels`, 2D or 3D. Label i is the i-th of `data.classes`."""
+    """A MedMNIST file: `{train,val,test}_images` and `_labels`, 2D or 3D. Label i is the i-th of `data.classes`.
+
+    Attributes:
+        path: of the npz file.
+    """
 
     kind: Literal["npz"]
     path: str
@@ -95,6 +129,9 @@ class SplitConfig(Section):
     Attributes:
         draws: with `data.train_per_class`: so many labelled training sets that share no patient, tested on the same
             patients; each is a fold.
+        kind: holdout = one split by patient; kfold = every patient is tested once; column = the source's own split.
+        val, test: share of the patients, about; with kfold only `val` counts.
+        folds: of kfold.
     """
 
     kind: Literal["holdout", "kfold", "column"] = "holdout"
@@ -122,6 +159,7 @@ class ExternalConfig(Section):
     Attributes:
         labels: the site's label -> one of `data.classes`, or "" to leave its images out; empty = the names are the
             same. Label i of an npz file is the i-th of these names.
+        source: where its images come from; keys as of `data.source`.
     """
 
     source: Source
@@ -129,7 +167,12 @@ class ExternalConfig(Section):
 
 
 class CropConfig(Section):
-    """A cube (square) of `size_mm` around a lesion's mask or point; the part outside the image is the lowest value."""
+    """A cube (square) of `size_mm` around a lesion's mask or point; the part outside the image is the lowest value.
+
+    Attributes:
+        around: the lesion's mask, its point (`source.columns.point`) or the image's centre.
+        size_mm: side of the cube or square, in mm.
+    """
 
     around: Literal["mask", "point", "centre"]
     size_mm: Positive
@@ -149,6 +192,13 @@ class DataConfig(Section):
         external: a second site, only ever a test site.
         duplicates: "refuse" stops on a duplicate across splits; "drop" removes the training copy and lists it.
         max_rejected: more unusable images than this fraction stop the run.
+        source: where images come from, told apart by `kind`.
+        spatial_dims: 2 for images, 3 for volumes.
+        spatial_size: voxels a side of every prepared image, at least 8: one number, or one a side.
+        classes: all labels, two at least; their order is that of the labels of an npz file.
+        positive: the disease side of sensitivity: some of `classes`, not all.
+        split: how patients are divided into train, val and test.
+        crop: a part around a lesion instead of the whole image; null = the whole.
     """
 
     source: Source

@@ -34,6 +34,12 @@ class ClassifierConfig(Section):
         pool_ratio: synthetic images for each real one in a batch of `pool-gan`.
         encoder_images: `simclr-features` and `autoencoder-features` see as many images as the GAN's discriminator saw
             real ones, but no more than this; the stage's record says how many they were.
+        steps: optimiser steps of every arm, the same for all.
+        seeds: classifiers of each arm, fold and GAN that differ in their random numbers alone.
+        batch_size: images a step.
+        lr: highest learning rate (AdamW, one cycle).
+        weight_decay: of AdamW.
+        augment: the classical transforms of arms with `+classical`, real and synthetic images alike.
     """
 
     network: Literal["small_cnn", "densenet121", "resnet18", "logistic", "forest", "svm"] = "small_cnn"
@@ -59,7 +65,12 @@ class ClassifierConfig(Section):
 
 
 class SubgroupConfig(Section):
-    """A column of the manifest whose values are subgroups of patients; `edges` cut its numbers into bands."""
+    """A column of the manifest whose values are subgroups of patients; `edges` cut its numbers into bands.
+
+    Attributes:
+        column: of the manifest.
+        edges: ascending numbers that bands end at, such as [40, 65]; none = every value is a subgroup.
+    """
 
     column: str
     edges: tuple[float, ...] = ()
@@ -83,6 +94,10 @@ class VerdictConfig(Section):
         comparisons: further planned pairs [arm, reference]; they share alpha with the primary one by Holm's rule.
         subgroups: columns such as `sex` or `{column: age, edges: [40, 65]}`: every arm in each of them.
         probe: columns such as `manufacturer`: can they be read off the images, and does the classifier lean on them?
+        endpoint: what arms are compared by.
+        margin: a gain that matters, in units of the endpoint (0.02 = 2 points).
+        alpha: chance of a false `helps` or `harms`, two-sided; planned comparisons share it.
+        bootstrap: resamplings of patients and fits behind every interval.
     """
 
     endpoint: Literal["auroc", "auprc", "sensitivity", "specificity", "balanced_accuracy"] = "auroc"
@@ -112,6 +127,7 @@ class ReleaseConfig(Section):
         uid_root: of your organisation, that new UIDs begin with; "" = UUIDs below 2.25, which need no registration.
         xray_orientation: where the rows and the columns of an X-ray run to (R, L, A, P, H, F); a frontal one is [L, F].
         license: of the pack's images, as its card and its Croissant metadata give it: an SPDX name or an address.
+        fold, gan_seed: of the generator, counted from 0.
     """
 
     fold: int = Field(0, ge=0)
@@ -137,6 +153,8 @@ class ComputeConfig(Section):
         workers: stages and classifiers that run side by side, each a process; null = as many as there are cores for.
         threads: of each of them; null = chosen for each from the cores that are free when it starts. Another number
             rounds sums in another order: figures then differ as between two seeds.
+        device: auto = a GPU if torch finds one.
+        precision: auto = bf16 where the device computes it natively, else float32.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -163,6 +181,19 @@ class Experiment(Section):
 
     Attributes:
         representation: stands for arms, which are among `arms` too; it comes before them, since they need it.
+        name: the run goes to runs/NAME; the file's name unless given.
+        seed: of the split and of every training; another one is another run.
+        data: where images come from, how they are split and prepared.
+        gan: the GAN; its keys depend on `family`.
+        synthesis: what is drawn from trained generators.
+        classifier: the downstream classifier of every arm.
+        arms: what is compared, by name (`docs/add-an-arm.md` lists all); `real+classical` must be among them.
+        verdict: the rule of the decision on utility.
+        quality: how synthetic images are measured against real ones.
+        anomaly: detectors of what was never shown.
+        privacy: the audit of the generator that may be released.
+        release: which generator that is, and how its pack is written.
+        compute: where and how to compute.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")

@@ -73,6 +73,11 @@ class GanConfig(Section):
         dp: differential privacy of the training patients; the collapse watch, which looks at them, is off then.
         snapshots: sample grids over the training.
         checkpoints: checkpoints over the training; a killed run goes on from the last one.
+        family: which GAN: `radaug families` lists them.
+        gan_seeds: GANs a fold that differ in their random numbers alone; the verdict is on all of them.
+        latent_dim: random numbers that an image is made from.
+        embedding_dim: numbers that a class and attributes are embedded in.
+        watch: what is looked at while training.
     """
 
     family: str

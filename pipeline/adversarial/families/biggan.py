@@ -16,7 +16,12 @@ from pipeline.nets.sizes import ImageShape
 
 
 class BigganConfig(GanConfig):
-    """`attention_side`: as sagan's; `orthogonal`: weight of the generator's orthogonality."""
+    """Residual blocks, self-attention, latent skips and orthogonality (Brock et al., ICLR 2019).
+
+    Attributes:
+        attention_side: self-attention acts where the grid's longest side is at most this.
+        orthogonal: weight of the generator's orthogonality.
+    """
 
     family: Literal["biggan"] = "biggan"
     generator_lr: Rate = 2e-4

@@ -15,7 +15,12 @@ from pipeline.nets.sizes import ImageShape
 
 
 class CganConfig(GanConfig):
-    """`conditioning`: how the discriminator learns what the image shall be."""
+    """A conditional GAN (Mirza & Osindero 2014; Miyato & Koyama, ICLR 2018; Odena et al., ICML 2017).
+
+    Attributes:
+        conditioning: how the discriminator learns what the image shall be: beside the image, by projection, or by a
+            classifier of its own.
+    """
 
     family: Literal["cgan"] = "cgan"
     conditioning: Literal["concat", "projection", "auxiliary"] = "concat"

@@ -14,6 +14,8 @@ from pipeline.nets.sizes import ImageShape
 
 
 class CoganConfig(GanConfig):
+    """Two GANs with tied weights, one a domain (Liu & Tuzel, NeurIPS 2016)."""
+
     family: Literal["cogan"] = "cogan"
 
 

@@ -18,9 +18,14 @@ from pipeline.nets.translators import DomainDiscriminators, DomainTranslators
 
 
 class CycleganConfig(GanConfig):
-    """`buffer`: how many older translations the discriminators are shown again.
+    """Translation between two unpaired domains (Zhu et al., ICCV 2017).
 
     `augment` moves images and leaves their intensities alone, which a translation must get right.
+
+    Attributes:
+        cycle: weight of the way there and back.
+        identity: weight of leaving an image of the target domain as it is.
+        buffer: older translations that the discriminators are shown again.
     """
 
     family: Literal["cyclegan"] = "cyclegan"

@@ -19,7 +19,11 @@ from pipeline.nets.sizes import ImageShape
 
 
 class DcganConfig(GanConfig):
-    """`real_target`: one-sided label smoothing (Salimans et al. 2016)."""
+    """Strided convolutions and batch norm (Radford et al., ICLR 2016).
+
+    Attributes:
+        real_target: what the discriminator shall say of real images: one-sided label smoothing (Salimans et al. 2016).
+    """
 
     family: Literal["dcgan"] = "dcgan"
     generator_lr: Rate = 1e-4

@@ -15,6 +15,12 @@ from pipeline.nets.translators import PatchDiscriminator, UNetGenerator
 
 
 class Pix2pixConfig(GanConfig):
+    """Masks to images in pairs (Isola et al., CVPR 2017).
+
+    Attributes:
+        l1: weight of the absolute difference from the mask's own image.
+    """
+
     family: Literal["pix2pix"] = "pix2pix"
     generator_lr: Rate = 2e-4
     discriminator_lr: Rate = 2e-4

@@ -22,7 +22,12 @@ _SHARE = Fraction(9, 32)
 
 
 class ProganConfig(GanConfig):
-    """`growing`: share of the training in which the image grows; the rest is at full size."""
+    """Progressive growing with a Wasserstein loss (Karras et al., ICLR 2018).
+
+    Attributes:
+        gradient_penalty: weight of the discriminator's gradient penalty.
+        growing: share of the training in which the image grows; the rest is at full size.
+    """
 
     family: Literal["progan"] = "progan"
     generator_lr: Rate = 1e-3

@@ -19,8 +19,12 @@ from pipeline.nets.semi_supervised import PseudoLabellingDiscriminator
 
 
 class S3ganConfig(GanConfig):
-    """`rotation`, `generator_rotation`: weight of the self-supervised task on real images and on fakes; `labelling`: of
-    the head that gives pseudo-labels."""
+    """A GAN of few labels, by pseudo-labels and rotations (Lucic et al., ICML 2019).
+
+    Attributes:
+        rotation, generator_rotation: weight of the self-supervised task on real images, and on fakes.
+        labelling: weight of the head that gives pseudo-labels.
+    """
 
     family: Literal["s3gan"] = "s3gan"
     rotation: Weight = 0.5

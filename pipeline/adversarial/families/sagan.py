@@ -13,7 +13,11 @@ from pipeline.nets.sizes import ImageShape
 
 
 class SaganConfig(GanConfig):
-    """`attention_side`: self-attention acts where the grid's longest side is at most this."""
+    """Self-attention (Zhang et al., ICML 2019).
+
+    Attributes:
+        attention_side: self-attention acts where the grid's longest side is at most this.
+    """
 
     family: Literal["sagan"] = "sagan"
     generator_lr: Rate = 1e-4

@@ -16,6 +16,12 @@ from pipeline.nets.translators import PatchDiscriminator
 
 
 class SpadeConfig(GanConfig):
+    """Masks to images by spatially adaptive normalisation (Park et al., CVPR 2019).
+
+    Attributes:
+        feature_matching: weight of the likeness of the discriminator's features.
+    """
+
     family: Literal["spade"] = "spade"
     feature_matching: Weight = 10.0
 

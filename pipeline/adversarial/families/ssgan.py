@@ -14,7 +14,12 @@ from pipeline.nets.semi_supervised import ClassifyingDiscriminator
 
 
 class SsganConfig(GanConfig):
-    """Weights of the generator's terms beside the adversarial one; `asked_class`: its fakes' cross-entropy."""
+    """A discriminator with a class for fakes (Salimans et al., NeurIPS 2016). Weights are of the generator's terms.
+
+    Attributes:
+        feature_matching: of the likeness of mean features.
+        asked_class: of the fakes' cross-entropy under the class that was asked for.
+    """
 
     family: Literal["ssgan"] = "ssgan"
     feature_matching: Weight = 1.0

@@ -17,9 +17,15 @@ from pipeline.nets.style import StyleDiscriminator, StyleGenerator
 
 
 class Stylegan2Config(GanConfig):
-    """`r1_every`, `path_every`: moves from one lazy regulariser to the next; a weight of 0 leaves it out.
+    """Styles, lazy R1 and path length (Karras et al., CVPR 2020).
 
     At equal learning rates the generator outruns a discriminator that sees augmented images.
+
+    Attributes:
+        mapping_layers: from the latent to the style.
+        style_mixing: share of images that are made from two styles.
+        r1_gamma, path_weight: weight of R1, and of the path length; 0 leaves it out.
+        r1_every, path_every: moves from one to the next.
     """
 
     family: Literal["stylegan2"] = "stylegan2"

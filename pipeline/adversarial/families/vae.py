@@ -13,7 +13,11 @@ from pipeline.nets.sizes import ImageShape
 
 
 class VaeConfig(GanConfig):
-    """`kl`: weight of the divergence from the prior, of both terms summed over an image and divided by its voxels."""
+    """A variational autoencoder (Kingma & Welling, ICLR 2014).
+
+    Attributes:
+        kl: weight of the divergence from the prior, of both terms summed over an image and divided by its voxels.
+    """
 
     family: Literal["vae"] = "vae"
     generator_lr: Rate = 1e-3

@@ -20,7 +20,13 @@ from pipeline.nets.sizes import ImageShape
 
 
 class VaeGanConfig(GanConfig):
-    """`reconstruction`: weight of the likeness of features beside the adversarial loss, of the generator."""
+    """An autoencoder judged by a discriminator's features (Larsen et al., ICML 2016).
+
+    Attributes:
+        encoder_lr: learning rate of the encoder.
+        kl: weight of the divergence from the prior.
+        reconstruction: weight of the likeness of features beside the adversarial loss, of the generator.
+    """
 
     family: Literal["vae-gan"] = "vae-gan"
     generator_lr: Rate = 2e-4

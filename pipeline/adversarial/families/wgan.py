@@ -16,7 +16,12 @@ from pipeline.nets.classic import StridedDiscriminator
 
 
 class WganConfig(GanConfig):
-    """`clip`: bound of every discriminator weight; `discriminator_steps`: its moves a generator's move."""
+    """Wasserstein loss with bounded weights (Arjovsky et al., ICML 2017).
+
+    Attributes:
+        clip: bound of every discriminator weight.
+        discriminator_steps: its moves a generator's move.
+    """
 
     family: Literal["wgan"] = "wgan"
     generator_lr: Rate = 5e-5

@@ -16,6 +16,13 @@ from pipeline.config.gan import GanConfig, Rate, Weight
 
 
 class WganGpConfig(GanConfig):
+    """Wasserstein loss with a gradient penalty (Gulrajani et al., NeurIPS 2017).
+
+    Attributes:
+        gradient_penalty: its weight.
+        discriminator_steps: the discriminator's moves a generator's move.
+    """
+
     family: Literal["wgan-gp"] = "wgan-gp"
     generator_lr: Rate = 5e-5
     discriminator_lr: Rate = 8e-4
