@@ -194,6 +194,7 @@ class Experiment(Section):
         privacy: the audit of the generator that may be released.
         release: which generator that is, and how its pack is written.
         compute: where and how to compute.
+        notify: who is told of a changed verdict.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
