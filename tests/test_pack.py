@@ -95,18 +95,29 @@ def test_features_go_instead_of_images_and_belong_to_their_rows(tmp_path: Path) 
 
 
 def test_the_card_says_what_it_was_made_from_and_has_the_headings_of_the_opinion(tmp_path: Path) -> None:
-    write_json(tmp_path / "gan" / "certificate.json", {"epsilon": 9.5, "delta": 1e-5, "unit": "patient"})
-    data = packed(tmp_path, "png", made=material(tmp_path, license="CC-BY-4.0")) / "data"
+    made = material(tmp_path, license="CC-BY-4.0")
+    weights = digest_file(tmp_path / "gan" / "generator.safetensors")
+    certificate = {"epsilon": 9.5, "unit": "patient", "outside": ["tuning"], "weights": {"generator": weights}}
+    write_json(tmp_path / "gan" / "certificate.json", certificate)
+    data = packed(tmp_path, "png", made=made) / "data"
     card, page = read_json(data / "card.json"), (data / "README.md").read_text()
     assert card["made_from"] == {"train_images": 80, "train_patients": 60, "unseen_patients": 60}
     assert card["images"]["by_class"] == {"normal": 2, "disease": 2}
     assert card["differential_privacy"]["epsilon"] == 9.5 and "| epsilon | 9.5 |" in page
-    assert read_json(data / "certificate.json") == {"epsilon": 9.5, "delta": 1e-5, "unit": "patient"}
+    assert read_json(data / "certificate.json") == certificate and "Outside:\n\n- tuning\n" in page
     headings = ("Extraction", "Inference by queries", "Each data subject", "Means reasonably likely to be used",
                 "Documentation")  # fmt: skip
     places = [page.index(f"### {one}\n") for one in headings]
     assert places == sorted(places) and "CC-BY-4.0" in page and "for research only" in page.lower()
     assert "distance: AUROC 0.510 by patient" in card["anonymity_assessment"]["inference by queries"]
+
+
+def test_a_certificate_of_other_weights_is_refused(tmp_path: Path) -> None:
+    made = material(tmp_path)
+    write_json(tmp_path / "gan" / "certificate.json", {"epsilon": 1.0, "weights": {"generator": "ab" * 32}})
+    with pytest.raises(RefusedError, match="of other weights than the generator's"):
+        packed(tmp_path, "png", made=made)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gan", "synthetic"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.core.errors import RefusedError
 from pipeline.core.files import digest_tree, read_json, write_json, write_text
 from pipeline.release.assessment import ASSESSMENT_NOTE, INTENDED_USE, LIMITS, assessment
 from pipeline.release.features import FEATURES
@@ -75,11 +76,24 @@ def write_card(root: Path, card: Mapping[str, Any]) -> None:
     write_json(root / CARD, dict(card) | {"digests": digests})
 
 
-def read_certificate(gan: Path) -> dict[str, Any] | None:
-    """What a fit under differential privacy left beside its weights."""
+def read_certificate(gan: Path, weights: str) -> dict[str, Any] | None:
+    """What a fit under differential privacy left beside its weights.
+
+    Raises:
+        RefusedError: it is of other weights than those with the digest `weights`.
+    """
     path = gan / CERTIFICATE
-    found: dict[str, Any] | None = read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = read_json(path)
+    if not certifies(found, weights):
+        raise RefusedError(f"no pack was written: {CERTIFICATE} is of other weights than the generator's.")
     return found
+
+
+def certifies(certificate: Mapping[str, Any], weights: str) -> bool:
+    """Whether the certificate is of the generator whose weights have this digest."""
+    return bool(certificate.get("weights", {}).get("generator") == weights)
 
 
 def as_markdown(card: Mapping[str, Any]) -> str:
@@ -149,7 +163,11 @@ def _certificate_lines(certificate: Mapping[str, Any] | None) -> list[str]:
     if certificate is None:
         return []
     plain = [(name, value) for name, value in certificate.items() if isinstance(value, str | int | float)]
-    return ["## Differential privacy", "", "From certificate.json:", "", _table(("field", "value"), plain)]
+    lists = [(name, value) for name, value in certificate.items() if isinstance(value, list)]
+    lines = ["## Differential privacy", "", "From certificate.json:", "", _table(("field", "value"), plain)]
+    for name, values in lists:
+        lines += [f"{name.replace('_', ' ').capitalize()}:", "", *(f"- {value}" for value in values), ""]
+    return lines
 
 
 def _table(header: tuple[str, str], rows: Any) -> str:

@@ -85,7 +85,7 @@ def _fill(root: Path, material: Material, wanted: Wanted) -> None:
     table = write_images(root, material, wanted.formats)
     if material.features is not None:
         write_features(root, material.features)
-    certificate = read_certificate(material.gan)
+    certificate = read_certificate(material.gan, material.description["weights"]["generator"])
     if certificate is not None:
         write_json(root / CERTIFICATE, certificate)
     if wanted.generator:

@@ -14,7 +14,7 @@ from pipeline.core.errors import RefusedError, UserError
 from pipeline.core.files import digest_file, read_json
 from pipeline.data.batches.dataset import read_table
 from pipeline.data.file_parts import dicom_marks
-from pipeline.release.card import as_markdown
+from pipeline.release.card import as_markdown, certifies
 from pipeline.release.features import FEATURES, num_features
 from pipeline.release.material import (
     CARD,
@@ -121,10 +121,11 @@ def _inconsistencies(data: Path, pack: Path) -> Iterator[str]:
     table = read_table(data / PROVENANCE)
     yield from _wrong_images(data, card, table, there)
     yield from _wrong_generator(data, card, table, there)
-    if (CERTIFICATE in there) != (card["differential_privacy"] is not None) or (
-        CERTIFICATE in there and read_json(data / CERTIFICATE) != card["differential_privacy"]
-    ):
+    certificate = read_json(data / CERTIFICATE) if CERTIFICATE in there else None
+    if certificate != card["differential_privacy"]:
         yield f"{CERTIFICATE}: is not the one of this card"
+    if certificate is not None and not certifies(certificate, card["generator"]["weights"]):
+        yield f"{CERTIFICATE}: is of other weights than the card's"
 
 
 def _wrong_images(data: Path, card: dict[str, Any], table: pd.DataFrame, there: set[str]) -> Iterator[str]:
