@@ -47,7 +47,7 @@ def validate(experiment: Experiment, cache: Path, console: Console, *, details: 
         audit, members = read_text_table(directories["split"] / AUDIT), _members(directories["split"])
         shown = _what_it_shows(experiment, members)
         fits, estimates = costs()
-    for sentence in (_what_it_takes(members, experiment, estimates), shown):
+    for sentence in (_what_it_takes(members, experiment, estimates), shown, *_what_it_promises(experiment, members)):
         console.print(sentence, markup=False, highlight=False)
     _print_warnings(console, audit)
     if not details:
@@ -72,6 +72,15 @@ def _what_it_shows(experiment: Experiment, members: pd.DataFrame) -> str:
     tested = patients_tested(members, experiment.data.positive)
     unit = "patients" if (known_patients(members[members["split"] == "test"]) != "").all() else "images"
     return expectation(rule.endpoint, rule.alpha, rule.margin, *tested, unit=unit)
+
+
+def _what_it_promises(experiment: Experiment, members: pd.DataFrame) -> list[str]:
+    """Of differential privacy, where `gan.dp` asks for it; a refusal ends `validate`."""
+    if experiment.gan.dp is None:
+        return []
+    from pipeline.adversarial.private.outlook import outlook
+
+    return outlook(experiment.gan, members[members["split"] == "train"])
 
 
 def _print_warnings(console: Console, audit: pd.DataFrame) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.adversarial.families import learns_from_pool
-from pipeline.adversarial.weights import has_net, read_description
+from pipeline.adversarial.weights import has_net, read_certificate, read_description
 from pipeline.config.privacy import PrivacyConfig
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, resolve_hardware
@@ -82,17 +82,17 @@ def run(config: AttackConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
         RefusedError: the synthetic images were not made with the generator's weights.
     """
     facts, asked = ATTACKS[config.attack], config.privacy
-    weights = _weights(inputs)
+    own = {"weights": _weights(inputs), "certificate": read_certificate(inputs["fit-gan"])}
     cohort = cohort_of(
         inputs, config.fold, pool=config.pool, most=asked.real_images, seed=derive_seed(config.seed, "cohort")
     )
     lacking = cohort.lacking(asked.fewest) or _no_net(facts, inputs["fit-gan"])
     if lacking:
-        return _skipped(config, out_dir, weights, lacking)
+        return _skipped(config, out_dir, own, lacking)
     score = facts.scores(_target(config, inputs, _synthetic(inputs["synthesise"], config)), cohort.candidates)
     tried = np.isfinite(score)
     if min(tried[cohort.member].sum(), tried[~cohort.member].sum()) < MIN_PATIENTS:
-        return _skipped(config, out_dir, weights, "It can try too few images of this family's generators.")
+        return _skipped(config, out_dir, own, "It can try too few images of this family's generators.")
     outcome = _judged(cohort, score, numpy_generator(config.seed, "outcome"))
     planted = _planted(config, inputs, cohort) if facts.holds == "images" else None
     _write_scores(out_dir, cohort, score)
@@ -103,16 +103,16 @@ def run(config: AttackConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
     return Record(
         kind=STAGE,
         figures={name: round(float(value or 0), 4) for name, value in figures.items()},
-        extra=found | {"weights": weights, "lacking": "", "gates": facts.gates},
+        extra=found | own | {"lacking": "", "gates": facts.gates},
     )
 
 
-def _skipped(config: AttackConfig, out_dir: Path, weights: str, lacking: str) -> Record:
+def _skipped(config: AttackConfig, out_dir: Path, own: dict[str, Any], lacking: str) -> Record:
     write_metrics(out_dir, ())
     return Record(
         kind=STAGE,
         notes=(f"The attack {config.attack} was not made. {lacking}",),
-        extra={"weights": weights, "lacking": lacking, "gates": ATTACKS[config.attack].gates},
+        extra=own | {"lacking": lacking, "gates": ATTACKS[config.attack].gates},
     )
 
 

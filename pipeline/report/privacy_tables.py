@@ -45,3 +45,26 @@ def _cells(found: dict[str, Any]) -> tuple[str, ...]:
         *(value(f"membership_tpr_at_fpr_{fpr}", "too few unseen") for fpr in ("0.01", "0.001")),
         "" if out is None else str(int(out["value"])),
     )  # fmt: skip
+
+
+_CERTIFIED = {
+    "unit": "Unit", "epsilon": "ε", "delta": "δ", "accountant": "Accountant", "mechanism": "Mechanism",
+    "units": "Units", "noise_multiplier": "Noise multiplier", "sampling_rate": "Sampling rate", "steps": "Looks at the "
+    "patients", "clip": "Clipped at", "neighbours": "Neighbours", "trust_model": "Trust", "covers": "Covers",
+    "outside": "Outside the promise", "switched_off": "Switched off",
+}  # fmt: skip
+
+
+def certificate_table(run: Run) -> Table | None:
+    """What the generator's certificate of differential privacy says; None = it has none."""
+    found = run.verdict["release"]["evidence"].get("certificate")
+    if not found:
+        return None
+    rows = tuple((title, _shown(found[name])) for name, title in _CERTIFIED.items() if name in found)
+    return Table("Certificate of differential privacy", ("", ""), rows)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return " · ".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

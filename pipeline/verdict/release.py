@@ -179,10 +179,11 @@ def _evidence(outcome: Outcome, planted: dict[str, Any] | None, blind: bool) -> 
 
 def _decision(found: _Findings, place: ReleaseConfig, privacy: PrivacyConfig, audits: Sequence[Record]) -> Decision:
     weights = sorted({str(one.extra["weights"]) for one in audits if "weights" in one.extra})
+    certificate = next((one.extra["certificate"] for one in audits if one.extra.get("certificate")), None)
     evidence = {
         "fold": place.fold, "gan_seed": place.gan_seed, "weights": weights[0] if weights else "",
         "tolerated_advantage": privacy.advantage, "tolerated_auroc_difference": tolerated_auroc(privacy.advantage),
-        "alpha": privacy.alpha, "attacks": found.figures,
+        "alpha": privacy.alpha, "attacks": found.figures, "certificate": certificate,
     }  # fmt: skip
     power = _power_words(found.figures.get("smallest") or {}, privacy)
     if found.refused:
@@ -202,9 +203,19 @@ def _decision(found: _Findings, place: ReleaseConfig, privacy: PrivacyConfig, au
     limits = "This holds for these weights and these attacks, and is no proof against others."
     return {
         "decision": RELEASE,
-        "reasons": [said, *blind, *power, limits],
+        "reasons": [said, *_certified(certificate), *blind, *power, limits],
         "evidence": evidence,
     }
+
+
+def _certified(certificate: dict[str, Any] | None) -> list[str]:
+    if certificate is None:
+        return []
+    return [
+        f"Its weights are differentially private besides: ε = {certificate['epsilon']:.2f} and "
+        f"δ = {certificate['delta']:.1e} for each {certificate['unit']}, whatever the attack; the certificate says of "
+        "what, and what is outside it."
+    ]
 
 
 def _power_words(smallest: dict[str, Any], privacy: PrivacyConfig) -> list[str]:

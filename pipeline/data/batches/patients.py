@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -97,21 +98,28 @@ class AskedStream:
         """Nothing moves."""
 
 
-def patient_numbers(dataset: DataSet, rows: np.ndarray, unit: str) -> Tensor:
-    """Whose each image at `rows` is, [len(rows)]; with `unit: image` each image is a patient of its own.
+def patient_names(table: pd.DataFrame, unit: str) -> pd.Series:
+    """Whose each image is; with `unit: image` each image is a patient of its own.
+
+    Args:
+        table: the columns image_id and patient_id.
 
     Raises:
         DataError: an image has no patient id.
     """
     if unit == "image":
-        return torch.arange(len(rows))
-    table = dataset.manifest.iloc[rows]
+        return table["image_id"]
     unknown = int((known_patients(table) == "").sum())
     if unknown:
         raise DataError(
-            f"gan.dp.unit: {unknown} of {len(rows)} training images have no patient id, so that no patient can be "
+            f"gan.dp.unit: {unknown} of {len(table)} training images have no patient id, so that no patient can be "
             "protected. Name the column in data.source.columns.patient_id, or set gan.dp.unit: image, which "
             "protects single images, and a patient with k of them k times less."
         )
-    numbers = np.unique(patient_units(table).to_numpy(dtype=str), return_inverse=True)[1]
-    return torch.from_numpy(np.asarray(numbers, dtype=np.int64))
+    return patient_units(table)
+
+
+def patient_numbers(dataset: DataSet, rows: np.ndarray, unit: str) -> Tensor:
+    """A number for each patient, of the images at `rows`; see `patient_names`."""
+    names = patient_names(dataset.manifest.iloc[rows], unit).to_numpy(dtype=str)
+    return torch.from_numpy(np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64))
