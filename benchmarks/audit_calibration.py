@@ -41,7 +41,7 @@ from pipeline.measures.resampling import wilson_interval
 from pipeline.privacy.attack import Candidates, Images, Target
 from pipeline.privacy.attack_stage import replayed
 from pipeline.privacy.attacks import ATTACKS
-from pipeline.privacy.memorisation import likenesses
+from pipeline.privacy.near_search import nearest_known
 from pipeline.privacy.outcome import Rate, outcome_of, separation_of
 from pipeline.verdict.release import release_verdict
 
@@ -149,8 +149,8 @@ def _images(images: np.ndarray, rows: np.ndarray) -> Images:
 
 def _look(made: np.ndarray, images: np.ndarray, seen: np.ndarray, val: np.ndarray) -> Record:
     """What the stage `privacy` says of near copies."""
-    likeness = likenesses(_images(made, np.arange(len(made))), _images(images, seen), _images(images, val))
-    copies = near_copies(*(one.min(axis=1) for one in likeness))
+    sets = _images(made, np.arange(len(made))), _images(images, seen), _images(images, val)
+    copies = near_copies(*(one.distance for one in nearest_known(*sets, Hardware("cpu", "float32"), 0)))
     figures = {"near_copies": copies.share, "near_copies_low": copies.low, "near_copies_control": copies.control}
     return Record("privacy", fold=0, gan_seed=0, figures=figures)
 

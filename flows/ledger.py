@@ -28,7 +28,7 @@ from pipeline.core.patients import known_patients, patient_units
 from pipeline.data.batches.dataset import read_table
 
 LEDGER = "ledger.json"
-LOOKING = ("downstream", "detect", "shift", "privacy", "attack", "verdict")
+LOOKING = ("downstream", "detect", "shift", "privacy", "fit-shadow", "attack", "verdict")
 """Kinds of stages that open images of test patients."""
 UNFINISHED = "unfinished"
 SIDES = ("test", "external")

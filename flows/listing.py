@@ -56,7 +56,14 @@ def print_attacks(*, as_json: bool) -> None:
 
     _print(
         [
-            {"name": name, "holds": facts.holds, "gates": facts.gates, "source": facts.source, "note": facts.note}
+            {
+                "name": name,
+                "holds": facts.holds,
+                "gates": facts.gates,
+                "shadows": facts.shadows,
+                "source": facts.source,
+                "note": facts.note,
+            }
             for name, facts in ATTACKS.items()
         ],
         as_json=as_json,
@@ -78,6 +85,7 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 _SPOKEN = {
     "needs_gan": "needs a GAN", "own_gan": "of normal patients", "needs_mixed": "needs other images too",
     "trains": "trains a network", "gates": "has a say",
+    "shadows": "trains shadow generators",
 }  # fmt: skip
 
 

@@ -13,13 +13,14 @@ from flows.stages import AnyStage, MakeStage
 from pipeline.config.anomaly import RUN_GAN, detector_module, named
 from pipeline.config.arms import classifier_fits, part_name, uses_synthetic
 from pipeline.config.experiment import Experiment
+from pipeline.config.privacy import attack_module
 from pipeline.core.layout import stage_name
 
 MANIFEST_STEPS = ("ingest", "split")
 """What `validate` runs: nothing is trained."""
 JUDGED = ("downstream", "quality", "detect", "shift", "privacy", "attack")
 """What the verdict reads."""
-TRAINS_GAN = ("fit-gan", "fit-normals")
+TRAINS_GAN = ("fit-gan", "fit-normals", "fit-shadow")
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,23 @@ def _add_attacks(plan: _Plan) -> None:
     """On the one generator that may be released."""
     place = (plan.experiment.release.fold, plan.experiment.release.gan_seed)
     needs = {kind: stage_name(kind, *place) for kind in ("fit-gan", "synthesise")}
+    shadows = _add_shadows(plan, place)
     for attack in plan.experiment.privacy.attacks:
-        plan.add_fold_step("attack", partial(stages.attack, attack), needs, *place, variant=attack)
+        own = needs | (shadows if attack_module(attack).ATTACK.shadows else {})
+        plan.add_fold_step("attack", partial(stages.attack, attack), own, *place, variant=attack)
+
+
+def _add_shadows(plan: _Plan, place: tuple[int, int]) -> dict[str, str]:
+    """Generators that are trained for an attack, and their images, by the names of the attack's inputs."""
+    found: dict[str, str] = {}
+    for number in range(plan.experiment.privacy.trained_shadows):
+        variant = str(number)
+        fit, images = (stage_name(kind, *place, variant) for kind in ("fit-shadow", "synthesise-shadow"))
+        plan.add_fold_step("fit-shadow", partial(stages.fit_shadow, number), {}, *place, variant=variant)
+        make = partial(stages.synthesise_shadow, number)
+        plan.add_fold_step("synthesise-shadow", make, {"fit-gan": fit}, *place, variant=variant)
+        found |= {f"shadow-gan-{number}": fit, f"shadow-{number}": images}
+    return found
 
 
 def _add_detectors(plan: _Plan, fold: int) -> None:

@@ -22,7 +22,15 @@ _SECONDS = {
     "verdict": 3.0,
 }
 """On one thread, of steps whose work is small beside that of training: guesses, to order the work by."""
-_MS_A_PIXEL = {"fit-gan": 2.2e-3, "fit-normals": 2.2e-3, "detect": 1e-3, "downstream": 3.5e-4, "synthesise": 3e-4}
+_MS_A_PIXEL = {
+    "fit-gan": 2.2e-3,
+    "fit-normals": 2.2e-3,
+    "fit-shadow": 2.2e-3,
+    "detect": 1e-3,
+    "downstream": 3.5e-4,
+    "synthesise": 3e-4,
+    "synthesise-shadow": 3e-4,
+}
 """Milliseconds an image and pixel on one thread of a core at 2.5 GHz, of the default nets; a voxel takes 0.4 of it.
 Detectors that train a network lie between 4e-4 and 2.2e-3."""
 _NO_NETS = ("ingest", "split", "prepare", "shift", "verdict")
@@ -43,18 +51,22 @@ class Size:
 def size_of(step: Step, part: str, experiment: Experiment) -> Size:
     """What a step, or one of its parts, is expected to take. A step whose parts are made has little left to do."""
     gan, classifier, anomaly, shape = experiment.gan, experiment.classifier, experiment.anomaly, experiment.data.shape
+    made = float(experiment.synthesis.samples_per_class * len(experiment.data.classes))
     images = {
         "fit-gan": float(gan.num_images),
+        "fit-shadow": float(gan.num_images),
         "fit-normals": float(anomaly.gan_images or gan.num_images),
         "detect": float(anomaly.steps * anomaly.batch_size) if _trains(step) else 0.0,
         "downstream": float(classifier.steps * classifier.batch_size) if part else 0.0,
-        "synthesise": float(experiment.synthesis.samples_per_class * len(experiment.data.classes)),
+        "synthesise": made,
+        "synthesise-shadow": made,
     }.get(step.kind, 0.0)
     pixels = math.prod(shape) * (1.0 if len(shape) == 2 else 0.4)
     seconds = _SECONDS.get(step.kind, 0.5) + images * pixels * _MS_A_PIXEL.get(step.kind, 0.0) / 1000
     batch, channels = {
         "fit-gan": (gan.batch_size, gan.discriminator_width),
         "fit-normals": (gan.batch_size, gan.discriminator_width),
+        "fit-shadow": (gan.batch_size, gan.discriminator_width),
         "downstream": (classifier.batch_size, 64),
     }.get(step.kind, (16, 16))
     activations = batch * channels * math.prod(shape) * 4 * _COPIES / 2**20

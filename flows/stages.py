@@ -13,7 +13,7 @@ from pipeline.config.experiment import Experiment
 from pipeline.config.families import family_module
 from pipeline.core.cache import Config, Stage, StageFunction
 
-RESUMABLE = ("fit-gan", "fit-normals", "downstream")
+RESUMABLE = ("fit-gan", "fit-normals", "fit-shadow", "downstream")
 AnyStage: TypeAlias = Stage[Any]
 
 
@@ -110,6 +110,22 @@ def privacy(experiment: Experiment, fold: int | None, gan_seed: int | None) -> A
 
     assert fold is not None and gan_seed is not None
     return _computing(experiment, "privacy", run, memorisation_config(experiment, fold, gan_seed), gan_seed)
+
+
+def fit_shadow(number: int, experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.adversarial.fit import run
+    from pipeline.privacy.shadows import fit_shadow_config
+
+    made = _computing(experiment, "fit-shadow", run, fit_shadow_config(experiment, number), gan_seed)
+    return replace(made, variant=str(number))
+
+
+def synthesise_shadow(number: int, experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.privacy.shadows import synthesise_shadow_config
+    from pipeline.synthesis.synthesise import run
+
+    config = synthesise_shadow_config(experiment, number)
+    return replace(_computing(experiment, "synthesise-shadow", run, config, gan_seed), variant=str(number))
 
 
 def attack(name: str, experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:

@@ -160,7 +160,9 @@ def _print_plan(
 ) -> None:
     folds, gan_seeds = experiment.data.split.num_folds, experiment.gan.gan_seeds
     gans = folds * gan_seeds
-    console.print(f"Plan: {len(steps)} stages, {gans} GAN(s) ({experiment.gan.family}), {fits} classifier fits")
+    shadows = experiment.privacy.trained_shadows
+    more = f" and {shadows} shadows of one for the audit" if shadows else ""
+    console.print(f"Plan: {len(steps)} stages, {gans} GAN(s) ({experiment.gan.family}){more}, {fits} classifier fits")
     for name, cost in costs.items():
         console.print(f"{name}: {cost.flops:.2g} FLOPs, about {cost.minutes:.1f} min and {cost.mib:.0f} MiB of memory")
     console.print(f"Minutes are those of {available_cores()} core(s) that nobody else uses, or of one GPU.")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics.fid import get_fid_score
-from monai.metrics.regression import compute_ms_ssim
+from monai.metrics.regression import SSIMMetric, compute_ms_ssim
 
 from pipeline.core.errors import DataError
 from pipeline.measures.coverage import Coverage, prdc
 from pipeline.measures.frechet import fid, fid_interval
 from pipeline.measures.kernel_distance import kid
-from pipeline.measures.ms_ssim import WEIGHTS, ms_ssim, pairwise_ms_ssim, scales_and_window
+from pipeline.measures.ms_ssim import WEIGHTS, ms_ssim, pairwise_ms_ssim, scales_and_window, ssim
 from pipeline.nets.extractors import EffNetLite0
 
 EXTRACTOR = EffNetLite0()
@@ -253,6 +253,16 @@ def test_ms_ssim_is_monais(shape: tuple[int, ...], scales: int, window: int) -> 
     assert scales_and_window(min(shape[2:])) == (scales, window)
     assert expected.min() > 0.05 and expected.max() < 0.999
     torch.testing.assert_close(ms_ssim(x, y), expected[:, 0], atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("shape", "window"), [((3, 2, 32, 28), 7), ((2, 1, 16, 16, 16), 3)])
+def test_ssim_is_monais(shape: tuple[int, ...], window: int) -> None:
+    x = cloudy(0, *shape)
+    y = (0.7 * x + 0.1 * cloudy(1, *shape)).clamp(-1, 1)
+    metric = SSIMMetric(len(shape) - 2, data_range=1.0, win_size=window, kernel_sigma=1.5 * window / 11)
+    expected = metric((x + 1) / 2, (y + 1) / 2)[:, 0]
+    assert expected.min() > 0.05 and expected.max() < 0.99
+    torch.testing.assert_close(ssim(x, y), expected, atol=5e-5, rtol=0)
 
 
 def test_ms_ssim_of_equal_images_is_one_and_of_opposite_ones_zero() -> None:

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.core.compute import Hardware
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.scaling import Scaling
-from pipeline.privacy import memorisation
+from pipeline.privacy import near_search
 from pipeline.privacy.attack import Images
-from pipeline.privacy.memorisation import authenticity, distance_ratio, likenesses
+from pipeline.privacy.memorisation import authenticity, distance_ratio
+from pipeline.privacy.near_search import nearest_known
 
 SCALING = Scaling(1.0, 0.0, "none", (-1.0, 1.0), "float32")
 
@@ -30,7 +32,7 @@ def test_an_image_is_authentic_further_from_its_neighbour_than_that_one_from_oth
     real = stored(np.array([9.0, *train]).reshape(-1, 1, 1, 1))
     to_train = np.abs(queries[:, None] - train)
     assert authenticity(to_train, real, np.array([1, 2, 3])) == pytest.approx(1 / 3)
-    monkeypatch.setattr(memorisation, "_VALUES", 1)  # one image at a time
+    monkeypatch.setattr(near_search, "_VALUES", 1)  # one image at a time
     assert authenticity(to_train, real, np.array([1, 2, 3])) == pytest.approx(1 / 3)
 
 
@@ -51,10 +53,10 @@ def test_a_likeness_is_the_smaller_of_two_distances_in_units_of_held_out_images(
     mirrored, grainy = known.images[:1, ..., ::-1], known.images[:1] + 0.05 * random.standard_normal((1, 1, 8, 8))
     shown = stored(np.concatenate([mirrored, grainy]))
     sets = [Images(one, np.arange(len(one.images))) for one in (shown, known, held_out)]
-    found, usual = likenesses(*sets)
-    assert (found.shape, usual.shape) == ((2, 12), (12, 12))
-    assert found[0, 0] == pytest.approx(0, abs=1e-3)  # registered
+    found, usual = nearest_known(*sets, Hardware("cpu", "float32"), 0)
+    np.testing.assert_array_equal(found.which, [0, 0])
+    assert found.distance[0] == pytest.approx(0, abs=1e-3)  # registered
     plain = np.sqrt(((grainy - known.images[:1]) ** 2).mean())
     held = [np.sqrt(((one - known.images) ** 2).mean(axis=(1, 2, 3))).min() for one in held_out.images]
-    assert found[1, 0] <= plain / np.median(held) + 1e-6 and found[1, 0] < 0.25
-    assert 0.9 < np.median(usual.min(axis=1)) <= 1
+    assert found.distance[1] <= plain / np.median(held) + 1e-6 and found.distance[1] < 0.25
+    assert 0.9 < np.median(usual.distance) <= 1

@@ -28,12 +28,13 @@ from pipeline.config.gan import WatchConfig
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, resolve_hardware
 from pipeline.core.errors import ConfigError, DataError, NonFiniteLoss
-from pipeline.core.layout import FILM_STRIP, GRIDS
+from pipeline.core.layout import FILM_STRIP, GRIDS, SHADOW_MEMBERS
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.batches.dataset import DataSet
+from pipeline.data.batches.dataset import DataSet, write_table
 from pipeline.data.batches.streams import stored_images
 from pipeline.data.cohort.folds import open_fold, split_ids
+from pipeline.data.cohort.halves import Half, in_half
 from pipeline.data.cohort.normals import normal_rows
 from pipeline.nets.conditions import as_generator
 from pipeline.nets.sizes import ImageShape
@@ -47,6 +48,8 @@ class FitConfig(Section):
 
     Attributes:
         normals_only: it sees nobody who has an image of another class than `classes`.
+        half: it is a shadow, and sees half of all the fold's patients, whatever their split: none of its images may be
+            used for anything but the audit.
     """
 
     gan: GanSettings
@@ -60,6 +63,7 @@ class FitConfig(Section):
     deterministic: bool
     devices: int = 1
     normals_only: bool = False
+    half: Half | None = None
 
 
 def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
@@ -135,6 +139,9 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
         return Record(kind="fit-gan")
     described = _description(config, dataset, len(sampler.images.label))
     left = Snapshots(out_dir, sampler, described, config.seed) if config.normals_only else None
+    if config.half is not None:
+        seen = np.concatenate([train_rows, unlabelled])
+        write_table(out_dir / SHADOW_MEMBERS, dataset.manifest.iloc[seen][["image_id"]])
     log = Log(out_dir, config.gan, name, len(config.classes), config.seed, sampler, watch, left)
     _train(training, watch, log)
     figures = {
@@ -153,8 +160,18 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
 
 def _rows(config: FitConfig, dataset: DataSet, split: Path, part: str) -> np.ndarray:
     """Positions of the images of a part of the fold that this GAN may see."""
+    if config.half is not None:
+        return _rows_of_half(config.half, config.fold, dataset, split, part)
     rows = dataset.rows(split_ids(split, config.fold, part))
     return rows[normal_rows(dataset, config.classes)[rows]] if config.normals_only else rows
+
+
+def _rows_of_half(half: Half, fold: int, dataset: DataSet, split: Path, part: str) -> np.ndarray:
+    """The images of the half's patients: all that have a class, or the unlabelled ones."""
+    parts = {name: split_ids(split, fold, name) for name in ("train", "val", "test", "unlabelled")}
+    rows = dataset.rows([one for ids in parts.values() for one in ids])
+    mine = rows[in_half(dataset.manifest.iloc[rows], half)]
+    return mine[np.isin(mine, dataset.rows(parts["unlabelled"])) == (part == "unlabelled")]
 
 
 def _probability(training: GanTraining) -> float:

@@ -29,13 +29,13 @@ _PATIENTS_PER_DRAWN = 4
 
 
 def estimate(experiment: Experiment) -> CostEstimate:
-    """Cost of all GANs of the experiment (folds x GAN seeds). Trains nothing that is kept."""
+    """Cost of all GANs of the experiment (folds x GAN seeds, and an attack's shadows). Trains nothing that is kept."""
     config, hardware = experiment.gan, resolve_hardware(experiment.compute.device, experiment.compute.precision)
     shape, classes = experiment.data.shape, len(experiment.data.classes)
     training = noise_training(config, shape, classes, hardware)
     step = mean_step(config, shape, classes, hardware)
     steps = math.ceil(config.num_images / training.images_per_step)
-    gans = experiment.data.split.num_folds * config.gan_seeds
+    gans = experiment.data.split.num_folds * config.gan_seeds + experiment.privacy.trained_shadows
     weights = sum(p.numel() for net in training.context.nets.values() for p in net.parameters()) * 4 * _COPIES
     activations = config.batch_size * math.prod(shape) * 4 * config.discriminator_width * 4
     return CostEstimate(

@@ -41,6 +41,7 @@ class PrivacyConfig(Section):
         fewest: patients whom the generator never saw, and training patients; with fewer there is no audit.
         synthetic_images: that are looked at, at most.
         real_images: of training patients, and of patients who were never seen, that are attacked, at most of each.
+        shadows: generators that are trained for `lira`, each as the run's own; they share the patients two by two.
         inversion_images, inversion_steps: of `latent-inversion`: images of either side, and steps for each.
     """
 
@@ -50,8 +51,14 @@ class PrivacyConfig(Section):
     fewest: int = Field(20, ge=10)
     synthetic_images: int = Field(500, ge=20)
     real_images: int = Field(1000, ge=20)
+    shadows: int = Field(8, ge=4, multiple_of=2)
     inversion_images: int = Field(64, ge=20)
     inversion_steps: int = Field(100, ge=1)
+
+    @property
+    def trained_shadows(self) -> int:
+        """How many shadow generators the attacks need."""
+        return self.shadows if any(attack_module(name).ATTACK.shadows for name in self.attacks) else 0
 
     @field_validator("attacks")
     @classmethod

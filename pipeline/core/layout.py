@@ -52,6 +52,7 @@ WORKLIST = "worklist.csv"
 WORKLIST_PICTURE = "worklist.png"
 MEMORISATION = "memorisation.csv"
 ATTACK_SCORES = "attack.csv"
+SHADOW_MEMBERS = "shadow.csv"
 CLOSEST_PAIRS = "closest_pairs.png"
 ACQUISITION = "acquisition.json"
 

@@ -52,6 +52,19 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
     return similarity
 
 
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """SSIM of each pair of images: 1 for two equal ones. Wang, Bovik, Sheikh & Simoncelli, IEEE TIP 13 (2004).
+
+    One scale, with the window of `scales_and_window`; images are taken to [0, 1] first. Arguments, values and errors
+    are those of `ms_ssim`, but that a value may lie below 0.
+    """
+    if x.shape != y.shape:
+        raise DataError(f"SSIM compares images of one shape, not {list(x.shape)} with {list(y.shape)}")
+    window = scales_and_window(min(x.shape[2:]))[1]
+    luminance, contrast = _luminance_and_contrast((x.float() + 1) / 2, (y.float() + 1) / 2, window)
+    return (luminance * contrast).flatten(1).mean(dim=1)
+
+
 def scales_and_window(side: int) -> tuple[int, int]:
     """How many scales, and the window's width, for images whose shortest side is `side`.
 

@@ -63,7 +63,8 @@ class Target:
     Attributes:
         synthetic: images of the generator, as they would be shared.
         seed: of all the attack's random numbers.
-        inputs: directories of the run: `prepare`, `split`, and `fit-gan` for attacks that hold the nets themselves.
+        inputs: directories of the run: `prepare`, `split`, and `fit-gan` for attacks that hold the nets themselves, and
+            `shadow-gan-K` and `shadow-K` (images) for each shadow generator, from 0 on.
     """
 
     synthetic: Images
@@ -89,6 +90,7 @@ class AttackFacts:
         scores: scores [N] of the candidates, large = looks like a member; NaN for those that were not tried.
         holds: what the attacker holds: images of the generator, the generator, or its discriminator too.
         gates: whether it has a say in the release; one that is for information only has none.
+        shadows: whether it needs shadow generators, which are trained for it alone.
         note: what it cannot do, or how it differs from the paper, in a sentence.
     """
 
@@ -96,4 +98,5 @@ class AttackFacts:
     scores: Scores
     holds: Literal["images", "generator", "discriminator"] = "images"
     gates: bool = True
+    shadows: bool = False
     note: str = ""

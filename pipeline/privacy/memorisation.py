@@ -20,7 +20,7 @@ from PIL import Image
 from pipeline.adversarial.families import learns_from_pool
 from pipeline.adversarial.pictures import tile
 from pipeline.config.section import Section
-from pipeline.core.compute import resolve_hardware
+from pipeline.core.compute import Hardware, resolve_hardware
 from pipeline.core.files import atomic_path
 from pipeline.core.layout import CLOSEST_PAIRS, MEMORISATION
 from pipeline.core.metrics import MetricRow, write_metrics
@@ -28,19 +28,18 @@ from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed, numpy_generator
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
 from pipeline.data.cohort.folds import split_ids
-from pipeline.measures.coverage import pairwise_distances
 from pipeline.measures.near_copies import NEAR, NearCopies, near_copies
 from pipeline.privacy.attack import Images
-from pipeline.privacy.registered import registered_distances
+from pipeline.privacy.near_search import nearest_known, parts_of, plain_distances
 
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
 
 _DRAWS = 50
 _LOOKED_AT = 500
-"""Synthetic images, and validation images, at most."""
-_VALUES = 2**24
-"""Voxels of training images that are held at a time."""
+"""Synthetic images, and validation images, whose distances to all training and test images are made, at most."""
+_SEARCHED = 10_000
+"""Synthetic images among which near copies are looked for, at most."""
 _PAIRS = 8
 
 
@@ -72,8 +71,8 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
 
     Validation images, which no generator saw, take the synthetic images' place in the control. They also say how near
     is too near. Of either 500 at most are drawn, so that time and memory grow with the training images and not with
-    their square: this stage alone judges near copies, by `pipeline.measures.near_copies` on `likenesses`; all other
-    distances are those of plain pixels.
+    their square; near copies, which this stage alone judges, are looked for among 10,000 synthetic images, by
+    `pipeline.measures.near_copies` on the distances of `nearest_known`. All other distances are those of plain pixels.
     """
     real, synthetic = open_dataset(inputs["prepare"]), open_dataset(inputs["synthesise"])
     rows = {split: real.rows(split_ids(inputs["split"], config.fold, split)) for split in ("train", "val", "test")}
@@ -85,16 +84,25 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
         rows["val"] = rows["val"][np.sort(some)]
     random = numpy_generator(config.seed, "draws")
     chosen = np.sort(random.permutation(len(synthetic.images))[:_LOOKED_AT])
-    to_train, to_held_out = (_distances(synthetic, chosen, real, rows[split]) for split in ("train", "test"))
+    to_train, to_held_out = (plain_distances(synthetic, chosen, real, rows[split]) for split in ("train", "test"))
     labels = {split: real.manifest["label"].iloc[at].to_numpy() for split, at in rows.items()}
     if config.pool:
         labels = {split: np.zeros(len(at)) for split, at in rows.items()}
     rates = nearer_to_training(to_train, to_held_out, labels["train"], labels["test"], random)
-    val_to_train, val_to_held_out = (_distances(real, rows["val"], real, rows[split]) for split in ("train", "test"))
+    val_to_train, val_to_held_out = (
+        plain_distances(real, rows["val"], real, rows[split]) for split in ("train", "test")
+    )
     control = nearer_to_training(val_to_train, val_to_held_out, labels["train"], labels["test"], random)
     known, held_out = (Images(real, rows[split]) for split in ("train", "val"))
-    likeness, val_likeness = likenesses(Images(synthetic, chosen), known, held_out, config.device)
-    copies = near_copies(likeness.min(axis=1), val_likeness.min(axis=1))
+    searched = np.sort(numpy_generator(config.seed, "searched").permutation(len(synthetic.images))[:_SEARCHED])
+    found, usual = nearest_known(
+        Images(synthetic, searched),
+        known,
+        held_out,
+        Hardware(config.device, "float32"),
+        derive_seed(config.seed, "net"),
+    )
+    copies = near_copies(found.distance, usual.distance)
     nearest = pd.DataFrame(
         {
             "image_id": synthetic.manifest["image_id"].iloc[chosen].to_numpy(),
@@ -104,8 +112,8 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
         }
     )
     write_table(out_dir / MEMORISATION, nearest)
-    closest = np.argsort(likeness.min(axis=1), kind="stable")[:_PAIRS]
-    pairs = [(chosen[at], rows["train"][likeness[at].argmin()]) for at in closest]
+    closest = np.argsort(found.distance, kind="stable")[:_PAIRS]
+    pairs = [(int(searched[at]), int(rows["train"][found.which[at]])) for at in closest]
     _draw_pairs(out_dir / CLOSEST_PAIRS, synthetic, real, pairs)
     figures = {
         "nearer_to_training_rate": rates.mean(),
@@ -122,8 +130,8 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
         "near_copies_control": copies.control,
     }
     rounded = {name: round(float(value), 4) for name, value in figures.items()}
-    write_metrics(out_dir, _metrics(config, rounded, len(chosen), len(rows["val"])))
-    return Record(kind="privacy", figures=rounded | {"synthetic_images": len(chosen)}, notes=_notes(copies))
+    write_metrics(out_dir, _metrics(config, rounded, (len(chosen), len(searched)), len(rows["val"])))
+    return Record(kind="privacy", figures=rounded | {"synthetic_images": len(searched)}, notes=_notes(copies))
 
 
 def nearer_to_training(
@@ -173,8 +181,8 @@ def authenticity(to_train: np.ndarray, real: DataSet, rows: np.ndarray) -> float
     nearest = to_train.argmin(axis=1)
     asked, place = np.unique(nearest, return_inverse=True)
     apart = np.full(len(asked), np.inf)
-    for part in np.array_split(np.arange(len(rows)), _parts(len(rows), real)):
-        distances = _distances(real, rows[asked], real, rows[part])
+    for part in np.array_split(np.arange(len(rows)), parts_of(len(rows), real)):
+        distances = plain_distances(real, rows[asked], real, rows[part])
         distances[asked[:, None] == part[None]] = np.inf  # itself
         apart = np.minimum(apart, distances.min(axis=1))
     return float((to_train.min(axis=1) > apart[place]).mean())
@@ -199,34 +207,6 @@ def _equally_many(
         yield by_train[np.concatenate(train)].min(axis=0), by_held_out[np.concatenate(held_out)].min(axis=0)
 
 
-def _distances(query: DataSet, query_rows: np.ndarray, real: DataSet, rows: np.ndarray) -> np.ndarray:
-    """Root mean square difference of images in [-1, 1], [queries, images]."""
-    left = query.tensor(query_rows).flatten(1).numpy()
-    parts = np.array_split(rows, _parts(len(rows), real))
-    return np.concatenate([pairwise_distances(left, real.tensor(part).flatten(1).numpy()) for part in parts], axis=1)
-
-
-def _parts(number: int, dataset: DataSet) -> int:
-    return max(1, number * int(np.prod(dataset.images.shape[1:])) // _VALUES)
-
-
-def likenesses(shown: Images, known: Images, held_out: Images, device: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
-    """How near images that are shown, and held-out images, are to known ones: [shown, known] and [held out, known].
-
-    The smaller of two distances: that of plain pixels, which noise and blur change little, and that of registered ones,
-    which flips, small shifts and contrast do not change (`registered_distances`). Of each, 1 is the median distance of
-    held-out images to the known image nearest to them.
-    """
-    sets = (shown, held_out)
-    plain = [_distances(one.dataset, one.rows, known.dataset, known.rows) for one in sets]
-    registered = [registered_distances(one, known, device) for one in sets]
-    usual = [float(np.median(held.min(axis=1))) or 1.0 for held in (plain[1], registered[1])]
-    of_shown, of_held_out = (
-        np.minimum(one / usual[0], two / usual[1]) for one, two in zip(plain, registered, strict=True)
-    )
-    return of_shown, of_held_out
-
-
 def _draw_pairs(path: Path, synthetic: DataSet, real: DataSet, pairs: list[tuple[int, int]]) -> None:
     """Synthetic images above, the training image nearest to each below."""
     above = [tile(synthetic.tensor(np.array([row]))[0].numpy()) for row, _ in pairs]
@@ -236,17 +216,19 @@ def _draw_pairs(path: Path, synthetic: DataSet, real: DataSet, pairs: list[tuple
         Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG")
 
 
-def _metrics(config: MemorisationConfig, figures: Mapping[str, float], num: int, num_val: int) -> list[MetricRow]:
+def _metrics(
+    config: MemorisationConfig, figures: Mapping[str, float], num: tuple[int, int], num_val: int
+) -> list[MetricRow]:
     row = MetricRow(
         stage="privacy", fold=str(config.fold), gan_seed=str(config.gan_seed), split="synthetic",
         metric="nearer_to_training_rate", value=str(figures["nearer_to_training_rate"]),
-        ci_low=str(figures["rate_low"]), ci_high=str(figures["rate_high"]), n_images=str(num),
+        ci_low=str(figures["rate_low"]), ci_high=str(figures["rate_high"]), n_images=str(num[0]),
         detail=f"pixels, root mean square distance, {_DRAWS} draws of equally many training and test images",
     )  # fmt: skip
     control = replace(row, metric="control_rate", value=str(figures["control_rate"]), ci_low="", ci_high="")
     copies = replace(
         row, metric="near_copies", value=str(figures["near_copies"]), ci_low=str(figures["near_copies_low"]),
-        ci_high=str(figures["near_copies_high"]),
+        ci_high=str(figures["near_copies_high"]), n_images=str(num[1]),
         detail=f"pixels, plain or registered, within {NEAR} of validation images' median distance to a training image",
     )  # fmt: skip
     ratio = replace(row, metric="distance_ratio", value=str(figures["distance_ratio"]), ci_low="", ci_high="")

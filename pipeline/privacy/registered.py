@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -10,10 +11,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from pipeline.measures.ms_ssim import ssim
+
 SIDES = {2: 32, 3: 16}
 """Images with longer sides are averaged down to these, by spatial dimensions."""
 REACH = {2: 2, 3: 1}
 """Cells of these grids by which an image is shifted along each axis, both ways."""
+_HELD = 2**24
+"""Values of candidates that are held at a time."""
 
 
 def averaged_down(images: Tensor) -> Tensor:
@@ -44,9 +49,64 @@ def registered_distances(queries: Iterable[Tensor], references: Iterable[Tensor]
     return np.asarray((2 - 2 * best.clamp(max=1.0)).sqrt().cpu().numpy())
 
 
+def products_a_pair(shape: Sequence[int]) -> int:
+    """Products of voxels that one pair of images [C, *spatial] takes."""
+    grid = [min(side, SIDES[len(shape) - 1]) for side in shape[1:]]
+    margins = _margins_of(grid)
+    moves = (1 + len(grid)) * math.prod(2 * margin + 1 for margin in margins)
+    return moves * shape[0] * math.prod(side - 2 * margin for side, margin in zip(grid, margins, strict=True))
+
+
+def registered_candidates(
+    queries: Tensor, references: Tensor, candidates: np.ndarray, device: str = "cpu"
+) -> np.ndarray:
+    """The same distances of each query to some references alone: [Q, K].
+
+    Args:
+        queries, references: images [Q or R, C, *grid], averaged down.
+        candidates: [Q, K] numbers of references.
+    """
+    known, found = _middle(references.to(device)), np.empty(candidates.shape, dtype=np.float32)
+    size = max(1, _HELD // (candidates.shape[1] * known.shape[1]))
+    for start in range(0, len(queries), size):
+        own = known[torch.from_numpy(candidates[start : start + size]).to(device)]
+        best = torch.full(own.shape[:2], -1.0, device=device)
+        for moved in _moved(queries[start : start + size].to(device)):
+            torch.maximum(best, (own @ _normalised(moved)[:, :, None])[:, :, 0], out=best)
+        found[start : start + size] = (2 - 2 * best.clamp(max=1.0)).sqrt().cpu().numpy()
+    return found
+
+
+def registered_ssim(images: Tensor, one: Tensor, two: Tensor) -> Tensor:
+    """SSIM [P] of pairs of images, the first moved to where the two correlate best (`registered_distances`).
+
+    Grey levels are those of `standardised`, so that brightness and contrast do not matter.
+
+    Args:
+        images: [B, C, *grid], averaged down.
+        one, two: [P] numbers of images.
+    """
+    middle = _cut(images, _margins(images))
+    moved = list(_moved(images))
+    known = _normalised(middle).T
+    best = torch.stack([(_normalised(every) @ known)[one, two] for every in moved]).argmax(dim=0)
+    return ssim(standardised(torch.stack(moved)[best, one]), standardised(middle[two]))
+
+
+def standardised(images: Tensor) -> Tensor:
+    """Images less their mean, three of their standard deviations being 1; a flat one is 0."""
+    flat = images.flatten(1)
+    mean, spread = (one.reshape(-1, *[1] * (images.ndim - 1)) for one in (flat.mean(dim=1), flat.std(dim=1)))
+    return ((images - mean) / (3 * spread.clamp(min=1e-4))).clamp(-1, 1)
+
+
 def _margins(images: Tensor) -> list[int]:
     """Cells that are cut off each end of each axis; a short axis loses less."""
-    return [min(REACH[images.ndim - 2], (side - 1) // 4) for side in images.shape[2:]]
+    return _margins_of(images.shape[2:])
+
+
+def _margins_of(grid: Sequence[int]) -> list[int]:
+    return [min(REACH[len(grid)], (side - 1) // 4) for side in grid]
 
 
 def _cut(images: Tensor, starts: Iterable[int]) -> Tensor:

@@ -20,7 +20,7 @@ from pipeline.core.records import Record, load_record
 
 STAGE_ORDER = (
     "ingest", "split", "prepare", "fit-gan", "fit-normals", "synthesise", "quality", "downstream", "detect", "shift",
-    "privacy", "attack", "verdict",
+    "privacy", "fit-shadow", "synthesise-shadow", "attack", "verdict",
 )  # fmt: skip
 _NUMBERS = ("value", "ci_low", "ci_high")
 
