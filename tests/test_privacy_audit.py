@@ -295,4 +295,4 @@ def test_an_unknown_attack_is_named_with_the_nearest() -> None:
     data = {"source": {"kind": "phantom"}, "classes": ["cyst", "metastasis"], "positive": ["metastasis"]}
     with pytest.raises(ConfigError, match=r"there is no attack distanse.*did you mean distance"):
         validate_experiment({"name": "t", "data": data, "privacy": {"attacks": ["distanse"]}}, "t")
-    assert {*DEFAULT.attacks, "embedding", "latent-inversion", "discriminator"} == set(attack_names())
+    assert {*DEFAULT.attacks, "embedding", "latent-inversion", "lira", "discriminator"} == set(attack_names())
