@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.core.compute import Hardware
 from pipeline.core.seeds import numpy_generator
 from pipeline.data.batches.dataset import open_dataset
 from pipeline.data.cohort.folds import split_ids
 from pipeline.measures.near_copies import NearCopies, near_copies
 from pipeline.privacy.attack import Images
-from pipeline.privacy.memorisation import likenesses
+from pipeline.privacy.near_search import nearest_known
 
 _HELD_OUT = 500
-_BLOCK = 2000
-"""Images whose distances to all training images are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,8 @@ def pack_copies(
     held_out = real.rows(split_ids(inputs["split"], fold, "val"))
     some = numpy_generator(seed, "validation").permutation(len(held_out))[:_HELD_OUT]
     held_out = held_out[np.sort(some)]
-    nearest, of_held_out = [], np.empty(0)
-    for start in range(0, len(rows), _BLOCK):
-        block = Images(synthetic, rows[start : start + _BLOCK])
-        likeness, held = likenesses(block, Images(real, known), Images(real, held_out), device)
-        nearest.append(likeness.min(axis=1))
-        of_held_out = held.min(axis=1)
-    found = np.concatenate(nearest)
-    figures = near_copies(found, of_held_out)
-    return PackCopies(found < figures.threshold, figures)
+    found, usual = nearest_known(
+        Images(synthetic, rows), Images(real, known), Images(real, held_out), Hardware(device, "float32"), seed
+    )
+    figures = near_copies(found.distance, usual.distance)
+    return PackCopies(found.distance < figures.threshold, figures)
