@@ -7,8 +7,9 @@ is the module `calibrated_distance`, whose `ATTACK` says the rest.
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.by_name import module_named, names_in, or_nearest
 from pipeline.config.section import Section
@@ -41,6 +42,7 @@ class PrivacyConfig(Section):
         fewest: patients whom the generator never saw, and training patients; with fewer there is no audit.
         synthetic_images: that are looked at, at most.
         real_images: of training patients, and of patients who were never seen, that are attacked, at most of each.
+        sensitive: columns of the source's table, such as sex and age, that `attribute` guesses.
         shadows: generators that are trained for `lira`, each as the run's own; they share the patients two by two.
         inversion_images, inversion_steps: of `latent-inversion`: images of either side, and steps for each.
     """
@@ -51,6 +53,7 @@ class PrivacyConfig(Section):
     fewest: int = Field(20, ge=10)
     synthetic_images: int = Field(500, ge=20)
     real_images: int = Field(1000, ge=20)
+    sensitive: tuple[str, ...] = ()
     shadows: int = Field(8, ge=4, multiple_of=2)
     inversion_images: int = Field(64, ge=20)
     inversion_steps: int = Field(100, ge=1)
@@ -70,3 +73,9 @@ class PrivacyConfig(Section):
                 known, nearest = ", ".join(attack_names()), or_nearest(one, attack_names())
                 raise ValueError(f"there is no attack {one}; there are {known}{nearest}")
         return attacks
+
+    @model_validator(mode="after")
+    def _there_is_something_to_guess(self) -> Self:
+        if "attribute" in self.attacks and not self.sensitive:
+            raise ValueError("the attack attribute guesses the columns that sensitive names, and it names none")
+        return self

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.config.privacy import PrivacyConfig
 from pipeline.core.compute import Hardware
+from pipeline.core.seeds import numpy_generator
 from pipeline.data.batches.dataset import DataSet
 
 
@@ -56,6 +57,12 @@ class Candidates:
         return len(self.images)
 
 
+def halves_of_patients(candidates: Candidates, seed: int) -> np.ndarray:
+    """Every other patient, in random order, [N] bool: what learns on images of one half is asked about the other."""
+    number = int(candidates.patient.max()) + 1
+    return np.asarray((numpy_generator(seed, "halves").permutation(number) % 2 == 0)[candidates.patient])
+
+
 @dataclass(frozen=True)
 class Target:
     """What is attacked.
@@ -90,6 +97,8 @@ class AttackFacts:
         scores: scores [N] of the candidates, large = looks like a member; NaN for those that were not tried.
         holds: what the attacker holds: images of the generator, the generator, or its discriminator too.
         gates: whether it has a say in the release; one that is for information only has none.
+        guesses: of an attack that guesses values of patients: whether each guess is right, by column, [N] of 0 and 1,
+            NaN where the truth is not known.
         shadows: whether it needs shadow generators, which are trained for it alone.
         note: what it cannot do, or how it differs from the paper, in a sentence.
     """
@@ -98,5 +107,6 @@ class AttackFacts:
     scores: Scores
     holds: Literal["images", "generator", "discriminator"] = "images"
     gates: bool = True
+    guesses: Callable[[Target, Candidates], dict[str, np.ndarray]] | None = None
     shadows: bool = False
     note: str = ""

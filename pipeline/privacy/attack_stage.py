@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from pipeline.measures.resampling import MIN_PATIENTS
 from pipeline.privacy.attack import AttackFacts, Images, Target
 from pipeline.privacy.attacks import ATTACKS
 from pipeline.privacy.cohort import Cohort, cohort_of
+from pipeline.privacy.guessing import guessed, values_of
 from pipeline.privacy.outcome import Outcome, Rate, outcome_of, separation_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 STAGE = "attack"
 _NOISE = 0.05
 _ALPHA = 0.05
+PER_PATIENT = "per patient"
 
 
 class AttackConfig(Section):
@@ -90,13 +92,12 @@ def run(config: AttackConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
     if lacking:
         return _skipped(config, out_dir, own, lacking)
     score = facts.scores(_target(config, inputs, _synthetic(inputs["synthesise"], config)), cohort.candidates)
-    tried = np.isfinite(score)
-    if min(tried[cohort.member].sum(), tried[~cohort.member].sum()) < MIN_PATIENTS:
-        return _skipped(config, out_dir, own, "It can try too few images of this family's generators.")
+    if _fewest_tried(cohort, score) < MIN_PATIENTS:
+        return _skipped(config, out_dir, own, f"The attack {config.attack} can try too few of the patients.")
     outcome = _judged(cohort, score, numpy_generator(config.seed, "outcome"))
     planted = _planted(config, inputs, cohort) if facts.holds == "images" else None
     _write_scores(out_dir, cohort, score)
-    write_metrics(out_dir, metric_rows(config, facts, outcome, planted))
+    write_metrics(out_dir, [*metric_rows(config, facts, outcome, planted), *_guess_rows(config, inputs, cohort)])
     shown = outcome.rate("auroc", "patient")
     figures = {"auroc": shown.value, "control_auroc": shown.control, "standing_out": outcome.standing_out}
     found = {"outcome": outcome.as_json(), "planted": None if planted is None else asdict(planted)}
@@ -105,6 +106,39 @@ def run(config: AttackConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
         figures={name: round(float(value or 0), 4) for name, value in figures.items()},
         extra=found | own | {"lacking": "", "gates": facts.gates},
     )
+
+
+def _fewest_tried(cohort: Cohort, score: np.ndarray) -> int:
+    """Patients whose images were tried, on the side that has fewer."""
+    patient = cohort.candidates.patient
+    return min(len(set(patient[np.isfinite(score) & side])) for side in (cohort.member, ~cohort.member))
+
+
+def _guess_rows(config: AttackConfig, inputs: Mapping[str, Path], cohort: Cohort) -> list[MetricRow]:
+    """How often values of patients are guessed right, of members and of unseen ones, beside the base rate."""
+    guesses = ATTACKS[config.attack].guesses
+    if guesses is None:
+        return []
+    target = _target(config, inputs, _synthetic(inputs["synthesise"], config))
+    rows = []
+    for column, right in guesses(target, cohort.candidates).items():
+        truth = values_of(cohort.candidates, column)
+        found = guessed(right, truth, cohort.member, cohort.candidates.patient)
+        key = MetricRow(
+            stage=STAGE, arm=config.attack, fold=str(config.fold), gan_seed=str(config.gan_seed), label=column,
+            subgroup=PER_PATIENT, metric="guessed", value=as_text(found.members), n_patients=str(sum(found.patients)),
+            detail="share of training patients whose value is guessed right" if not found.refused else found.refused,
+        )  # fmt: skip
+        rows += [
+            key,
+            replace(key, metric="guessed_control", value=as_text(found.unseen), detail="the same of unseen patients"),
+            replace(key, metric="guessed_base", value=as_text(found.base), detail="share of the commonest value"),
+            replace(
+                key, metric="guessed_difference", value=as_text(found.difference), ci_low=as_text(found.low),
+                ci_high=as_text(found.high), detail="training patients less unseen ones",
+            ),
+        ]  # fmt: skip
+    return rows
 
 
 def _skipped(config: AttackConfig, out_dir: Path, own: dict[str, Any], lacking: str) -> Record:
@@ -187,18 +221,18 @@ def metric_rows(config: AttackConfig, facts: AttackFacts, outcome: Outcome, plan
     rows: list[MetricRow] = []
     key = {"stage": STAGE, "arm": config.attack, "fold": str(config.fold), "gan_seed": str(config.gan_seed)}
 
-    def add(metric: str, value: float | None, unit: str = "per patient", low: float | None = None,
+    def add(metric: str, value: float | None, unit: str = PER_PATIENT, low: float | None = None,
             high: float | None = None, detail: str = told) -> None:  # fmt: skip
         rows.append(
             MetricRow(
                 **key, metric=metric, value=as_text(value), ci_low=as_text(low), ci_high=as_text(high),
-                subgroup=unit if unit == "per patient" else "",
+                subgroup=unit if unit == PER_PATIENT else "",
                 n_patients=str(sum(outcome.patients)), n_images=str(sum(outcome.images)), detail=detail,
             )
         )  # fmt: skip
 
     for rate in outcome.rates:
-        unit = "per patient" if rate.unit == "patient" else "per image"
+        unit = PER_PATIENT if rate.unit == "patient" else "per image"
         if rate.refused:
             add(f"membership_{rate.name}", None, unit, detail=f"not given: {rate.refused}")
             continue
@@ -212,6 +246,6 @@ def metric_rows(config: AttackConfig, facts: AttackFacts, outcome: Outcome, plan
     add("standing_out", float(outcome.standing_out), detail="training patients above every unseen one")
     add("standing_out_p", outcome.standing_out_p, detail="permutations within classes")
     if planted is not None:
-        unit = "per image" if outcome.images != outcome.patients else "per patient"
+        unit = "per image" if outcome.images != outcome.patients else PER_PATIENT
         add("planted_auroc", planted.value, unit, detail="every training image replayed, shifted, with noise")
     return rows

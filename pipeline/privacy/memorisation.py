@@ -131,7 +131,13 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
     }
     rounded = {name: round(float(value), 4) for name, value in figures.items()}
     write_metrics(out_dir, _metrics(config, rounded, (len(chosen), len(searched)), len(rows["val"])))
-    return Record(kind="privacy", figures=rounded | {"synthetic_images": len(searched)}, notes=_notes(copies))
+    nearness = [round(float(found.distance[at]), 3) for at in closest]
+    return Record(
+        kind="privacy",
+        figures=rounded | {"synthetic_images": len(searched)},
+        notes=_notes(copies),
+        extra={"closest": nearness},
+    )
 
 
 def nearer_to_training(

@@ -192,6 +192,10 @@ def _closest(run: Run) -> Picture | None:
     caption = (
         f"Above, the synthetic images closest to a training image; below, that image ({stage.title}). Judge by eye."
     )
+    nearness = stage.record.extra.get("closest", [])
+    if nearness:
+        said = ", ".join(f"{one:.2f}" for one in nearness)
+        caption += f" From left to right they are {said} times as far apart as unseen images usually are from one."
     alt = "Pairs of a synthetic image and the training image nearest to it, the closest pairs first."
     return Picture("closest-pairs", alt, caption, stored_png(stage.file(CLOSEST_PAIRS), 1440, 900_000))
 

@@ -29,6 +29,30 @@ def attacks_table(run: Run) -> Table:
     return Table("Attacks: are training patients told from unseen ones?", _HEADER, tuple(cells))
 
 
+_GUESSES = ("Column", "Training patients", "Unseen (control)", "Difference (interval)", "Commonest value", "Patients")
+
+
+def guesses_table(run: Run) -> Table:
+    """How often values of patients are read from the release, of training patients and of unseen ones."""
+    rows = run.metrics[(run.metrics["stage"] == "attack") & run.metrics["metric"].str.startswith("guessed")]
+    cells = []
+    for column in dict.fromkeys(rows["label"]):
+        found = {row["metric"]: row for row in rows[rows["label"] == column].to_dict("records")}
+        first = found["guessed"]
+        if math.isnan(first["value"]):
+            cells.append((column, first["detail"], "", "", "", str(first["n_patients"])))
+            continue
+        gap = found["guessed_difference"]
+        cells.append(
+            (
+                column, number(first["value"]), number(found["guessed_control"]["value"]),
+                with_interval(gap["value"], gap["ci_low"], gap["ci_high"]), number(found["guessed_base"]["value"]),
+                str(first["n_patients"]),
+            )
+        )  # fmt: skip
+    return Table("Can values of patients be read from the release?", _GUESSES, tuple(cells))
+
+
 def _cells(found: dict[str, Any]) -> tuple[str, ...]:
     def value(metric: str, absent: str = "") -> str:
         row = found.get(metric)
