@@ -1,12 +1,14 @@
 """How often does the audit err? Generators whose memory is known, on phantoms: the release decision of each.
 
-Run: .venv/bin/python benchmarks/audit_calibration.py [GENERATOR ...] [--draws 100] [--members 120] | table | plot
+Run: .venv/bin/python benchmarks/audit_calibration.py [GENERATOR ...] [--cohort lesions] [--draws 100] [--members 120]
+     | table | plot
 
-A draw takes members, as many unseen patients (a third of them for validation) and fresh patients, all different, from
-3,000 simulated liver lesions of three classes (one a patient, 16 x 16 pixels of 3 mm); the generator shows twice as
-many images as there are members. `healthy` shows fresh patients: it has learned the distribution and remembers nobody.
-All others replay members (`replay`), change what they replay, or replay a few among fresh ones. The attacks are the
-defaults, the gate is the run's own. A row is added to benchmarks/results/audit_calibration.csv as soon as a draw is
+A draw takes members, as many unseen patients (a third of them for validation) and fresh patients, all different, one
+image each, of a cohort: 3,000 simulated liver lesions of three classes (16 x 16 pixels of 3 mm), the chest X-rays of
+`nih-cxr-normal-vs-pneumonia-256` (32 x 32) or the volumes of `adrenalmnist3d` (14 x 14 x 14). The generator shows twice
+as many images as there are members. `healthy` shows fresh patients: it has learned the distribution and remembers
+nobody. All others replay members (`replay`), change what they replay, or replay a few among fresh ones. The attacks are
+the defaults, the gate is the run's own. A row is added to benchmarks/results/audit_calibration.csv as soon as a draw is
 judged, and rows that are there are not made again. `table` prints what docs/privacy.md has, `plot` draws
 docs/figures/audit_calibration.png.
 """
@@ -24,9 +26,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from rows import append
 
 from pipeline.config.experiment import ReleaseConfig
+from pipeline.config.loading import data_root
 from pipeline.config.privacy import PrivacyConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.files import atomic_path
@@ -52,7 +56,9 @@ PLOT = ROOT / "docs" / "figures" / "audit_calibration.png"
 POOL, SIDE, FIELD_MM = 3000, 16, 48
 SCALING = Scaling(1.0, 0.0, "none", (-1.0, 1.0), "float32")
 PRIVACY = PrivacyConfig()
-COLUMNS = ["generator", "members", "draw", "decision", "near_copies", "reason", *PRIVACY.attacks]
+FIRST = 100
+"""Draws 0 to 99 were those of an earlier gate, whose errors led to this one."""
+COLUMNS = ["cohort", "generator", "members", "draw", "decision", "near_copies", "reason", *PRIVACY.attacks]
 PLANTED: dict[int, Rate] = {}
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -65,6 +71,7 @@ class Generator:
     share: float = 1.0
     promised: bool = True
     words: str = ""
+    flat_only: bool = False
 
 
 def _noise(sd: float) -> Change:
@@ -76,7 +83,8 @@ def _shift(most: int) -> Change:
         by = random.integers(-most, most + 1, (len(images), 2))
         wide = np.pad(images, ((0, 0), (0, 0), (most, most), (most, most)), mode="edge")
         return np.stack([
-            one[:, most + y : most + y + SIDE, most + x : most + x + SIDE] for one, (y, x) in zip(wide, by, strict=True)
+            one[:, most + y : most + y + images.shape[2], most + x : most + x + images.shape[3]]
+            for one, (y, x) in zip(wide, by, strict=True)
         ])  # fmt: skip
 
     return change
@@ -87,12 +95,12 @@ GENERATORS = {
     "replay": Generator(words="members as they are"),
     "replay-5%": Generator(share=0.05, words="members as they are, 5 % of the images; else fresh patients"),
     "noisy": Generator(_noise(0.1), words="members with noise of 0.1 (13 of 255 grey levels)"),
-    "shifted": Generator(_shift(2), words="members shifted by up to 2 pixels of 16"),
+    "shifted": Generator(_shift(2), words="members shifted by up to 2 pixels of 16", flat_only=True),
     "mirrored": Generator(lambda images, random: images[..., ::-1].copy(), words="members mirrored"),
     "contrast": Generator(lambda images, random: 0.6 * images + 0.2, words="members, contrast x 0.6 and brighter"),
     "very-noisy": Generator(_noise(0.4), promised=False, words="members with noise of 0.4 (51 grey levels)"),
     "noisy-5%": Generator(_noise(0.4), 0.05, False, "members with noise of 0.4, 5 % of the images"),
-    "far-shifted": Generator(_shift(5), promised=False, words="members shifted by up to 5 pixels"),
+    "far-shifted": Generator(_shift(5), promised=False, words="members shifted by up to 5 pixels", flat_only=True),
     "means": Generator(
         lambda images, random: (images + images[random.permutation(len(images))]) / 2, promised=False,
         words="means of two members",
@@ -116,30 +124,77 @@ def pool() -> np.ndarray:
     return np.load(KEPT).astype(np.float32)
 
 
-def judge(name: str, members: int, draw: int, images: np.ndarray) -> dict[str, object]:
+@dataclass(frozen=True)
+class Cohort:
+    """Images [N, 1, *spatial] in [-1, 1] of N patients, and their classes [N]."""
+
+    images: np.ndarray
+    label: np.ndarray
+
+    def parts(self, members: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Members, as many unseen patients and twice as many fresh ones, all different; as many of each class."""
+        names = np.unique(self.label)
+        size = members // len(names)
+        drawn = [random.permutation(np.flatnonzero(self.label == name))[: 4 * size] for name in names]
+        assert min(map(len, drawn)) == 4 * size, "the cohort has too few patients"
+        seen, unseen, fresh = ([part[at : at + more] for part in drawn]
+                               for at, more in ((0, size), (size, size), (2 * size, 2 * size)))  # fmt: skip
+        return np.concatenate(seen), np.concatenate(unseen), np.concatenate(fresh)
+
+
+def lesions() -> Cohort:
+    return Cohort(pool(), np.array(CLASSES)[np.arange(POOL) % 3])
+
+
+def xrays() -> Cohort:
+    """One chest X-ray a patient of NIH ChestX-ray8, 32 x 32; of patients with one class alone."""
+    place = data_root() / "nih-cxr-normal-vs-pneumonia-256"
+    table = pd.read_csv(place / "labels.csv", dtype=str)
+    table = table[table.groupby("patient_id")["class"].transform("nunique") == 1].drop_duplicates("patient_id")
+    read = [np.asarray(Image.open(place / one).convert("L").resize((32, 32), Image.Resampling.BOX))
+            for one in table["file"]]  # fmt: skip
+    return Cohort(np.stack(read)[:, None].astype(np.float32) / 127.5 - 1, table["class"].to_numpy(dtype=str))
+
+
+def volumes() -> Cohort:
+    """Adrenal glands of AdrenalMNIST3D, one a patient, averaged down to 14 x 14 x 14."""
+    pack = np.load(data_root() / "adrenalmnist3d" / "adrenalmnist3d.npz")
+    images, label = (np.concatenate([pack[f"{part}_{what}"] for part in ("train", "val", "test")])
+                     for what in ("images", "labels"))  # fmt: skip
+    grid = F.avg_pool3d(torch.from_numpy(images[:, None].astype(np.float32) / 127.5 - 1), 2)
+    return Cohort(grid.numpy(), label.reshape(-1).astype(str))
+
+
+COHORTS: dict[str, Callable[[], Cohort]] = {"lesions": lesions, "xrays": xrays, "volumes": volumes}
+
+
+def judge(name: str, members: int, draw: int, cohort: Cohort, which: str) -> dict[str, object]:
     """One draw's row."""
-    random, seed = numpy_generator(0, "draw", members, draw), derive_seed(0, "audit", members, draw)
-    third = members // 3
-    parts = [random.permutation(np.arange(one, POOL, 3))[: 4 * third] for one in range(3)]
-    seen, unseen = (np.concatenate([part[at : at + third] for part in parts]) for at in (0, third))
-    fresh = np.concatenate([part[2 * third : 4 * third] for part in parts])
-    generator = GENERATORS[name]
-    size = len(fresh)
+    random, seed = numpy_generator(0, "draw", members, draw), derive_seed(0, "audit", which, members, draw)
+    seen, unseen, fresh = cohort.parts(members, random)
+    generator, images, size = GENERATORS[name], cohort.images, len(fresh)
     copied = seen[random.integers(0, len(seen), max(round(generator.share * size), 0))]
     made = np.concatenate([generator.change(images[copied], random), images[fresh[len(copied) :]]]).clip(-1, 1)
-    rows = np.sort(np.concatenate([seen, unseen]))
-    label = np.array(CLASSES)[rows % 3]
-    candidates = Candidates(_images(images, rows), label, np.arange(len(rows)))
+    row = {"cohort": which, "generator": name, "members": members, "draw": draw}
+    return row | judged(made, cohort, seen, unseen, seed)
+
+
+def judged(
+    made: np.ndarray, cohort: Cohort, seen: np.ndarray, unseen: np.ndarray, seed: int, privacy: PrivacyConfig = PRIVACY
+) -> dict[str, object]:
+    """The decision on a generator that learned from `seen` and shows `made`; a third of `unseen` is validation."""
+    images, rows = cohort.images, np.sort(np.concatenate([seen, unseen]))
+    candidates = Candidates(_images(images, rows), cohort.label[rows], np.arange(len(rows)))
     member = np.isin(rows, seen)
     records = [_look(made, images, seen, unseen[::3])]
     figures = {}
-    for attack in PRIVACY.attacks:
+    for attack in privacy.attacks:
         records.append(_attack(attack, made, candidates, member, derive_seed(seed, attack)))
         figures[attack] = f"{records[-1].extra['outcome']['rates'][0]['value']:.4f}"
-    found = release_verdict(records, ReleaseConfig(), PRIVACY)
+    found = release_verdict(records, ReleaseConfig(), privacy)
     return {
-        "generator": name, "members": members, "draw": draw, "decision": found["decision"],
-        "near_copies": records[0].figures["near_copies"], "reason": found["reasons"][0], **figures,
+        "decision": found["decision"], "near_copies": records[0].figures["near_copies"], "reason": found["reasons"][0],
+        **figures,
     }  # fmt: skip
 
 
@@ -170,40 +225,45 @@ def _attack(name: str, made: np.ndarray, candidates: Candidates, member: np.ndar
     return Record("attack", fold=0, gan_seed=0, variant=name, extra=extra)
 
 
-def measure(names: list[str], members: int, draws: int) -> None:
-    images = pool()
+def measure(names: list[str], which: str, members: int, draws: int) -> None:
+    cohort = COHORTS[which]()
     done = pd.read_csv(TABLE) if TABLE.is_file() else pd.DataFrame(columns=COLUMNS)
-    there = set(zip(done["generator"], done["members"], done["draw"], strict=True))
-    for draw in range(draws):
-        for name in names:
-            if (name, members, draw) not in there:
-                append(TABLE, [judge(name, members, draw, images)], COLUMNS)
+    there = set(zip(done["cohort"], done["generator"], done["members"], done["draw"], strict=True))
+    flat = cohort.images.ndim == 4
+    for draw in range(FIRST, FIRST + draws):
+        for name in (one for one in names if flat or not GENERATORS[one].flat_only):
+            if (which, name, members, draw) not in there:
+                append(TABLE, [judge(name, members, draw, cohort, which)], COLUMNS)
 
 
 def shares() -> pd.DataFrame:
-    """Shares of the decisions, a row for each generator and number of members, with Wilson's intervals."""
+    """Shares of the decisions, a row for each cohort, number of members and generator, with Wilson's intervals."""
     rows = []
-    for (name, members), part in pd.read_csv(TABLE).groupby(["generator", "members"], sort=False):
-        row = {"generator": name, "members": members, "draws": len(part)}
+    for (which, name, members), part in pd.read_csv(TABLE).groupby(["cohort", "generator", "members"], sort=False):
+        row = {"cohort": which, "generator": name, "members": members, "draws": len(part)}
         for decision in ("release", "refuse", "not_audited"):
             count = int((part["decision"] == decision).sum())
             low, high = wilson_interval(count, len(part), 0.05)
             row |= {decision: count / len(part), f"{decision}_low": low, f"{decision}_high": high}
-        row |= {"auroc": part["distance"].mean(), "near_copies": part["near_copies"].mean()}
-        rows.append(row)
-    order = {name: place for place, name in enumerate(GENERATORS)}
-    return pd.DataFrame(rows).sort_values(["members", "generator"], key=lambda one: one.map(order).fillna(one))
+        rows.append(row | {name: part[name].mean() for name in ("distance", "match", "near_copies")})
+    order = {name: place for place, name in enumerate([*COHORTS, *GENERATORS])}
+    by = ["cohort", "members", "generator"]
+    return pd.DataFrame(rows).sort_values(by, key=lambda one: one.map(order).fillna(one))
 
 
 def table() -> None:
-    print("| generator | members | draws | `release` | `refuse` (interval) | `not_audited` | AUROC | near copies |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| images | generator | members | draws | `release` | `refuse` (interval) | `not_audited` "
+        "| AUROC of `distance`, `match` | near copies |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for row in shares().to_dict("records"):
         refused = f"**{row['refuse']:.0%}** ({row['refuse_low']:.0%} to {row['refuse_high']:.0%})"
         print(
-            f"| {row['generator']}: {GENERATORS[row['generator']].words} | {row['members']} | {row['draws']} | "
-            f"{row['release']:.0%} | {refused} | {row['not_audited']:.0%} | {row['auroc']:.2f} | "
-            f"{row['near_copies']:.0%} |"
+            f"| {row['cohort']} | {row['generator']}: {GENERATORS[row['generator']].words} | {row['members']} | "
+            f"{row['draws']} | "
+            f"{row['release']:.0%} | {refused} | {row['not_audited']:.0%} | "
+            f"{row['distance']:.2f}, {row['match']:.2f} | {row['near_copies']:.0%} |"
         )
 
 
@@ -218,7 +278,7 @@ def plot() -> None:
     for decision, colour in (("release", "#2a7f62"), ("not_audited", "#c9c4b8"), ("refuse", "#b3423a")):
         axis.barh(range(len(found)), found[decision], left=left, color=colour, label=decision.replace("_", " "))
         left += found[decision].to_numpy()
-    names = [f"{name} ({size})" for name, size in found[["generator", "members"]].to_numpy()]
+    names = [f"{which}: {name} ({size})" for which, name, size in found[["cohort", "generator", "members"]].to_numpy()]
     axis.set_yticks(range(len(found)), names)
     axis.set(xlim=(0, 1), xlabel="share of the draws", title="Release decisions of generators whose memory is known")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
@@ -232,6 +292,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=[*GENERATORS])
     parser.add_argument("--draws", type=int, default=100)
     parser.add_argument("--members", type=int, default=120)
+    parser.add_argument("--cohort", choices=[*COHORTS], default="lesions")
     asked = parser.parse_args()
     use_threads(1)
     if asked.names == ["table"]:
@@ -239,7 +300,7 @@ def main() -> None:
     elif asked.names == ["plot"]:
         plot()
     else:
-        measure(asked.names, asked.members, asked.draws)
+        measure(asked.names, asked.cohort, asked.members, asked.draws)
 
 
 if __name__ == "__main__":

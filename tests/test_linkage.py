@@ -17,6 +17,7 @@ from pipeline.config.privacy import PrivacyConfig
 from pipeline.core.errors import DataError
 from pipeline.core.metrics import read_metrics
 from pipeline.data.batches.dataset import open_dataset
+from pipeline.measures.classification import weighted_auroc
 from pipeline.privacy import attack_stage, same_patient
 from pipeline.privacy.attack import Candidates, Target
 from pipeline.privacy.attacks import ATTACKS
@@ -24,7 +25,7 @@ from pipeline.privacy.guessing import guessed, values_of
 from pipeline.privacy.outcome import outcome_of
 
 MakeInputs = Callable[..., dict[str, Path]]
-PATIENTS, EACH = 60, 3
+PATIENTS, EACH = 44, 3
 
 
 def people(seed: int) -> np.ndarray:
@@ -35,7 +36,7 @@ def people(seed: int) -> np.ndarray:
 
 def auroc_by_patient(synthetic: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> tuple[float, np.ndarray]:
     """Of linkage, and its scores; the first half of the patients are members, and two more have one image each."""
-    monkeypatch.setattr(same_patient, "_STEPS", 60)
+    monkeypatch.setattr(same_patient, "_STEPS", 40)
     images = np.concatenate([people(1), clouds(2, 50, side=12)])
     patient = np.concatenate([np.repeat(np.arange(PATIENTS), EACH), [PATIENTS, PATIENTS + 1]])
     candidates = Candidates(stored(images), np.array([""] * len(images)), patient)
@@ -132,3 +133,26 @@ def test_too_few_patients_with_several_images_are_not_linked(noise_inputs: MakeI
         tmp_path,
     )
     assert "can try too few of the patients" in record.extra["lacking"]
+
+
+def test_the_match_is_worked_by_hand() -> None:
+    """Voxels 0 and 0.1 of one patient, 0.5 and 0.9 of two more. A synthetic 0.4 is, squared, 0.16 and 0.09 from the
+    first, 0.01 from the second, 0.25 from the third: the second's next rival is at 0.09, everybody else's at 0.01."""
+    voxels = stored(np.array([0.0, 0.1, 0.5, 0.9]).reshape(4, 1, 1, 1))
+    candidates = Candidates(voxels, np.array([""] * 4), np.array([0, 0, 1, 2]))
+    target = Target(stored(np.array([0.4]).reshape(1, 1, 1, 1)), PRIVACY, CPU, 0)
+    np.testing.assert_allclose(ATTACKS["match"].scores(target, candidates), [-0.15, -0.08, 0.08, -0.24], atol=1e-6)
+
+
+def test_copies_under_strong_noise_are_matched() -> None:
+    """Noise of 0.4 where images have a spread of 0.3: far from everybody, and told from all others all the same."""
+    images, member = clouds(120, 3), np.arange(120) < 60
+    noisy = images[:60] + 0.4 * np.random.default_rng(0).standard_normal((60, 1, 16, 16))
+    candidates = Candidates(stored(images), np.array([""] * 120), np.arange(120))
+
+    def auroc(attack: str, shown: np.ndarray) -> float:
+        score = ATTACKS[attack].scores(Target(stored(shown.clip(-1, 1)), PRIVACY, CPU, 0), candidates)
+        return float(weighted_auroc(score, member, np.ones((1, 120)))[0])
+
+    assert auroc("match", noisy) > 0.98 > 0.9 > auroc("distance", noisy)
+    assert 0.35 < auroc("match", clouds(60, 4)) < 0.65

@@ -47,9 +47,9 @@ class PrivacyConfig(Section):
         inversion_images, inversion_steps: of `latent-inversion`: images of either side, and steps for each.
     """
 
-    attacks: tuple[str, ...] = ("distance", "density", "calibrated-distance")
+    attacks: tuple[str, ...] = ("distance", "calibrated-distance", "match")
     advantage: float = Field(0.2, gt=0, lt=1)
-    alpha: float = Field(0.05, gt=0, lt=0.5)
+    alpha: float = Field(0.02, gt=0, lt=0.5)
     fewest: int = Field(20, ge=10)
     synthetic_images: int = Field(500, ge=20)
     real_images: int = Field(1000, ge=20)

@@ -79,4 +79,4 @@ def guessed(
     half = float(stdtrit(freedom, 1 - alpha / 2)) * sum(errors) ** 0.5
     gap = means[0] - means[1]
     base = float(one["truth"].value_counts(normalize=True).max())
-    return Guessed(*means, base, gap, gap - half, gap + half, number)
+    return Guessed(means[0], means[1], base, gap, gap - half, gap + half, number)

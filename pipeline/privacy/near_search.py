@@ -21,7 +21,7 @@ EXACT_WORK = 1e13
 pixels among 10,000 are within it, 10,000 volumes of 16 x 16 x 16 voxels are not."""
 CANDIDATES = 32
 """Of an image, among which its nearest known one is looked for where there are more pairs."""
-_FEW_CANDIDATES = 0.005
+_FEW_CANDIDATES = 0.02
 """They are so large a share of the known images where that is more."""
 _VALUES = 2**24
 """Voxels of known images that are held at a time."""

@@ -49,7 +49,8 @@ def fit_same_patient_net(images: Tensor, patient: np.ndarray, hardware: Hardware
     def loss(_: int) -> Tensor:
         some = choice.permutation(len(several))[:_PATIENTS]
         pairs = torch.from_numpy(np.array([choice.permutation(several[one])[:2] for one in some])).to(hardware.device)
-        return nt_xent(*(net(augment(known[side], draws)) for side in pairs.T), _TEMPERATURE)
+        one, two = (net(augment(known[side], draws)) for side in pairs.T)
+        return nt_xent(one, two, _TEMPERATURE)
 
     minimise(loss, net.parameters(), steps=_STEPS, lr=_LR, weight_decay=_WEIGHT_DECAY, what="the same-patient net")
     return net.eval()

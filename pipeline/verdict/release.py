@@ -21,6 +21,8 @@ from pipeline.privacy.outcome import Outcome, Rate
 RELEASE, REFUSE, NOT_AUDITED = "release", "refuse", "not_audited"
 _SAME = ("prepare", "split", "synthesise")
 _POWER = 0.8
+_EXCLUDES = 0.05
+"""Chance of excluding a leak of the tolerated size wrongly, and of believing wrongly that the planted one is seen."""
 
 
 def tolerated_auroc(advantage: float) -> float:
@@ -117,7 +119,7 @@ def _judge_attacks(found: _Findings, attacks: dict[str, Record], privacy: Privac
     limit = tolerated_auroc(privacy.advantage)
     for name, outcome in outcomes.items():
         planted = attacks[name].extra["planted"]
-        blind = planted is not None and Rate(**planted).interval(2 * privacy.alpha)[0] <= limit
+        blind = planted is not None and Rate(**planted).interval(2 * _EXCLUDES)[0] <= limit
         clears = planted is not None and not blind
         (found.clears if clears else found.blind if blind else []).append(name)
         _judge_one(found, name, outcome, limit, privacy.alpha, tests, clears=clears)
@@ -144,7 +146,7 @@ def _judge_one(
             f"all {outcome.patients[1]} unseen ones (chance {outcome.standing_out_p:.2g})."
         )
     for rate in _judged_rates(outcome):
-        shown, most = rate.interval(2 * alpha / tests)[0], rate.interval(2 * alpha)[1]
+        shown, most = rate.interval(2 * alpha / tests)[0], rate.interval(2 * _EXCLUDES)[1]
         told = (
             f"By the attack {name}, {rate.unit} by {rate.unit}, members and unseen ones are told apart with AUROC "
             f"{rate.value:.3f} (members among themselves {rate.control:.3f}); the difference is at most {most:+.3f}, "
