@@ -15,7 +15,7 @@ from pipeline.report import quality_tables, subgroup_tables, tables, verdict_tab
 from pipeline.report.anomaly_parts import worklist_table
 from pipeline.report.picture import Picture
 from pipeline.report.pictures import all_pictures
-from pipeline.report.privacy_tables import attacks_table, guesses_table, certificate_table
+from pipeline.report.privacy_tables import attacks_table, certificate_table, guesses_table
 from pipeline.report.reading import Run, read_run
 from pipeline.report.representation_tables import representations_table
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths, redaction
