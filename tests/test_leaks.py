@@ -150,6 +150,8 @@ def test_the_packs_own_words_are_left_out_and_counted() -> None:
     own = found.counts()
     assert own["left_out"] == 1 + 2 * 2  # the class's name; names of slices as a pack makes them, and their stems
     assert b"p-00417" in found.by_reach["anywhere"] and b"a/slice-0002.dcm" in found.by_reach["anywhere"]
+    alike = secrets(image_id=["normal-00001", "normal-0001a", "synthetic-disease-00003", "ward-00001"])
+    assert set(alike.by_reach["anywhere"]) == {b"normal-0001a", b"ward-00001"}
     dicoms = secrets(SOPClassUID=["1.2.840.10008.5.1.4.1.1.2"])
     assert dicoms.counts() == {"anywhere": 0, "text": 0, "value": 0, "left_out": 1}
 

@@ -36,7 +36,8 @@ _UID = re.compile(r"[0-2](\.(0|[1-9]\d*)){4,}")
 _DICOM_ROOT = "1.2.840.10008."
 _DATE = re.compile(r"(?<![0-9a-z])((?:19|20)\d\d)([-/.]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?![0-9a-z])|"
                    r"(?<![0-9a-z])(0[1-9]|[12]\d|3[01])([./])(0[1-9]|1[0-2])\6((?:19|20)\d\d)(?![0-9a-z])")  # fmt: skip
-_OWN = re.compile(r"synthetic-.*-\d{5}|slice-\d{1,4}")
+_NUMBER = re.compile(r"-\d{4,5}$")
+"""How the names of a pack's images, and of the slices of a series, end."""
 _ENDINGS = re.compile(r"(\.nii)?\.[A-Za-z][A-Za-z0-9]{0,4}$")
 _RUN = re.compile(rb"[a-z0-9]{3,}")
 Reach = Literal["anywhere", "text", "value"]
@@ -82,7 +83,7 @@ def secrets_of(tables: Iterable[pd.DataFrame], words: Mapping[str, str], own: It
     for table in tables:
         for column in table.columns:
             found |= dict.fromkeys(_texts_of(str(column), table[column]), str(column))
-    own_words = {word for text in own for word in re.findall(r"\w+", text.lower())}
+    own_words = {"synthetic", "slice"} | {word for text in own for word in re.findall(r"\w+", text.lower())}
     by_reach: dict[Reach, dict[bytes, str]] = {"anywhere": {}, "text": {}, "value": {}}
     left_out = 0
     for text, column in found.items():
@@ -139,9 +140,10 @@ def _dates_in(text: str) -> Iterator[str]:
 
 def _is_own(text: str, own_words: set[str]) -> bool:
     """Whether a pack may say `text` though it knows nothing of the source."""
-    if text.startswith(_DICOM_ROOT) or _OWN.fullmatch(_ENDINGS.sub("", text)):
+    if text.startswith(_DICOM_ROOT):
         return True
-    return not re.search(r"\d", text) and all(word in own_words for word in re.findall(r"\w+", text))
+    words = re.findall(r"\w+", _NUMBER.sub("", _ENDINGS.sub("", text)))
+    return bool(words) and all(word in own_words for word in words)
 
 
 def _reach(text: str) -> Reach:
