@@ -144,6 +144,27 @@ def patients_by_classes(root: Path) -> None:
             png(root / f"{8000 + patient}" / name / "a.png", 2 * patient + int(name))
 
 
+def numbered_studies(root: Path) -> None:
+    for patient in range(16):
+        for study in range(1 + patient % 2):
+            name = f"study{study + 1}_{('negative', 'positive')[patient // 2 % 2]}"
+            png(root / f"patient{patient:05d}" / name / "image1.png", 10 * patient + study)
+
+
+def classes_in_names(root: Path) -> None:
+    for number in range(24):
+        png(root / "images" / f"{('COVID', 'Normal')[number % 2]}-{number}.png", number)
+
+
+def paths_of_another_computer(root: Path) -> None:
+    rows = ["Path,Sex,diagnosis"]
+    for patient in range(20):
+        tail = f"train/patient{patient:05d}/study1/view1_frontal.png"
+        png(root / "cxr" / tail, patient)
+        rows.append(f"/mnt/data/CheX-v1/{tail},F,{('No Finding', 'Edema')[patient % 2]}")
+    (root / "train.csv").write_text("\n".join(rows) + "\n")
+
+
 def archive(root: Path) -> None:
     random = np.random.default_rng(0)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -155,17 +176,20 @@ def archive(root: Path) -> None:
 
 
 SHAPES: list[tuple[Build, dict[str, Any], str]] = [
-    (class_folders, {"kind": "folders", "classes": ["normal", "pneumonia"], "split": "holdout"}, "16 patients for 32"),
+    (class_folders, {"kind": "folders", "classes": ["normal", "pneumonia"], "split": "kfold"}, "16 patients for 32"),
     (splits_by_classes, {"kind": "csv", "classes": ["benign", "malignant"], "split": "column"}, "EACH FILE COUNTS"),
     (sites_by_classes, {"kind": "csv", "classes": ["normal", "covid"], "split": "holdout"}, "EACH FILE COUNTS"),
-    (masks_beside, {"kind": "csv", "classes": ["benign", "malignant"], "split": "holdout"}, "16 images have one"),
+    (masks_beside, {"kind": "csv", "classes": ["benign", "malignant"], "split": "kfold"}, "16 images have one"),
     (odd_columns, {"kind": "csv", "classes": ["No Finding", "finding"], "split": "holdout"}, "two classes are made"),
     (plain_table, {"kind": "csv", "classes": ["healthy", "sick"], "split": "column"}, ""),
     (leaking_table, {"kind": "csv", "classes": ["healthy", "sick"], "split": "holdout"}, "IT LEAKS"),
-    (dicom_and_table, {"kind": "dicom", "classes": ["control", "nodule"], "split": "holdout"}, ""),
-    (dicom_series, {"kind": "csv", "classes": ["normal", "nodule"], "split": "holdout", "dims": 3}, ""),
-    (nifti_and_table, {"kind": "csv", "classes": ["control", "tumour"], "split": "holdout", "dims": 3}, ""),
+    (dicom_and_table, {"kind": "dicom", "classes": ["control", "nodule"], "split": "kfold"}, ""),
+    (dicom_series, {"kind": "csv", "classes": ["normal", "nodule"], "split": "kfold", "dims": 3}, ""),
+    (nifti_and_table, {"kind": "csv", "classes": ["control", "tumour"], "split": "kfold", "dims": 3}, ""),
     (patients_by_classes, {"kind": "csv", "classes": ["0", "1"], "split": "holdout"}, "24 patients for 48"),
+    (numbered_studies, {"kind": "csv", "classes": ["negative", "positive"], "split": "kfold"}, "16 patients for 24"),
+    (classes_in_names, {"kind": "csv", "classes": ["Normal", "COVID"], "split": "holdout"}, "from the file's name"),
+    (paths_of_another_computer, {"kind": "csv", "classes": ["No Finding", "Edema"], "split": "holdout"}, "20 patients"),
     (archive, {"kind": "npz", "classes": ["benign", "malignant"], "split": "column"}, "EACH IMAGE COUNTS"),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.adversarial import gan_cost
@@ -14,7 +15,7 @@ from pipeline.core import progress
 from pipeline.core.errors import DataError
 from pipeline.measures.resampling import Estimate
 from pipeline.supervised import classifier_cost
-from pipeline.verdict.power import expectation, patients_needed, shown_difference, smallest_differences
+from pipeline.verdict.power import expectation, patients_a_side, patients_needed, shown_difference, smallest_differences
 
 
 @pytest.fixture
@@ -100,6 +101,13 @@ def test_what_is_to_be_expected_in_words(positives: int, negatives: int, said: s
     sentence = expectation("auroc", 0.05, 0.02, positives, negatives)
     assert said in sentence and f"With {positives + negatives} test patients" in sentence
     assert ("you need about" in sentence) == ("enough" not in sentence)
+
+
+def test_patients_with_both_kinds_of_images_count_on_both_sides() -> None:
+    both = [("test", label, f"p{number}", f"{label}{number}") for number in range(5) for label in ("a", "b")]
+    table = pd.DataFrame(both, columns=["split", "label", "patient_id", "image_id"])
+    assert patients_a_side(table, ("b",)) == (5, 5)
+    assert patients_a_side(table[:1], ("b",)) == (0, 1)
 
 
 @pytest.mark.parametrize(("positives", "negatives"), [(0, 9), (1, 9), (9, 1)])

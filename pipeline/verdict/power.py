@@ -133,6 +133,16 @@ def patients_tested(table: pd.DataFrame, positive: Sequence[str]) -> tuple[int, 
     return int(diseased.sum()), int((~diseased).sum())
 
 
+def patients_a_side(table: pd.DataFrame, positive: Sequence[str]) -> tuple[int, int]:
+    """Patients with a tested image of the disease side, and with one of the other; one with both counts on both.
+
+    What images are compared by where hardly a patient is without the disease: several lesions and clear slices each.
+    """
+    tested = table[table["split"] == "test"]
+    units, diseased = patient_units(tested), tested["label"].isin(positive)
+    return int(units[diseased].nunique()), int(units[~diseased].nunique())
+
+
 def hanley_mcneil_variance(auroc: float, n_pos: float, n_neg: float) -> float:
     """Variance of an AUROC (Hanley & McNeil 1982, equation 1, with the exponential model's Q1 and Q2)."""
     q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)

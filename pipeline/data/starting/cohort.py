@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline.core.errors import DataError, UserError
 from pipeline.data.cohort.tables import read_user_table
 from pipeline.data.starting.files import Around, Item
-from pipeline.data.starting.folders import by_folders, find_levels
+from pipeline.data.starting.folders import by_folders, by_names, find_levels, without_numbers
 from pipeline.data.starting.patients import patient_pattern
 from pipeline.data.starting.tables import HOW, PART, PATIENT, Columns, Match, match_images, read_columns
 from pipeline.data.starting.words import MOST_CLASSES, SPLIT_OF, is_without
@@ -114,9 +114,21 @@ def _classes(cohort: Cohort, around: Around, others: tuple[str, ...], level: int
             cohort.doubts.append(f"The class could also stand in column {', '.join(columns.others)}.")
         return
     if level is None:
-        raise UserError(_nothing_says_the_class(around, given))
+        words = by_names([Path(path) for path in images["path"]])
+        if words is None:
+            raise UserError(_nothing_says_the_class(around, given))
+        cohort.images = cohort.images.assign(label=list(words))
+        cohort.plain = False
+        cohort.why["classes"] = "words that the files' names begin with"
+        cohort.doubts.append(f"The class is read from the file's name: {', '.join(sorted(set(words) - {''}))}.")
+        return
     cohort.label_level = level
     cohort.why["classes"] = "names of the folders"
+    bare = without_numbers(cohort.images["label"])
+    if not bare.equals(cohort.images["label"]):
+        cohort.images = cohort.images.assign(label=bare)
+        cohort.plain = False
+        cohort.doubts.append("The folders' names are taken without their numbers.")
     if others:
         cohort.doubts.append(f"The folders {'; '.join(others)} could be the classes, too.")
     if images["split"].ne("").any():

@@ -61,6 +61,24 @@ def find_levels(folder: Path, paths: Sequence[Path]) -> Levels:
     return Levels(label, split, patient, site, others)
 
 
+def without_numbers(labels: pd.Series) -> pd.Series:
+    """`study1_positive` and `study2_positive` are one class: labels without a word and number before them, where that
+    leaves fewer classes, and two at least."""
+    bare = labels.str.replace(r"^[^\W\d_]*\d+[_\- ]+(?=\D)", "", regex=True)
+    fewer = 2 <= bare[bare != ""].nunique() < labels[labels != ""].nunique()
+    return bare if fewer else labels
+
+
+def by_names(paths: Sequence[Path]) -> pd.Series | None:
+    """The class of every image by the word that its name begins with, as in `covid_012.png`; None where names do not
+    begin with two to twenty words, most of them of classes."""
+    names = pd.Series([path.name for path in paths], dtype=str)
+    words = names.str.extract(r"^([^\W\d_][^\d(]*?)[\s_\-(]*\d", expand=False).fillna("")
+    found = set(words) - {""}
+    fitting = 2 <= len(found) <= MOST_CLASSES and (words != "").mean() >= _NEARLY_ALL
+    return words if fitting and sum(map(says_class, found)) > len(found) / 2 else None
+
+
 def by_folders(folder: Path, paths: Sequence[Path], levels: Levels) -> pd.DataFrame:
     """path, label, patient_id, split and, where there is one, site of every image, as its folders say; all text."""
     rows = []

@@ -21,6 +21,8 @@ from pipeline.data.starting.tables import PATH, PATIENT, SERIES
 from pipeline.data.starting.words import disease_side
 
 HOLDOUT = {"kind": "holdout", "val": 0.2, "test": 0.3}
+FEW_PATIENTS = 10
+"""Of the smaller side: with fewer, a holdout tests hardly three of it."""
 _GROUPS = {"png": "PNG and JPEG", "jpeg": "PNG and JPEG", "dicom": "DICOM", "nifti": "NIfTI", "npy": "npy"}
 _SIDES = {2: ((64, 64), (28, 32), (24, 24), (0, 16)), 3: ((28, 32), (20, 24), (0, 16))}
 """By dimensions: images at least so large get that size."""
@@ -97,7 +99,7 @@ def _from_images(around: Around, table: Path | None) -> Guess:
     of = f"of {patients} patients" if patients else "whose patients are not all known"
     kind = "volumes" if dims == 3 else "images"
     found = f"{len(cohort.images)} {kind} ({_named_kinds(items)}) {of}, in {len(classes)} classes"
-    split, why = ({"kind": "column"}, cohort.why["split"]) if "split" in cohort.why else (HOLDOUT, "drawn by patient")
+    split, why = _split(cohort, positive)
     lines = (
         source,
         Line("spatial_dims", dims, _why_dims(items, dims)),
@@ -108,6 +110,22 @@ def _from_images(around: Around, table: Path | None) -> Guess:
         Line("duplicates", "drop", "a training image that is an exact copy of a tested one is left out, and listed"),
     )
     return Guess(found, lines, tuple(doubts), written)
+
+
+def _split(cohort: Cohort, positive: Sequence[str]) -> tuple[dict[str, Any], str]:
+    if "split" in cohort.why:
+        return {"kind": "column"}, cohort.why["split"]
+    images = cohort.images
+    units = images["patient_id"].where(images["patient_id"] != "", images["path"])
+    smaller = min(
+        int(units[side].nunique()) for side in (images["label"].isin(positive), ~images["label"].isin(positive))
+    )
+    if smaller < FEW_PATIENTS:
+        return {
+            "kind": "kfold",
+            "folds": 3,
+        }, f"only {smaller} patients on one side: each is tested once, in three folds"
+    return HOLDOUT, "drawn by patient"
 
 
 def _from_archive(path: Path) -> Guess:

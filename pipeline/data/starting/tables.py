@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from pipeline.data.starting.words import (
 PATH, NAME, STEM, SERIES, IMAGE, PATIENT, PART = "path", "name", "stem", "series", "image", "patient", "part"
 HOW = {
     PATH: "names each file",
-    NAME: "names the files without their folders",
+    NAME: "names the files without their folders, or from another one on",
     STEM: "names the files without folders and endings",
     SERIES: "holds the DICOM series' ids",
     IMAGE: "holds the DICOM images' ids",
@@ -72,6 +72,8 @@ def match_images(table: pd.DataFrame, place: Path, items: Sequence[Item]) -> Mat
             values = [_plain(str(value)) for value in table[column]]
             if how == PART and not _may_name_parts(values):
                 continue
+            if how in (NAME, STEM):
+                values = [_known_tail(value, keys) for value in values]
             rows = tuple((row, item) for row, value in enumerate(values) if value for item in keys.get(value, ()))
             if len({item for _, item in rows}) < len(rows):
                 continue  # an image that two rows name is named by something else
@@ -101,8 +103,8 @@ def _keys(place: Path, items: Sequence[Item]) -> dict[str, dict[str, list[int]]]
     """For every way to name an image, the images by that name; names of one file must be one's alone."""
     ways: dict[str, Callable[[Item], list[str]]] = {
         PATH: lambda item: [str(item.path), _seen_from(place, item.path).as_posix()],
-        NAME: lambda item: [item.path.name],
-        STEM: lambda item: [stem(item.path.name)],
+        NAME: lambda item: _tails(_seen_from(place, item.path)),
+        STEM: lambda item: _tails(_seen_from(place, item.path.with_name(stem(item.path.name) or item.path.name))),
         SERIES: lambda item: [item.header.get("series_id", "")],
         IMAGE: lambda item: [item.header.get("sop_instance_id", "")],
         PATIENT: lambda item: [item.patient],
@@ -117,6 +119,17 @@ def _keys(place: Path, items: Sequence[Item]) -> dict[str, dict[str, list[int]]]
         alone = how in (PATH, NAME, STEM, IMAGE)
         found[how] = {name: numbers for name, numbers in keys.items() if name and (len(numbers) == 1 or not alone)}
     return found
+
+
+def _tails(path: Path) -> list[str]:
+    """`c.png`, `b/c.png`, `a/b/c.png`: however many of its folders a table names."""
+    return ["/".join(path.parts[start:]) for start in range(len(path.parts))]
+
+
+def _known_tail(value: str, keys: Mapping[str, object]) -> str:
+    """The longest end of a path in a table that is an image's: its folders may be those of another computer."""
+    parts = value.split("/")
+    return next((tail for start in range(len(parts)) if (tail := "/".join(parts[start:])) in keys), "")
 
 
 def _seen_from(place: Path, path: Path) -> Path:
