@@ -31,12 +31,19 @@ OUTCOME = {
     "rates": [{"name": "auroc", "unit": "patient", "value": 0.51, "control": 0.5}], "worst": 2.5, "worst_control": 2.7,
     "standing_out": 0, "standing_out_p": 1.0, "patients": [60, 60], "images": [60, 60], "planted": None, "blind": False,
 }  # fmt: skip
-RELEASED: Decision = {
-    "decision": "release",
-    "reasons": ["By distance, training patients are told from unseen ones hardly better than members from members."],
-    "evidence": {"tolerated_advantage": 0.2, "attacks": {"distance": OUTCOME, "smallest": {"patients": 7}}},
-}
 NOTHING = Secrets({"anywhere": {}, "text": {}, "value": {}})
+
+
+def released(*attacks: str) -> Decision:
+    """What the gate says of a generator that these attacks clear."""
+    found: dict[str, Any] = dict.fromkeys(attacks, OUTCOME)
+    return {
+        "decision": "release",
+        "reasons": [
+            f"By {', '.join(attacks)}, training patients are told from unseen ones hardly better than members."
+        ],
+        "evidence": {"tolerated_advantage": 0.2, "attacks": found | {"smallest": {"patients": 7}}},
+    }
 
 
 def write_gan(place: Path, classes: Iterable[str] = CLASSES, **description: Any) -> str:
@@ -75,7 +82,8 @@ def material(root: Path, shape: tuple[int, ...] = (12, 10), scaling: Scaling = G
     made = Material(
         synthetic=synthetic, rows=np.arange(4), gan=root / "gan",
         description=json.loads((root / "gan" / "model.json").read_text()), spacing=(0.7, 0.8, 2.5)[: len(shape)],
-        spacing_known=True, decision=RELEASED, near_copies={"number": 0, "images": 4, "near": 0.25, "control": 0.0},
+        spacing_known=True, decision=released("distance"),
+        near_copies={"number": 0, "images": 4, "near": 0.25, "control": 0.0},
         cohort={"train_images": 80, "train_patients": 60, "unseen_patients": 60}, secrets=NOTHING,
     )  # fmt: skip
     return replace(made, **changes)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from packs import CT, GREY, material, secrets
+from packs import CT, GREY, material, released, secrets
 from PIL import Image
 from safetensors import safe_open
 
@@ -110,6 +110,12 @@ def test_the_card_says_what_it_was_made_from_and_has_the_headings_of_the_opinion
     places = [page.index(f"### {one}\n") for one in headings]
     assert places == sorted(places) and "CC-BY-4.0" in page and "for research only" in page.lower()
     assert "distance: AUROC 0.510 by patient" in card["anonymity_assessment"]["inference by queries"]
+    assert (
+        "strong noise; shadow generators; turns" in card["anonymity_assessment"]["means reasonably likely to be used"]
+    )
+    tried = replace(made, decision=released("distance", "match", "lira"))
+    means = read_json(packed(tmp_path / "b", "png", made=tried) / "data" / "card.json")["anonymity_assessment"]
+    assert "noise" not in means["means reasonably likely to be used"]
 
 
 def test_a_certificate_of_other_weights_is_refused(tmp_path: Path) -> None:

@@ -26,6 +26,15 @@ ASSESSMENT_NOTE = (
     "does not state that the pack is anonymous."
 )
 
+_UNTRIED = {
+    "linkage": "another image of a patient that the attacker holds",
+    "attribute": "values of a patient, such as sex and age, read from the images",
+    "match": "copies under strong noise",
+    "lira": "shadow generators",
+}
+"""What an attack of this name would have tried."""
+_NEVER_TRIED = "turns, crops, and what nobody has thought of"
+
 
 def assessment(
     evidence: Mapping[str, Any],
@@ -38,6 +47,7 @@ def assessment(
     """The five headings, each with what this pack's figures say to it."""
     attacks = {name: one for name, one in evidence["attacks"].items() if isinstance(one, dict) and "rates" in one}
     smallest = evidence["attacks"].get("smallest") or {}
+    untried = [what for name, what in _UNTRIED.items() if name not in attacks]
     said = {
         "extraction": [
             f"{copies['number']} of the pack's {copies['images']} images are near copies of a training image (within "
@@ -67,8 +77,8 @@ def assessment(
         ],
         "means reasonably likely to be used": [
             "Tried: the attacks above, each beside a control of members against members, and those on images beside a "
-            "planted leak that they had to see. Not tried: what an attacker knows besides, such as other images of "
-            "the same patient; turns, crops, strong noise.",
+            "planted leak that they had to see.",
+            f"Not tried: {'; '.join([*untried, _NEVER_TRIED])}.",
             "A certificate of differential privacy bounds all of them: certificate.json."
             if certified
             else "There is no certificate of differential privacy.",
