@@ -184,7 +184,7 @@ def judged(
 ) -> dict[str, object]:
     """The decision on a generator that learned from `seen` and shows `made`; a third of `unseen` is validation."""
     images, rows = cohort.images, np.sort(np.concatenate([seen, unseen]))
-    candidates = Candidates(_images(images, rows), cohort.label[rows], np.arange(len(rows)))
+    candidates = Candidates(images_of(images, rows), cohort.label[rows], np.arange(len(rows)))
     member = np.isin(rows, seen)
     records = [_look(made, images, seen, unseen[::3])]
     figures = {}
@@ -198,13 +198,13 @@ def judged(
     }  # fmt: skip
 
 
-def _images(images: np.ndarray, rows: np.ndarray) -> Images:
+def images_of(images: np.ndarray, rows: np.ndarray) -> Images:
     return Images(DataSet(Path("pool"), pd.DataFrame(index=range(len(images))), images, SCALING), rows)
 
 
 def _look(made: np.ndarray, images: np.ndarray, seen: np.ndarray, val: np.ndarray) -> Record:
     """What the stage `privacy` says of near copies."""
-    sets = _images(made, np.arange(len(made))), _images(images, seen), _images(images, val)
+    sets = images_of(made, np.arange(len(made))), images_of(images, seen), images_of(images, val)
     copies = near_copies(*(one.distance for one in nearest_known(*sets, Hardware("cpu", "float32"), 0)))
     figures = {"near_copies": copies.share, "near_copies_low": copies.low, "near_copies_control": copies.control}
     return Record("privacy", fold=0, gan_seed=0, figures=figures)
@@ -220,7 +220,7 @@ def _attack(name: str, made: np.ndarray, candidates: Candidates, member: np.ndar
         leak = Images(real.dataset, real.rows[member], replayed, seed)
         PLANTED[seed] = separation_of(scores(leak), *who, numpy_generator(seed, "planted"))
     planted = PLANTED[seed]
-    outcome = outcome_of(scores(_images(made, np.arange(len(made)))), *who, numpy_generator(seed, "outcome"), "auroc")
+    outcome = outcome_of(scores(images_of(made, np.arange(len(made)))), *who, numpy_generator(seed, "outcome"), "auroc")
     extra = {"outcome": outcome.as_json(), "planted": asdict(planted), "lacking": "", "gates": True, "weights": "one"}
     return Record("attack", fold=0, gan_seed=0, variant=name, extra=extra)
 

@@ -1,11 +1,14 @@
 """Does the gate refuse a real GAN that was trained on few images until it copies them? And how does it see one of many?
 
-Run: .venv/bin/python benchmarks/audit_gans.py [--runs 5] [--members 30] | table
+Run: .venv/bin/python benchmarks/audit_gans.py [--runs 5] [--members 30] | table | lira
 
 A spectrally normalised GAN (`sngan`, width 32, no augmentation, no watch) is trained on so many simulated liver lesions
 (16 x 16 pixels, one a patient), and judged at each length of its training by 240 images, with 120 unseen patients: by
 the default attacks and those that are named here. Nothing is planted: whether it copies is for the audit to say. A row
 is added to benchmarks/results/audit_gans.csv as soon as it is judged; rows that are there are not made again.
+
+`lira` trains one GAN on 60 patients beside 60 unseen ones, and eight shadows on halves of these 120, and prints
+the AUROC of the attacks `distance`, `match` and `lira` with their standard errors.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from audit_calibration import Cohort, judged, lesions
+from audit_calibration import Cohort, images_of, judged, lesions
 from rows import append
 
 from pipeline.adversarial.assembly import assemble
@@ -30,6 +33,10 @@ from pipeline.data.batches.scaling import Scaling
 from pipeline.data.batches.streams import StoredImages
 from pipeline.nets.conditions import as_generator, condition_of
 from pipeline.nets.sizes import ImageShape
+from pipeline.privacy.attack import Candidates, Images, Target
+from pipeline.privacy.attacks import ATTACKS
+from pipeline.privacy.attacks.lira import likelihood_ratio
+from pipeline.privacy.outcome import outcome_of
 
 TABLE = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "audit_gans.csv"
 LENGTHS, SHOWN, UNSEEN = (5_000, 20_000, 60_000), 240, 120
@@ -77,6 +84,34 @@ def measure(runs: int, members: int) -> None:
             append(TABLE, [{"members": members, "run": run, "num_images": length} | row], COLUMNS)
 
 
+def lira(run: int) -> None:
+    cohort, length, shadows = lesions(), LENGTHS[0], 8
+    seed = derive_seed(0, "lira", run)
+    chosen = numpy_generator(seed, "patients").permutation(len(cohort.label))[:120]
+    member, classes = np.arange(120) < 60, len(np.unique(cohort.label))
+
+    def made(seen: np.ndarray, number: int) -> Images:
+        training = training_of(cohort, seen, derive_seed(seed, number))
+        train(training, length, lambda _: None)
+        return images_of(shown_by(training, classes, derive_seed(seed, number, "shown")), np.arange(SHOWN))
+
+    candidates = Candidates(images_of(cohort.images, chosen), cohort.label[chosen], np.arange(120))
+
+    def scores(attack: str, shown: Images) -> np.ndarray:
+        return ATTACKS[attack].scores(Target(shown, PRIVACY, Hardware("cpu", "float32"), 0), candidates)
+
+    own = made(chosen[member], -1)
+    halves = [numpy_generator(seed, "half", pair).permutation(120) % 2 == 0 for pair in range(shadows // 2)]
+    known = np.stack([half == side for half in halves for side in (True, False)])
+    near = np.stack([scores("distance", made(chosen[half], number)) for number, half in enumerate(known)])
+    found = {name: scores(name, own) for name in ("distance", "match")}
+    found["lira"] = likelihood_ratio(found["distance"], near, known)
+    for name, score in found.items():
+        outcome = outcome_of(score, member, candidates.label, np.arange(120), numpy_generator(seed, name), "auroc")
+        rate = outcome.rate("auroc", "patient")
+        print(f"run {run}: {name} {rate.value:.3f} ± {rate.error:.3f}", flush=True)
+
+
 def table() -> None:
     attacks = ", ".join(PRIVACY.attacks)
     print(f"| members | images shown to the GAN | runs | `refuse` | `release` | near copies | AUROC: {attacks} |")
@@ -90,13 +125,16 @@ def table() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["table"])
+    parser.add_argument("what", nargs="?", choices=["table", "lira"])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--members", type=int, default=30)
     asked = parser.parse_args()
     use_threads(1)
-    if asked.what:
+    if asked.what == "table":
         table()
+    elif asked.what == "lira":
+        for run in range(asked.runs):
+            lira(run)
     else:
         measure(asked.runs, asked.members)
 
