@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import UserError
 from pipeline.core.metrics import MetricRow, table_of
 from pipeline.report.plots import ROC_GRID, mean_roc, roc_curve
-from pipeline.report.privacy_tables import attacks_table
+from pipeline.report.privacy_tables import attacks_table, guesses_table
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths
 from pipeline.report.sheets import planes, small_png, to_grey
 from pipeline.report.tables import PER_PATIENT
@@ -145,3 +146,23 @@ def test_the_audits_table_has_attacks_beside_their_controls() -> None:
             "0.050", "too few unseen", "3", "0.990",
         ),
     )  # fmt: skip
+
+
+def test_guesses_stand_beside_those_of_unseen_patients() -> None:
+    row = MetricRow(stage="attack", arm="attribute", fold="0", gan_seed="0", label="sex", metric="guessed", value="0.7",
+                    subgroup="per patient", n_patients="120")  # fmt: skip
+    rows = [
+        row,
+        replace(row, metric="guessed_control", value="0.6"),
+        replace(row, metric="guessed_base", value="0.55"),
+        replace(row, metric="guessed_difference", value="0.1", ci_low="-0.05", ci_high="0.25"),
+        replace(row, label="age", value="", detail="not given: 4 training and 9 unseen patients, 10 needed"),
+    ]
+    table = table_of(rows)
+    shown = guesses_table(
+        SimpleNamespace(
+            metrics=table.assign(**{name: pd.to_numeric(table[name]) for name in ("value", "ci_low", "ci_high")})
+        )
+    )  # type: ignore[arg-type]
+    assert shown.rows[0] == ("sex", "0.700", "0.600", "0.100 (-0.050 to 0.250)", "0.550", "120")
+    assert shown.rows[1][:2] == ("age", "not given: 4 training and 9 unseen patients, 10 needed")

@@ -40,7 +40,8 @@ _LOOKED_AT = 500
 """Synthetic images, and validation images, whose distances to all training and test images are made, at most."""
 _SEARCHED = 10_000
 """Synthetic images among which near copies are looked for, at most."""
-_PAIRS = 8
+_PAIRS, _SHOWN_SIDE = 8, 128
+"""Pairs that are drawn, and pixels a side to which smaller images are enlarged."""
 
 
 class MemorisationConfig(Section):
@@ -136,7 +137,7 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
         kind="privacy",
         figures=rounded | {"synthetic_images": len(searched)},
         notes=_notes(copies),
-        extra={"closest": nearness},
+        extra={"closest": nearness, "near": NEAR},
     )
 
 
@@ -217,7 +218,13 @@ def _draw_pairs(path: Path, synthetic: DataSet, real: DataSet, pairs: list[tuple
     """Synthetic images above, the training image nearest to each below."""
     above = [tile(synthetic.tensor(np.array([row]))[0].numpy()) for row, _ in pairs]
     below = [tile(real.tensor(np.array([row]))[0].numpy()) for _, row in pairs]
-    rows = [np.concatenate([np.pad(one, 2, constant_values=255) for one in line], axis=1) for line in (above, below)]
+    larger = max(1, _SHOWN_SIDE // max(above[0].shape))
+    rows = [
+        np.concatenate(
+            [np.pad(one.repeat(larger, 0).repeat(larger, 1), 2, constant_values=255) for one in line], axis=1
+        )
+        for line in (above, below)
+    ]
     with atomic_path(path) as temporary:
         Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG")
 

@@ -195,7 +195,10 @@ def _closest(run: Run) -> Picture | None:
     nearness = stage.record.extra.get("closest", [])
     if nearness:
         said = ", ".join(f"{one:.2f}" for one in nearness)
-        caption += f" From left to right they are {said} times as far apart as unseen images usually are from one."
+        caption += (
+            f" Their distances from left to right, where 1 is how far an unseen image usually is from its nearest "
+            f"training image: {said}. Below {stage.record.extra['near']:g} a synthetic image is a near copy."
+        )
     alt = "Pairs of a synthetic image and the training image nearest to it, the closest pairs first."
     return Picture("closest-pairs", alt, caption, stored_png(stage.file(CLOSEST_PAIRS), 1440, 900_000))
 
