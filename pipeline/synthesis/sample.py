@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from pipeline.config.by_name import or_nearest
 from pipeline.config.loading import load_experiment
@@ -39,18 +41,13 @@ def sample_run(
     """
     checkpoint, inputs = released_generator(run_dir)
     generator = TrainedGenerator(checkpoint, inputs)
-    if label not in generator.classes:
-        raise UserError(f"--label {label}: the generator's classes are {generator.classes}.")
-    if num < 1 or not 0 < truncation_psi <= 1:
-        raise UserError("--num must be at least 1, and --truncation-psi above 0 and at most 1.")
     dims = len(generator.description["spatial_size"])
     scaling = Scaling.from_json(generator.description["scaling"])
     refuse_format(file_format, dims, scaling.unit)
     release = load_experiment(run_dir / CONFIG).release
     spacing, x_ray = grid_spacing(inputs["prepare"], dims), shows_x_rays(inputs["prepare"])
     written = []
-    first = derive_seed(load_record(checkpoint).seed, "sample", *([seed] if seed else []))
-    for number, (sample_seed, image) in enumerate(generator.images(label, num, first, truncation_psi)):
+    for number, (sample_seed, image) in enumerate(drawn(checkpoint, generator, label, num, seed, truncation_psi)):
         name = f"{_beginning(label)}{number:05d}"
         origin = DicomOrigin(
             name, label, str(sample_seed), str(truncation_psi), generator.description["weights"]["generator"],
@@ -58,9 +55,31 @@ def sample_run(
             release.xray_orientation, x_ray,
         )  # fmt: skip
         stem = out_dir / f"{mark}{name}"
-        paths = write_synthetic(stem, scaling.to_physical(image)[0], scaling, spacing, file_format, origin)
+        paths = write_synthetic(stem, image, scaling, spacing, file_format, origin)
         written.append(paths[0].parent if file_format == "dicom" and dims == 3 else paths[0])
     return written
+
+
+def drawn(
+    checkpoint: Path, generator: TrainedGenerator, label: str, num: int, seed: int = 0, truncation_psi: float = 1.0
+) -> Iterator[tuple[int, np.ndarray]]:
+    """`num` images [*spatial] of class `label` in physical values, such as HU, each with the seed of its latent.
+
+    Args:
+        checkpoint: the generator's directory, as `released_generator` gives it.
+
+    Raises:
+        UserError: the class is unknown, or a number out of its range.
+    """
+    if label not in generator.classes:
+        near = or_nearest(label, generator.classes)
+        raise UserError(f"--label {label}: the generator's classes are {generator.classes}{near}.")
+    if num < 1 or not 0 < truncation_psi <= 1:
+        raise UserError("--num must be at least 1, and --truncation-psi above 0 and at most 1.")
+    scaling = Scaling.from_json(generator.description["scaling"])
+    first = derive_seed(load_record(checkpoint).seed, "sample", *([seed] if seed else []))
+    for sample_seed, image in generator.images(label, num, first, truncation_psi):
+        yield sample_seed, scaling.to_physical(image)[0]
 
 
 def refuse_wrong_labels(run_dir: Path, out_dir: Path, labels: Sequence[str]) -> None:

@@ -117,14 +117,10 @@ def _split(cohort: Cohort, positive: Sequence[str]) -> tuple[dict[str, Any], str
         return {"kind": "column"}, cohort.why["split"]
     images = cohort.images
     units = images["patient_id"].where(images["patient_id"] != "", images["path"])
-    smaller = min(
-        int(units[side].nunique()) for side in (images["label"].isin(positive), ~images["label"].isin(positive))
-    )
+    diseased = images["label"].isin(positive)
+    smaller = min(int(units[side].nunique()) for side in (diseased, ~diseased))
     if smaller < FEW_PATIENTS:
-        return {
-            "kind": "kfold",
-            "folds": 3,
-        }, f"only {smaller} patients on one side: each is tested once, in three folds"
+        return {"kind": "kfold", "folds": 3}, f"only {smaller} patients on one side: in three folds each is tested once"
     return HOLDOUT, "drawn by patient"
 
 
