@@ -28,7 +28,6 @@ from pipeline.measures.near_copies import NEAR
 from pipeline.nets.extractors import EffNetLite0
 from pipeline.privacy.attacks import ATTACKS
 from pipeline.privacy.pack_copies import PackCopies, pack_copies
-from pipeline.release.assessment import INTENDED_USE, LIMITS
 from pipeline.release.features import Features
 from pipeline.release.leaks import Secrets, secrets_of
 from pipeline.release.material import WEIGHTS, Material, Wanted
@@ -258,5 +257,5 @@ def _secrets(run_dir: Path, experiment: Experiment, inputs: Mapping[str, Path]) 
     places = (run_dir / MANIFEST, inputs["split"] / MANIFEST, ingest / REJECTED, ingest / EXTERNAL)
     source = str(getattr(experiment.data.source, "path", "") or "")
     words = {source: "folder", str(run_dir.resolve()): "run directory", str(Path.cwd()): "working directory"}
-    own = (*INTENDED_USE, *LIMITS, *experiment.data.classes, "anonymous anonymised anonymized unknown synthetic image")
+    own = (*experiment.data.classes, *experiment.privacy.attacks)
     return secrets_of((read_table(one) for one in places if one.is_file()), words, own)

@@ -146,10 +146,12 @@ def test_short_ids_count_only_where_they_are_a_whole_value(tmp_path: Path) -> No
 
 
 def test_the_packs_own_words_are_left_out_and_counted() -> None:
-    found = secrets(patient_id=["normal", "P-00417"], path=["slice-0001.dcm", "a/slice-0002.dcm"], sex=["M"])
+    found = secrets(patient_id=["normal", "P-00417"], path=["slice-0001.dcm", "ward9/slice-0002.dcm"], sex=["M"])
     own = found.counts()
     assert own["left_out"] == 1 + 2 * 2  # the class's name; names of slices as a pack makes them, and their stems
-    assert b"p-00417" in found.by_reach["anywhere"] and b"a/slice-0002.dcm" in found.by_reach["anywhere"]
+    assert b"p-00417" in found.by_reach["anywhere"] and b"ward9/slice-0002.dcm" in found.by_reach["anywhere"]
+    for generic in ("images", "data", "unknown", "volume.nii.gz"):  # folders and files as everybody calls them
+        assert not secrets(generic).by_reach["anywhere"]
     alike = secrets(image_id=["normal-00001", "normal-0001a", "synthetic-disease-00003", "ward-00001"])
     assert set(alike.by_reach["anywhere"]) == {b"normal-0001a", b"ward-00001"}
     dicoms = secrets(SOPClassUID=["1.2.840.10008.5.1.4.1.1.2"])

@@ -40,6 +40,8 @@ _NUMBER = re.compile(r"-\d{4,5}$")
 """How the names of a pack's images, and of the slices of a series, end."""
 _ENDINGS = re.compile(r"(\.nii)?\.[A-Za-z][A-Za-z0-9]{0,4}$")
 _RUN = re.compile(rb"[a-z0-9]{3,}")
+_NOBODY = frozenset(("unknown", "anonymous", "anonymised", "anonymized"))
+"""Ids that are nobody's."""
 Reach = Literal["anywhere", "text", "value"]
 
 
@@ -76,14 +78,14 @@ def secrets_of(tables: Iterable[pd.DataFrame], words: Mapping[str, str], own: It
     Args:
         tables: manifests of text.
         words: further texts, such as folders, with what they are.
-        own: texts that a pack says of itself, class names among them: a secret that consists of their words alone
-            cannot be told from them.
+        own: texts that a pack says of itself beside its program's own, such as names of classes: a secret that
+            consists of such words alone cannot be told from them.
     """
     found: dict[str, str] = {text: what for text, what in words.items() if text}
     for table in tables:
         for column in table.columns:
             found |= dict.fromkeys(_texts_of(str(column), table[column]), str(column))
-    own_words = {"synthetic", "slice"} | {word for text in own for word in re.findall(r"\w+", text.lower())}
+    own_words = _program_words() | {word for text in own for word in re.findall(r"\w+", text.lower())}
     by_reach: dict[Reach, dict[bytes, str]] = {"anywhere": {}, "text": {}, "value": {}}
     left_out = 0
     for text, column in found.items():
@@ -92,6 +94,15 @@ def secrets_of(tables: Iterable[pd.DataFrame], words: Mapping[str, str], own: It
         else:
             by_reach[_reach(text)][text.lower().encode()] = column
     return Secrets(by_reach, left_out)
+
+
+def _program_words() -> set[str]:
+    """Words of the sentences, keys and names of what writes packs: a pack may say them whatever its source."""
+    here = Path(__file__).parent
+    writers = (*here.glob("*.py"), *(here.parent / "data").glob("synthetic_*.py"))
+    texts = (path.read_text(encoding="utf-8") for path in writers)
+    said = {word for text in texts for word in re.findall(r"\w+", text.lower()) if not re.search(r"\d", word)}
+    return said | _NOBODY
 
 
 def find_leaks(root: Path, secrets: Secrets) -> list[Leak]:
