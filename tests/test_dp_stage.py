@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from audits import of_a_healthy_generator
+from noise_data import write_noise
 
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.fit import FitConfig, fit_config, run
@@ -124,16 +125,18 @@ def test_the_stage_leaves_a_certificate_of_its_weights(family: str, noise_inputs
         read_certificate(tmp_path)
 
 
-def test_too_few_patients_and_images_without_patients_are_refused(noise_inputs: MakeInputs, tmp_path: Path) -> None:
+def test_too_few_patients_and_images_without_patients_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
     with pytest.raises(DataError, match=r"gan\.dp\.epsilon: 10 with 100 training patients"):
-        run(stage_config("cgan"), noise_inputs((12, 12), num=200), tmp_path / "few")
-    inputs = noise_inputs((12, 12), num=600)
+        run(stage_config("cgan"), write_noise(tmp_path / "less", num=200), out)
+    inputs = write_noise(tmp_path / "more", num=600)
     table = pd.read_csv(inputs["prepare"] / "manifest.csv", dtype=str).assign(patient_id="")
     table.to_csv(inputs["prepare"] / "manifest.csv", index=False)
     with pytest.raises(DataError, match=r"gan\.dp\.unit: 300 of 300 training images have no patient id"):
-        run(stage_config("cgan"), inputs, tmp_path / "nobody")
-    run(stage_config("dp-merf", unit="image"), inputs, tmp_path / "images")
-    certificate = read_certificate(tmp_path / "images")
+        run(stage_config("cgan"), inputs, out)
+    run(stage_config("dp-merf", unit="image"), inputs, out)
+    certificate = read_certificate(out)
     assert certificate is not None and certificate["unit"] == "image"
 
 
