@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,8 @@ from noise_data import write_noise
 
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.fit import FitConfig, fit_config, run
+from pipeline.adversarial.gan_cost import noise_training
+from pipeline.adversarial.loop import train
 from pipeline.adversarial.private.certificate import OUTSIDE
 from pipeline.adversarial.private.check import obstacles
 from pipeline.adversarial.private.outlook import outlook
@@ -24,7 +27,9 @@ from pipeline.config.experiment import ReleaseConfig
 from pipeline.config.families import validate_gan
 from pipeline.config.loading import dump_experiment, validate_experiment
 from pipeline.config.privacy import PrivacyConfig
+from pipeline.core.compute import Hardware
 from pipeline.core.errors import ConfigError, DataError
+from pipeline.report.privacy_tables import certificate_table
 from pipeline.verdict.release import release_verdict
 
 MakeInputs = Callable[..., dict[str, Path]]
@@ -140,6 +145,14 @@ def test_too_few_patients_and_images_without_patients_are_refused(tmp_path: Path
     assert certificate is not None and certificate["unit"] == "image"
 
 
+@pytest.mark.parametrize("family", ["cgan", "dp-merf"])
+def test_the_cost_of_a_private_training_is_counted_without_a_budget(family: str) -> None:
+    config = stage_config(family).gan
+    training = noise_training(config, (12, 12), 2, Hardware("cpu", "float32"))
+    train(training, training.images_per_step, lambda _: None)
+    assert training.step == 1
+
+
 def people(patients: int, each: int = 2) -> pd.DataFrame:
     names = [f"p{number // each}" for number in range(patients * each)]
     return pd.DataFrame({"fold": "0", "image_id": [f"i{n}" for n in range(len(names))], "patient_id": names})
@@ -168,3 +181,17 @@ def test_the_release_evidence_quotes_the_certificate(tmp_path: Path) -> None:
     assert found["evidence"]["certificate"] == certificate
     said = "differentially private besides: ε = 2.50 and δ = 1.0e-05 for each patient"
     assert found["decision"] != "release" or any(said in reason for reason in found["reasons"])
+
+
+def test_the_report_shows_what_the_certificate_promises_and_what_not() -> None:
+    certificate = {
+        "unit": "patient", "epsilon": 2.5, "delta": 1e-5, "sampling_rate": 0.0136, "outside": ["Tuning", "Preparation"],
+    }  # fmt: skip
+    run_of: Any = SimpleNamespace(verdict={"release": {"evidence": {"certificate": certificate}}})
+    table = certificate_table(run_of)
+    assert table is not None
+    assert dict(table.rows) == {
+        "Unit": "patient", "ε": "2.5", "δ": "1e-05", "Sampling rate": "0.0136",
+        "Outside the promise": "Tuning · Preparation",
+    }  # fmt: skip
+    assert certificate_table(SimpleNamespace(verdict={"release": {"evidence": {}}})) is None  # type: ignore[arg-type]

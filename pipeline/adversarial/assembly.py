@@ -59,6 +59,8 @@ def assemble(
         torch.Generator(hardware.device).manual_seed(derive_seed(seed, "noise")), group.rank, group.world_size
     )
     shown = len(images.label) if "unlabelled" in recipe.streams else int((images.label >= 0).sum())
+    if budget is not None:
+        shown = budget.patients  # how many images a patient has is nobody's business
     augment = augmenter_of(gan, shown, states.get(ADA))
     for module in (module for net in placed.values() for module in net.modules()):
         for name, value in (("checkpointing", gan.checkpointing), ("draws", draws)):
