@@ -245,10 +245,15 @@ def summed(table: pd.DataFrame) -> pd.DataFrame:
 def print_table(table: pd.DataFrame) -> None:
     print("| study | method | ε | AUROC (95 % interval) | attack | seeds |\n|---|---|---|---|---|---|")
     for (name, method, epsilon), row in summed(table).iterrows():
-        value = f"{row['auroc', 'mean']:.3f} ± {row['auroc', 'half']:.3f}"
-        attack = "" if np.isnan(row["attack", "mean"]) else f"{row['attack', 'mean']:.3f} ± {row['attack', 'half']:.3f}"
         shown = "" if method == "real" else "∞" if np.isinf(epsilon) else f"{epsilon:g}"
-        print(f"| {name} | {method} | {shown} | {value} | {attack} | {int(row['auroc', 'count'])} |")
+        values = " | ".join(_value(row, what) for what in ("auroc", "attack"))
+        print(f"| {name} | {method} | {shown} | {values} | {int(row['auroc', 'count'])} |")
+
+
+def _value(row: pd.Series, what: str) -> str:
+    """The mean, with its interval where there are several seeds."""
+    mean, half = row[what, "mean"], row[what, "half"]
+    return "" if np.isnan(mean) else f"{mean:.3f}" if np.isnan(half) else f"{mean:.3f} ± {half:.3f}"
 
 
 def plot(table: pd.DataFrame) -> None:
