@@ -179,7 +179,7 @@ def test_modules_are_found_by_name_in_one_place_alone() -> None:
             called = getattr(name, "id", getattr(name, "attr", ""))
             if called in ("import_module", "__import__", "exec_module", "load_module", "exec", "run_path"):
                 found.add(path.relative_to(ROOT).as_posix())
-    assert found <= {"pipeline/config/by_name.py", "pipeline/__init__.py"}  # the latter the face, which no stage asks for
+    assert found <= {"pipeline/config/by_name.py", "pipeline/__init__.py"}  # no stage asks for the latter
 
 
 def test_a_stage_that_runs_imports_nothing_that_it_is_not_said_to_reach(
