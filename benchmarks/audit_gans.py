@@ -8,13 +8,14 @@ the default attacks and those that are named here. Nothing is planted: whether i
 is added to benchmarks/results/audit_gans.csv as soon as it is judged; rows that are there are not made again.
 
 `lira` trains one GAN on 60 patients beside 60 unseen ones, and eight shadows on halves of these 120, and prints
-the AUROC of the attacks `distance`, `match` and `lira` with their standard errors.
+the AUROC of the attacks `distance`, `match`, `lira` and `latent-inversion` with their standard errors.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from rows import append
 
 from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.loop import GanTraining, sample, train
+from pipeline.adversarial.weights import save_nets
 from pipeline.config.families import validate_gan
 from pipeline.config.privacy import PrivacyConfig
 from pipeline.core.compute import Hardware
@@ -90,26 +92,39 @@ def lira(run: int) -> None:
     chosen = numpy_generator(seed, "patients").permutation(len(cohort.label))[:120]
     member, classes = np.arange(120) < 60, len(np.unique(cohort.label))
 
-    def made(seen: np.ndarray, number: int) -> Images:
+    def made(seen: np.ndarray, number: int) -> tuple[GanTraining, Images]:
         training = training_of(cohort, seen, derive_seed(seed, number))
         train(training, length, lambda _: None)
-        return images_of(shown_by(training, classes, derive_seed(seed, number, "shown")), np.arange(SHOWN))
+        return training, images_of(shown_by(training, classes, derive_seed(seed, number, "shown")), np.arange(SHOWN))
 
     candidates = Candidates(images_of(cohort.images, chosen), cohort.label[chosen], np.arange(120))
 
     def scores(attack: str, shown: Images) -> np.ndarray:
         return ATTACKS[attack].scores(Target(shown, PRIVACY, Hardware("cpu", "float32"), 0), candidates)
 
-    own = made(chosen[member], -1)
+    training, own = made(chosen[member], -1)
     halves = [numpy_generator(seed, "half", pair).permutation(120) % 2 == 0 for pair in range(shadows // 2)]
     known = np.stack([half == side for half in halves for side in (True, False)])
-    near = np.stack([scores("distance", made(chosen[half], number)) for number, half in enumerate(known)])
+    near = np.stack([scores("distance", made(chosen[half], number)[1]) for number, half in enumerate(known)])
     found = {name: scores(name, own) for name in ("distance", "match")}
     found["lira"] = likelihood_ratio(found["distance"], near, known)
+    found["latent-inversion"] = inverted(training, cohort, candidates)
     for name, score in found.items():
         outcome = outcome_of(score, member, candidates.label, np.arange(120), numpy_generator(seed, name), "auroc")
         rate = outcome.rate("auroc", "patient")
         print(f"run {run}: {name} {rate.value:.3f} ± {rate.error:.3f}", flush=True)
+
+
+def inverted(training: GanTraining, cohort: Cohort, candidates: Candidates) -> np.ndarray:
+    """The scores of the attack that holds the generator."""
+    described = {
+        "gan": validate_gan(GAN).model_dump(mode="json"), "classes": list(np.unique(cohort.label)), "positive": [],
+        "spatial_size": list(cohort.images.shape[2:]), "channels": 1,
+    }  # fmt: skip
+    with TemporaryDirectory() as place:
+        save_nets(Path(place), {"generator": training.ema.nets["generator"]}, described)
+        target = Target(candidates.images, PRIVACY, Hardware("cpu", "float32"), 0, {"fit-gan": Path(place)})
+        return ATTACKS["latent-inversion"].scores(target, candidates)
 
 
 def table() -> None:
