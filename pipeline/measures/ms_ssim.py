@@ -95,7 +95,7 @@ def _smoothed(images: Tensor, window: int) -> Tensor:
     gauss /= gauss.sum()
     for axis in range(3, images.ndim):
         places = images.shape[axis] - window + 1
-        band = torch.zeros(places, images.shape[axis])
+        band = torch.zeros(places, images.shape[axis], device=images.device)
         for step in range(window):
             band.diagonal(step).fill_(gauss[step])
         images = torch.tensordot(images, band, dims=([axis], [1])).movedim(-1, axis)
