@@ -52,6 +52,7 @@ def print_detectors(*, as_json: bool) -> None:
 
 
 def print_attacks(*, as_json: bool) -> None:
+    from pipeline.config.privacy import SHADOWED
     from pipeline.privacy.attacks import ATTACKS
 
     _print(
@@ -60,7 +61,7 @@ def print_attacks(*, as_json: bool) -> None:
                 "name": name,
                 "holds": facts.holds,
                 "gates": facts.gates,
-                "shadows": facts.shadows,
+                "shadows": name in SHADOWED,
                 "source": facts.source,
                 "note": facts.note,
             }

@@ -13,7 +13,7 @@ from flows.stages import AnyStage, MakeStage
 from pipeline.config.anomaly import RUN_GAN, detector_module, named
 from pipeline.config.arms import classifier_fits, part_name, uses_synthetic
 from pipeline.config.experiment import Experiment
-from pipeline.config.privacy import attack_module
+from pipeline.config.privacy import SHADOWED
 from pipeline.core.layout import stage_name
 
 MANIFEST_STEPS = ("ingest", "split")
@@ -139,7 +139,7 @@ def _add_attacks(plan: _Plan) -> None:
     needs = {kind: stage_name(kind, *place) for kind in ("fit-gan", "synthesise")}
     shadows = _add_shadows(plan, place)
     for attack in plan.experiment.privacy.attacks:
-        own = needs | (shadows if attack_module(attack).ATTACK.shadows else {})
+        own = needs | (shadows if attack in SHADOWED else {})
         plan.add_fold_step("attack", partial(stages.attack, attack), own, *place, variant=attack)
 
 

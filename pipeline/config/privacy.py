@@ -15,6 +15,8 @@ from pipeline.config.by_name import module_named, names_in, or_nearest
 from pipeline.config.section import Section
 
 PACKAGE = "pipeline.privacy.attacks"
+SHADOWED = ("lira",)
+"""Attacks that need shadow generators: a plan is made without importing any of them."""
 
 
 def attack_names() -> tuple[str, ...]:
@@ -61,7 +63,7 @@ class PrivacyConfig(Section):
     @property
     def trained_shadows(self) -> int:
         """How many shadow generators the attacks need."""
-        return self.shadows if any(attack_module(name).ATTACK.shadows for name in self.attacks) else 0
+        return self.shadows if set(self.attacks) & set(SHADOWED) else 0
 
     @field_validator("attacks")
     @classmethod

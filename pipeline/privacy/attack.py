@@ -99,7 +99,6 @@ class AttackFacts:
         gates: whether it has a say in the release; one that is for information only has none.
         guesses: of an attack that guesses values of patients: whether each guess is right, by column, [N] of 0 and 1,
             NaN where the truth is not known.
-        shadows: whether it needs shadow generators, which are trained for it alone.
         note: what it cannot do, or how it differs from the paper, in a sentence.
     """
 
@@ -108,5 +107,4 @@ class AttackFacts:
     holds: Literal["images", "generator", "discriminator"] = "images"
     gates: bool = True
     guesses: Callable[[Target, Candidates], dict[str, np.ndarray]] | None = None
-    shadows: bool = False
     note: str = ""

@@ -69,6 +69,6 @@ def _looking_at(target: Target, images: Images, size: int) -> Target:
 
 ATTACK = AttackFacts(
     "Carlini et al., Membership Inference Attacks From First Principles, IEEE S&P 2022, on the distances of GAN-Leaks",
-    scores, shadows=True,
+    scores,
     note="Trains privacy.shadows generators; one spread for all images, and gaps drawn to their mean.",
 )  # fmt: skip
