@@ -1,6 +1,6 @@
 """What privacy costs: ε against utility, of DP-GANs and DP-MERF, on phantoms and chest X-rays.
 
-Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/dp_curve.py [STUDY] [METHOD] | table | plot
+Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/dp_curve.py [STUDY] [METHOD] | table | plot | samples
 
 A cell trains a generator at ε = 1, 3, 10 or infinity (the same training without noise; of `cgan`, gradients are clipped
 all the same), makes 500 images of every class, trains the house's classifier on them alone and tests
@@ -13,7 +13,7 @@ each, and of the classifier on real images (`real`).
   patient ids: there a patient is an image, and the promise is one of images.
 
 A row is added to benchmarks/results/dp_curve.csv as soon as its cell is done; rows that are there are not made again.
-`table` prints what docs/differential-privacy.md has, `plot` draws docs/figures/dp_curve.png.
+`table` prints what docs/differential-privacy.md has, `plot` draws docs/figures/dp_curve.png, `samples` dp_samples.png.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from rows import append
 from scipy.stats import t
 
@@ -63,6 +64,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "dp_curve.csv"
 KEPT = ROOT / "runs" / "dp_curve"
 PLOT = ROOT / "docs" / "figures" / "dp_curve.png"
+SAMPLES_PLOT = ROOT / "docs" / "figures" / "dp_samples.png"
 POOL, TRAINED, SIDE, FIELD_MM = 10_500, 9_000, 16, 48
 STUDIES, METHODS, EPSILONS, SEEDS = ("phantoms", "pneumonia"), ("cgan", "dp-merf"), (1.0, 3.0, 10.0, np.inf), 3
 MOVES, SAMPLES, ATTACKED = 399, 500, 250
@@ -221,6 +223,9 @@ def main() -> None:
     if asked in (["table"], ["plot"]):
         (print_table if asked == ["table"] else plot)(pd.read_csv(TABLE))
         return
+    if asked == ["samples"]:
+        draw_samples()
+        return
     use_threads(1)
     KEPT.mkdir(parents=True, exist_ok=True)
     done = pd.read_csv(TABLE) if TABLE.is_file() else pd.DataFrame(columns=COLUMNS)
@@ -275,6 +280,15 @@ def plot(table: pd.DataFrame) -> None:
     FigureCanvasAgg(figure)
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PLOT, dpi=110)
+
+
+def draw_samples() -> None:
+    """Phantoms that nobody picked: a row of real ones, then one of each trained generator of the first seed."""
+    made = [KEPT / f"phantoms-{method}-{epsilon:g}-0.npy" for method in METHODS[::-1] for epsilon in EPSILONS]
+    rows = [phantoms(), *(np.load(path) for path in made if path.is_file())]
+    picture = np.vstack([np.hstack(list(row[:12, 0])) for row in rows])
+    grey = np.uint8((np.clip(picture, -1, 1) + 1) * 127.5)
+    Image.fromarray(grey).resize((4 * grey.shape[1], 4 * grey.shape[0]), Image.Resampling.NEAREST).save(SAMPLES_PLOT)
 
 
 if __name__ == "__main__":
