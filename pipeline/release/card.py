@@ -11,9 +11,10 @@ import pandas as pd
 
 from pipeline.core.errors import RefusedError
 from pipeline.core.files import digest_tree, read_json, write_json, write_text
+from pipeline.core.layout import CERTIFICATE
 from pipeline.release.assessment import ASSESSMENT_NOTE, INTENDED_USE, LIMITS, assessment
 from pipeline.release.features import FEATURES
-from pipeline.release.material import CARD, CERTIFICATE, FORMAT, README, Material, Wanted
+from pipeline.release.material import CARD, FORMAT, README, Material, Wanted
 
 _MANNERS = {
     "png": "8-bit grey; the window is spread over 0 to 255",

@@ -1,4 +1,4 @@
-"""What a pack is made from, and the names of what it holds. Nothing else spells them out."""
+"""What a pack is made from, and the names of what it holds where `core.layout` has none."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ README = "README.md"
 CARD = "card.json"
 CROISSANT = "croissant.json"
 PROVENANCE = "provenance.csv"
-CERTIFICATE = "certificate.json"
 IMAGES_FOLDER = "images"
 GENERATOR_FOLDER = "generator"
-WEIGHTS, DESCRIPTION = "generator.safetensors", "model.json"
+WEIGHTS = "generator.safetensors"
 FORMAT = "radaug-release-pack-1"
 
 

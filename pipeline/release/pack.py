@@ -14,20 +14,13 @@ import bagit
 
 from pipeline.core.errors import RefusedError, UserError
 from pipeline.core.files import clear_disk_errors, digest_file, make_folder, read_json, write_json
+from pipeline.core.layout import CERTIFICATE, MODEL
 from pipeline.release.card import card_of, read_certificate, write_card, write_readme
 from pipeline.release.croissant import write_croissant
 from pipeline.release.features import write_features
 from pipeline.release.images import write_images
 from pipeline.release.leaks import find_leaks
-from pipeline.release.material import (
-    CARD,
-    CERTIFICATE,
-    DESCRIPTION,
-    GENERATOR_FOLDER,
-    WEIGHTS,
-    Material,
-    Wanted,
-)
+from pipeline.release.material import CARD, GENERATOR_FOLDER, WEIGHTS, Material, Wanted
 from pipeline.release.verify import PAYLOAD, Verified, verify_pack
 
 _SHOWN = 5
@@ -100,5 +93,5 @@ def _copy_generator(folder: Path, material: Material) -> None:
     """The generator alone: neither the discriminator, nor its digest, nor what training left beside them."""
     folder.mkdir()
     shutil.copyfile(material.gan / WEIGHTS, folder / WEIGHTS)
-    described = read_json(material.gan / DESCRIPTION)
-    write_json(folder / DESCRIPTION, described | {"weights": {"generator": described["weights"]["generator"]}})
+    described = read_json(material.gan / MODEL)
+    write_json(folder / MODEL, described | {"weights": {"generator": described["weights"]["generator"]}})

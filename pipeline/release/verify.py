@@ -12,15 +12,14 @@ import pandas as pd
 
 from pipeline.core.errors import RefusedError, UserError
 from pipeline.core.files import digest_file, read_json
+from pipeline.core.layout import CERTIFICATE, MODEL
 from pipeline.data.batches.dataset import read_table
 from pipeline.data.file_parts import dicom_marks
 from pipeline.release.card import as_markdown, certifies
 from pipeline.release.features import FEATURES, num_features
 from pipeline.release.material import (
     CARD,
-    CERTIFICATE,
     CROISSANT,
-    DESCRIPTION,
     FORMAT,
     GENERATOR_FOLDER,
     IMAGES_FOLDER,
@@ -139,7 +138,7 @@ def _wrong_images(data: Path, card: dict[str, Any], table: pd.DataFrame, there: 
             yield f"{place}: is in {PROVENANCE} and not there"
         named |= own
     known = {CROISSANT, README, PROVENANCE, CERTIFICATE, FEATURES}
-    known |= {f"{GENERATOR_FOLDER}/{name}" for name in (WEIGHTS, DESCRIPTION)}
+    known |= {f"{GENERATOR_FOLDER}/{name}" for name in (WEIGHTS, MODEL)}
     for name in sorted(there - named - known):
         yield f"{name}: has no row in {PROVENANCE}"
     for name in sorted(one for one in named if one.endswith(".dcm")):
@@ -162,5 +161,5 @@ def _wrong_generator(data: Path, card: dict[str, Any], table: pd.DataFrame, ther
     if shared:
         if digest_file(data / GENERATOR_FOLDER / WEIGHTS) != weights:
             yield f"{GENERATOR_FOLDER}/{WEIGHTS}: are not the weights that made the images"
-        if read_json(data / GENERATOR_FOLDER / DESCRIPTION)["weights"] != {"generator": weights}:
-            yield f"{GENERATOR_FOLDER}/{DESCRIPTION}: is of other weights, or of more nets than the generator"
+        if read_json(data / GENERATOR_FOLDER / MODEL)["weights"] != {"generator": weights}:
+            yield f"{GENERATOR_FOLDER}/{MODEL}: is of other weights, or of more nets than the generator"
