@@ -112,6 +112,14 @@ def bytes_of(place: Path) -> dict[str, str]:
     return found | {part: str(verdict[part]) for part in ("utility", "release")}
 
 
+def outcome_of(place: Path, right: dict[str, str], code: int | None, said: str, left: int) -> str:
+    if code != 0 or left:
+        return f"WRONG: exit {code}, {left} left: {said}"
+    found = bytes_of(place)
+    unlike = sorted(name for name in found.keys() | right.keys() if found.get(name) != right.get(name))
+    return f"WRONG: other bytes in {' '.join(unlike)}" if unlike else "right bytes"
+
+
 def hit(run: Started, what: str, number: int, dice: random.Random) -> None:
     members = run.members()
     children = [one for one in members if one.pid != run.process.pid]
@@ -165,8 +173,7 @@ def one_chain(
         rows.append(key | {"number": done + len(rows), "hit": what, "signal": number.name, "after_s": f"{after:.1f}",
                            "making": at_work, "exit": code, "said": said, "left": left})  # fmt: skip
     code, said, left = ended(run, takes)
-    same = code == 0 and not left and bytes_of(place) == right
-    outcome = "right bytes" if same else f"WRONG: exit {code}, {left} left: {said}"
+    outcome = outcome_of(place, right, code, said, left)
     append(TABLE, [row | {"outcome": outcome} for row in rows], COLUMNS)
     print(f"{len(rows)} hits: {outcome}", flush=True)
     return done + len(rows)
@@ -202,8 +209,7 @@ def cut_off(
     if mend:
         subprocess.run(["mount", *mend, place], check=True)
     again, last, over = ended(start(place), 20 * takes)
-    same = again == 0 and not left + over and bytes_of(place) == right
-    outcome = "right bytes" if same else f"WRONG: exit {again}, {left + over} left: {last}"
+    outcome = outcome_of(place, right, again, last, left + over)
     if code not in (0, 2):
         outcome = f"UNCLEAR: exit {code}; then {outcome}"
     append(TABLE, [{"kind": "place", "seed": seed, "hit": what, "exit": code, "said": said.replace(str(place), "PLACE"),
