@@ -133,7 +133,10 @@ def table() -> None:
     print("|---|---|---|---|---|---|---|")
     for (members, length), part in pd.read_csv(TABLE).groupby(["members", "num_images"]):
         shares = [f"{int((part['decision'] == one).sum())} of {len(part)}" for one in ("refuse", "release")]
-        spread = [f"{part[one].mean():.2f} ± {part[one].std():.2f}" for one in PRIVACY.attacks]
+        spread = [
+            f"{part[one].mean():.2f}" + (f" ± {part[one].std():.2f}" if len(part) > 1 else "")
+            for one in PRIVACY.attacks
+        ]
         copies = f"{part['near_copies'].min():.0%} to {part['near_copies'].max():.0%}"
         print(f"| {members} | {length:,} | {len(part)} | {' | '.join(shares)} | {copies} | {', '.join(spread)} |")
 
