@@ -69,6 +69,8 @@ MOST_SECONDS = 600
 DRAWS = 2000
 TITLES = {"inside": "fields inside the liver", "edge": "half of the fields at its edge"}
 MARKERS = "osD^vPX*<>"
+GROUPS = (("gan",), ("autoencoding",), ("features", "plain", "self-supervised"))
+"""Of detectors, as they share a row of the plot."""
 COLUMNS = [
     "field", "detector", "seed", "contrast_hu", "diameter_mm", "auroc", "low", "high", "pixel_auroc", "aupro",
     "n_healthy", "n_lesions", "train_images", "fit_seconds", "score_seconds", "peak_mib",
@@ -207,32 +209,33 @@ def is_there(field: str, name: str, seed: int, cell: Cell) -> bool:
 
 
 def draw() -> None:
-    """AUROC against contrast and against diameter: a row a field, a line a detector, the mean over seeds.
+    """AUROC against contrast and against diameter: a row a field and group, a line a detector, the mean over seeds.
 
     Bars are the interval over patients of a single seed.
     """
-    table = pd.read_csv(TABLE)
-    fields = [field for field in FIELDS if (table["field"] == field).any()]
-    figure = Figure(figsize=(11, 4 * len(fields)), layout="constrained")
+    table = pd.read_csv(TABLE).assign(group=lambda rows: rows["detector"].map(lambda name: DETECTORS[name].group))
+    parts = [
+        (f"{TITLES[field]}\n{', '.join(groups)}", rows)
+        for field in FIELDS
+        for groups in GROUPS
+        if len(rows := table[(table["field"] == field) & table["group"].isin(groups)])
+    ]
+    figure = Figure(figsize=(10, 3 * len(parts)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(fields), 2, sharey=True, squeeze=False)
+    axes = figure.subplots(len(parts), 2, sharey=True, sharex="col", squeeze=False)
     sweeps = (
-        (
-            "contrast_hu",
-            "diameter_mm",
-            FIXED_DIAMETER_MM,
-            f"darker than the liver by (HU); {FIXED_DIAMETER_MM} mm wide",
-        ),
+        ("contrast_hu", "diameter_mm", FIXED_DIAMETER_MM, f"darker by (HU); {FIXED_DIAMETER_MM} mm wide"),
         ("diameter_mm", "contrast_hu", FIXED_CONTRAST_HU, f"diameter (mm); {FIXED_CONTRAST_HU} HU darker"),
     )
-    for field, row in zip(fields, axes, strict=True):
-        for axis, (swept, fixed, value, label) in zip(row, sweeps, strict=True):
-            _draw_sweep(axis, table[(table["field"] == field) & (table[fixed] == value)], swept)
-            axis.set_xlabel(label)
-        row[0].set_ylabel(f"AUROC, {TITLES[field]}")
+    for (title, rows), row in zip(parts, axes, strict=True):
+        for axis, (swept, fixed, value, _) in zip(row, sweeps, strict=True):
+            _draw_sweep(axis, rows[rows[fixed] == value], swept)
+        row[0].set_ylabel(f"AUROC, {title}", fontsize=8)
         row[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    for axis, (*_, label) in zip(axes[-1], sweeps, strict=True):
+        axis.set_xlabel(label)
     PLOT.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PLOT, dpi=110)
+    figure.savefig(PLOT, dpi=100)
 
 
 def _draw_sweep(axis: Axes, rows: pd.DataFrame, swept: str) -> None:
