@@ -49,7 +49,8 @@ def wait_for_server(process: subprocess.Popen[bytes] | None) -> bool:
     while process is not None and not server_answers(os.environ[API_URL]):
         if process.poll() is not None or time.monotonic() > end:
             process.kill()
-            del os.environ[API_URL], os.environ[OWN]
+            del os.environ[API_URL]
+            os.environ.pop(OWN, None)
             return False
         time.sleep(0.1)
     return True

@@ -331,10 +331,11 @@ def test_validate_answers_first_and_gives_details_when_asked(
 def test_a_comparison_that_cannot_be_is_an_error(
     config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setitem(globals(), "MEMBERS", MEMBERS[MEMBERS["patient_id"] != "p4"])
     monkeypatch.setattr(flows.validate, "plan_experiment", lambda experiment: fake_manifests(leak=False))
     for costs in (gan_cost, classifier_cost):
         monkeypatch.setattr(costs, "estimate", lambda experiment: CostEstimate(1e12, 1.0, 500.0))
-    assert launch(["validate", config]) == 2  # two patients with the disease and one without
+    assert launch(["validate", config]) == 2  # two tested patients with the disease, and one of them without it too
     assert "each side needs two" in capsys.readouterr().err
 
 

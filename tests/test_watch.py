@@ -135,6 +135,7 @@ def test_a_look_at_any_family_moves_nothing(name: str, size: tuple[int, ...]) ->
         label=rows % 2,
         masks=torch.randint(0, 2, (16, 1, *size), dtype=torch.uint8),
         attributes=torch.zeros(16, 0),
+        patient=None,
     )
     probe = Probe(8, ConditionSampler(many, FAMILIES[name].needs, (1,)), many, 2, 6, seed=0)
     before, random = state_of(training), torch.get_rng_state()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.core.errors import DataError, UserError
+from pipeline.core.patients import patient_units
 from pipeline.data.cohort.tables import read_user_table
 from pipeline.data.starting.files import Around, Item
 from pipeline.data.starting.folders import by_folders, by_names, find_levels, without_numbers
@@ -249,7 +250,7 @@ def _split(cohort: Cohort, by_level: bool) -> None:
         return
     told = "the folders" if by_level and not (cohort.given and cohort.given.columns.split) else "a column"
     names = "name" if told == "the folders" else "names"
-    units = labelled["patient_id"].where(labelled["patient_id"] != "", labelled["path"])
+    units = patient_units(labelled.assign(image_id=labelled["path"]))
     sides = set(labelled["split"])
     torn = int((labelled["split"].groupby(units).nunique() > 1).sum())
     thin = labelled.groupby("split")["label"].nunique().min() < labelled["label"].nunique()
@@ -270,7 +271,7 @@ def _split(cohort: Cohort, by_level: bool) -> None:
 
 def _without_rare_classes(cohort: Cohort) -> None:
     images = cohort.images
-    units = images["patient_id"].where(images["patient_id"] != "", images["path"])
+    units = patient_units(images.assign(image_id=images["path"]))
     counts = units.groupby(images["label"]).nunique()
     rare = sorted(counts[counts < FEWEST_PATIENTS].index)
     if rare and len(counts) - len(rare) >= 2:

@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline.config.by_name import or_nearest
 from pipeline.config.data import Columns as Named
 from pipeline.core.errors import UserError
+from pipeline.core.patients import known_patients, patient_units
 from pipeline.data.readers.image import Image
 from pipeline.data.readers.kinds import sniff
 from pipeline.data.starting.archives import read_archive
@@ -94,7 +95,7 @@ def _from_images(around: Around, table: Path | None) -> Guess:
     classes, positive, sides = _sides(sorted(set(cohort.images["label"])))
     if not sides.sure:
         doubts.append(f"Nothing says which side is the disease: {', '.join(positive)} is taken. Check `positive`.")
-    unknown = cohort.images["patient_id"] == ""
+    unknown = known_patients(cohort.images) == ""
     patients = cohort.images["patient_id"].nunique() if not unknown.any() else 0
     of = f"of {patients} patients" if patients else "whose patients are not all known"
     kind = "volumes" if dims == 3 else "images"
@@ -116,7 +117,7 @@ def _split(cohort: Cohort, positive: Sequence[str]) -> tuple[dict[str, Any], str
     if "split" in cohort.why:
         return {"kind": "column"}, cohort.why["split"]
     images = cohort.images
-    units = images["patient_id"].where(images["patient_id"] != "", images["path"])
+    units = patient_units(images.assign(image_id=images["path"]))
     diseased = images["label"].isin(positive)
     smaller = min(int(units[side].nunique()) for side in (diseased, ~diseased))
     if smaller < FEW_PATIENTS:
