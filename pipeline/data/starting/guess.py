@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline.config.by_name import or_nearest
 from pipeline.config.data import Columns as Named
 from pipeline.core.errors import UserError
-from pipeline.core.patients import known_patients, patient_units
+from pipeline.core.patients import known_patients, num_known, patient_units
 from pipeline.data.readers.image import Image
 from pipeline.data.readers.kinds import sniff
 from pipeline.data.starting.archives import read_archive
@@ -96,7 +96,7 @@ def _from_images(around: Around, table: Path | None) -> Guess:
     if not sides.sure:
         doubts.append(f"Nothing says which side is the disease: {', '.join(positive)} is taken. Check `positive`.")
     unknown = known_patients(cohort.images) == ""
-    patients = cohort.images["patient_id"].nunique() if not unknown.any() else 0
+    patients = num_known(cohort.images) if not unknown.any() else 0
     of = f"of {patients} patients" if patients else "whose patients are not all known"
     kind = "volumes" if dims == 3 else "images"
     found = f"{len(cohort.images)} {kind} ({_named_kinds(items)}) {of}, in {len(classes)} classes"
