@@ -19,15 +19,13 @@ import flows.engines
 import flows.running
 from flows.children import Work
 from flows.export import export_run
-from flows.flow import artifact_key, experiment_flow, mean_metrics
+from flows.flow import experiment_flow, mean_metrics
 from flows.lease import lease, note_flow_run
 from flows.plan import Step, plan_experiment
-from flows.run_directory import cache_of
-from flows.running import describe_execution
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.config.section import Section
-from pipeline.core.cache import Execution, Stage
+from pipeline.core.cache import Stage
 from pipeline.core.errors import LeakageError, RadaugError, UserError
 from pipeline.core.files import read_json, write_json, write_text
 from pipeline.core.layout import LOCK, stage_name
@@ -231,17 +229,6 @@ def test_the_flow_run_of_a_killed_process_is_closed(
     assert not (out / "running.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "key"), [("nightly-2", "nightly-2-roc"), ("Große_Studie", "gro-e-studie-"), ("日本", "-roc")]
-)
-def test_keys_of_artifacts_are_those_that_prefect_takes(name: str, key: str) -> None:
-    from prefect.client.schemas.actions import ArtifactCreate
-
-    made = artifact_key(name, "roc")
-    assert key in made and ArtifactCreate(key=made).key == made
-    assert made != artifact_key(f"{name} ", "roc")
-
-
 def test_a_shareable_report_is_made_anew_with_the_report(
     prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,22 +382,8 @@ def test_the_error_message_hides_the_cause(stages: FakeStages, experiment: Exper
     assert caught.value.__suppress_context__
 
 
-def test_progress_line() -> None:
-    record = Record(kind="split", figures={"train": 120, "loss": 0.123456, "note": {"a": 1}}, wall_s=12.34)
-    line = describe_execution("split", Execution(Path(), record, cached=False))
-    assert " ".join(line.split()) == "split 12.3 s train 120, loss 0.1235"
-    assert "cached" in describe_execution("split", Execution(Path(), record, cached=True))
-
-
 def test_metric_table_has_only_means_over_all_patients(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(METRICS)
     rows = mean_metrics(tmp_path)
     assert [row["value"] for row in rows] == ["0.8"]
     assert json.loads(json.dumps(rows)) == rows
-
-
-def test_the_cache_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RADAUG_CACHE", raising=False)
-    assert cache_of(tmp_path / "runs" / "demo") == tmp_path / "runs" / ".cache"
-    monkeypatch.setenv("RADAUG_CACHE", str(tmp_path / "elsewhere"))
-    assert cache_of(tmp_path / "runs" / "demo") == tmp_path / "elsewhere"
