@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import clear_disk_errors, dangling_link, make_folder
+from pipeline.core.files import clear_disk_errors, dangling_link, whole_folder
 from pipeline.core.layout import FAULT_LOG, HOLDER, LOCK, VERDICT
 
 _LEFT = (LOCK, FAULT_LOG, HOLDER, ".earlier", ".report-key")
@@ -35,17 +34,16 @@ def export_run(run_dir: Path, to: Path) -> int:
         raise UserError(f"{to}: is there already and is not overwritten. Choose another DIR.")
     if to.resolve().is_relative_to(run_dir.resolve()):
         raise UserError(f"{to}: lies in the run itself. Choose another DIR.")
-    make_folder(to.parent, "Choose another DIR.")
-    beside = to.with_name(f".{to.name}.{os.getpid()}.partial")
     try:
-        with FileLock(run_dir / LOCK, timeout=0), clear_disk_errors(to):
-            shutil.copytree(run_dir, beside, ignore=_left(run_dir))
+        with (
+            FileLock(run_dir / LOCK, timeout=0),
+            clear_disk_errors(to),
+            whole_folder(to, "Choose another DIR.") as beside,
+        ):
+            shutil.copytree(run_dir, beside, ignore=_left(run_dir), dirs_exist_ok=True)
             (beside / LOCK).touch()
-            beside.rename(to)
     except Timeout:
         raise UserError(f"{run_dir}: another process runs into it. Wait for it.") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return sum(path.stat().st_size for path in to.rglob("*") if path.is_file())
 
 

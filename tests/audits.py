@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,19 @@ def audited(inputs: dict[str, Path], root: Path) -> list[Record]:
     out.mkdir()
     look = memorisation.MemorisationConfig(classes=CLASSES, fold=0, gan_seed=0, seed=0, pool=False)
     return [*made, replace(memorisation.run(look, inputs, out), fold=0, gan_seed=0, inputs=digests)]
+
+
+def write_stages(run: Path, records: Iterable[Record], inputs: dict[str, Path], weights: str) -> None:
+    """Lay the records into a run's stages as those of a generator of these weights, beside its data and its split."""
+    trained = Record("fit-gan", fold=0, gan_seed=0, digest="g", inputs={"prepare": "p", "split": "s"})
+    for record in (trained, *records):
+        place = run / "stages" / record.name
+        place.mkdir(parents=True)
+        extra = record.extra | ({"weights": weights} if record.kind == "attack" else {})
+        replace(record, extra=extra).save(place)
+    for name in ("prepare", "split"):
+        shutil.copytree(inputs[name], run / "stages" / name)
+    Record("split").save(run / "stages" / "split")
 
 
 def of_a_healthy_generator(root: Path) -> list[Record]:

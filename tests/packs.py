@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from audits import CLASSES, audited, fresh, shown
+from audits import CLASSES, audited, fresh, shown, write_stages
 from noise_data import write_noise
 from safetensors.numpy import save_file
 
@@ -108,15 +108,7 @@ def released_run(root: Path, images: np.ndarray | None = None, **config: Any) ->
     outputs = {name: found for name, found in digest_tree(synthesised).items() if name != "record.json"}
     made = replace(load_record(synthesised), fold=0, gan_seed=0, digest="y", outputs=outputs)
     made.save(synthesised)
-    trained = Record("fit-gan", fold=0, gan_seed=0, digest="g", inputs={"prepare": "p", "split": "s"})
-    for record in (trained, *records):
-        place = run / "stages" / record.name
-        place.mkdir(parents=True)
-        extra = record.extra | ({"weights": weights} if record.kind == "attack" else {})
-        replace(record, extra=extra).save(place)
-    for name in ("prepare", "split"):
-        shutil.copytree(inputs[name], run / "stages" / name)
-    Record("split").save(run / "stages" / "split")
+    write_stages(run, records, inputs, weights)
     shutil.copy(inputs["split"] / "manifest.csv", run / "manifest.csv")
     data = {"source": {"kind": "csv", "path": "ward/labels.csv"}, "classes": [*CLASSES], "positive": ["disease"]}
     experiment = validate_experiment({"name": "t", "data": data, **config}, "t")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from audits import CLASSES, of_a_healthy_generator
+from audits import CLASSES, of_a_healthy_generator, write_stages
 
 from flows.audit import mark_of
 from flows.cli import launch
@@ -37,16 +37,7 @@ def run_dir(healthy: list[Record], noise_inputs: MakeInputs, tmp_path: Path) -> 
     checkpoint.mkdir(parents=True)
     (checkpoint / "model.json").write_text("{}")
     (checkpoint / "generator.safetensors").write_bytes(b"weights")
-    gan = Record("fit-gan", fold=0, gan_seed=0, digest="g", inputs={"prepare": "p", "split": "s"})
-    weights = digest_file(checkpoint / "generator.safetensors")
-    for record in (gan, *healthy):
-        place = run / "stages" / record.name
-        place.mkdir(parents=True)
-        extra = record.extra | ({"weights": weights} if record.kind == "attack" else {})
-        replace(record, extra=extra).save(place)
-    for name in ("prepare", "split"):
-        shutil.copytree(inputs[name], run / "stages" / name)
-    Record("split").save(run / "stages" / "split")
+    write_stages(run, healthy, inputs, digest_file(checkpoint / "generator.safetensors"))
     return run
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,24 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one move (UTF-8)."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole_folder(path: Path, mend: str = "Choose another --out.") -> Iterator[Path]:
+    """Give a hidden new folder beside `path`; move it to `path`, where nothing is, when the block ends well, else
+    remove it.
+
+    Raises:
+        UserError: the folder above `path` cannot be made or written; the message ends with `mend`.
+    """
+    make_folder(path.parent, mend)
+    place = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    place.mkdir()
+    try:
+        yield place
+        os.rename(place, path)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -73,19 +73,19 @@ def pixel_intervals(
     bins = edges.size - np.searchsorted(edges, scores, side="right")  # the highest scores first
     anomalous = truth.reshape(len(truth), -1).astype(bool)
     shares = np.stack([_region_shares(mask) for mask in truth])
-    names, own = np.unique(patients, return_inverse=True)
+    own, drawn = _drawn_patients(patients, anomalous, random)
+    number = drawn.shape[1]
     place = (own[:, None] * (edges.size + 1) + bins).ravel()
-    size = len(names) * (edges.size + 1)
+    size = number * (edges.size + 1)
     counts = [np.bincount(place, values.ravel(), size) for values in (~anomalous, anomalous, shares)]
-    drawn = patient_weights(names, _DRAWS, random, np.bincount(own, anomalous.any(axis=1)) > 0)
-    normal, hit, covered = (_shares_called(drawn @ table.reshape(len(names), -1)) for table in counts)
+    normal, hit, covered = (_shares_called(drawn @ table.reshape(number, -1)) for table in counts)
     pairs = list(zip(normal, hit, covered, strict=True))
     limit = MOST_FALSE_POSITIVES
     areas = [_area(along, called, 1.0) for along, called, _ in pairs]
     overlaps = [_area(along, over, limit) / limit for along, _, over in pairs]
     return (
-        _over_patients(exact.auroc, np.array(areas), len(names), alpha),
-        _over_patients(exact.aupro, np.array(overlaps), len(names), alpha),
+        _over_patients(exact.auroc, np.array(areas), number, alpha),
+        _over_patients(exact.aupro, np.array(overlaps), number, alpha),
     )
 
 
@@ -99,11 +99,22 @@ def dice_interval(
 ) -> Interval:
     """`dice` at a fixed threshold with its interval over whole patients, as `pixel_intervals`."""
     called, anomalous = (maps >= threshold).reshape(len(maps), -1), truth.reshape(len(truth), -1).astype(bool)
-    names, own = np.unique(patients, return_inverse=True)
+    own, drawn = _drawn_patients(patients, anomalous, random)
     both = np.bincount(own, (called & anomalous).sum(axis=1))
     size = np.bincount(own, called.sum(axis=1) + anomalous.sum(axis=1))
-    drawn = patient_weights(names, _DRAWS, random, np.bincount(own, anomalous.any(axis=1)) > 0)
-    return _over_patients(dice(maps, truth, threshold), 2 * (drawn @ both) / (drawn @ size), len(names), alpha)
+    return _over_patients(dice(maps, truth, threshold), 2 * (drawn @ both) / (drawn @ size), drawn.shape[1], alpha)
+
+
+def _drawn_patients(
+    patients: np.ndarray, anomalous: np.ndarray, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The number of each image's patient [N], and how much each patient counts in each draw [draws, patients].
+
+    Args:
+        anomalous: [N, voxels] bool.
+    """
+    names, own = np.unique(patients, return_inverse=True)
+    return own, patient_weights(names, _DRAWS, random, np.bincount(own, anomalous.any(axis=1)) > 0)
 
 
 def _shares_called(counts: np.ndarray) -> np.ndarray:

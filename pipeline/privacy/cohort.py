@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline.core.layout import MANIFEST, SPLITS_FILE
 from pipeline.core.patients import patient_units
 from pipeline.core.seeds import numpy_generator
-from pipeline.data.batches.dataset import open_dataset, read_table
+from pipeline.data.batches.dataset import DataSet, open_dataset, read_table
 from pipeline.data.cohort.folds import split_ids
 from pipeline.data.cohort.leakage import assert_no_leakage
 from pipeline.privacy.attack import Candidates, Images
@@ -47,6 +47,20 @@ class Cohort:
         return ""
 
 
+def member_splits(*, pool: bool) -> tuple[str, ...]:
+    """The splits of a fold that its generator learned from; `pool`: the unlabelled images too."""
+    return ("train", "unlabelled") if pool else ("train",)
+
+
+def rows_in(dataset: DataSet, split: Path, fold: int, splits: Sequence[str]) -> np.ndarray:
+    """Where the images of these splits of the fold are in the data set, split by split.
+
+    Args:
+        split: the run's `split` directory.
+    """
+    return dataset.rows([one for name in splits for one in split_ids(split, fold, name)])
+
+
 def cohort_of(inputs: Mapping[str, Path], fold: int, *, pool: bool, most: int, seed: int) -> Cohort:
     """Members and non-members of the generator of `fold`, in the data set's order.
 
@@ -62,11 +76,10 @@ def cohort_of(inputs: Mapping[str, Path], fold: int, *, pool: bool, most: int, s
     dataset = open_dataset(inputs["prepare"])
     splits = read_table(inputs["split"] / SPLITS_FILE)
     assert_no_leakage(splits[splits["fold"] == str(fold)], read_table(inputs["split"] / MANIFEST))
-    seen = ("train", "unlabelled") if pool else ("train",)
-    sides = {True: seen, False: UNSEEN}
+    sides = {True: member_splits(pool=pool), False: UNSEEN}
     rows, member = [], []
     for joined, names in sides.items():
-        own = dataset.rows([one for split in names for one in split_ids(inputs["split"], fold, split)])
+        own = rows_in(dataset, inputs["split"], fold, names)
         own = _drawn(dataset.manifest, own, most, numpy_generator(seed, "member" if joined else "unseen"))
         rows.append(own)
         member.append(np.full(len(own), joined))

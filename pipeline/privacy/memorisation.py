@@ -27,9 +27,9 @@ from pipeline.core.metrics import MetricRow, write_metrics
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed, numpy_generator
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
-from pipeline.data.cohort.folds import split_ids
 from pipeline.measures.near_copies import NEAR, NearCopies, near_copies
 from pipeline.privacy.attack import Images
+from pipeline.privacy.cohort import member_splits, rows_in
 from pipeline.privacy.near_search import nearest_known, parts_of, plain_distances
 
 if TYPE_CHECKING:
@@ -76,13 +76,11 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
     `pipeline.measures.near_copies` on the distances of `nearest_known`. All other distances are those of plain pixels.
     """
     real, synthetic = open_dataset(inputs["prepare"]), open_dataset(inputs["synthesise"])
-    rows = {split: real.rows(split_ids(inputs["split"], config.fold, split)) for split in ("train", "val", "test")}
-    if config.pool:
-        pool = real.rows(split_ids(inputs["split"], config.fold, "unlabelled"))
-        rows["train"] = np.concatenate([rows["train"], pool])
-    if len(rows["val"]) > _LOOKED_AT:
-        some = numpy_generator(config.seed, "validation").permutation(len(rows["val"]))[:_LOOKED_AT]
-        rows["val"] = rows["val"][np.sort(some)]
+    rows = {
+        "train": rows_in(real, inputs["split"], config.fold, member_splits(pool=config.pool)),
+        "val": some_validation_rows(real, inputs["split"], config.fold, config.seed),
+        "test": rows_in(real, inputs["split"], config.fold, ("test",)),
+    }
     random = numpy_generator(config.seed, "draws")
     chosen = np.sort(random.permutation(len(synthetic.images))[:_LOOKED_AT])
     to_train, to_held_out = (plain_distances(synthetic, chosen, real, rows[split]) for split in ("train", "test"))
@@ -139,6 +137,13 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
         notes=_notes(copies),
         extra={"closest": nearness, "near": NEAR},
     )
+
+
+def some_validation_rows(real: DataSet, split: Path, fold: int, seed: int) -> np.ndarray:
+    """Where the fold's validation images are, of more than `_LOOKED_AT` so many at random, in their order."""
+    rows = rows_in(real, split, fold, ("val",))
+    some = numpy_generator(seed, "validation").permutation(len(rows))[:_LOOKED_AT]
+    return np.asarray(rows[np.sort(some)])
 
 
 def nearer_to_training(

@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.compute import Hardware
-from pipeline.core.seeds import numpy_generator
 from pipeline.data.batches.dataset import open_dataset
-from pipeline.data.cohort.folds import split_ids
 from pipeline.measures.near_copies import NearCopies, near_copies
 from pipeline.privacy.attack import Images
+from pipeline.privacy.cohort import member_splits, rows_in
+from pipeline.privacy.memorisation import some_validation_rows
 from pipeline.privacy.near_search import nearest_known
-
-_HELD_OUT = 500
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,8 @@ def pack_copies(
         pool: whether the generator learned from the unlabelled images too.
     """
     real, synthetic = open_dataset(inputs["prepare"]), open_dataset(inputs["synthesise"])
-    seen = ("train", "unlabelled") if pool else ("train",)
-    known = real.rows([one for split in seen for one in split_ids(inputs["split"], fold, split)])
-    held_out = real.rows(split_ids(inputs["split"], fold, "val"))
-    some = numpy_generator(seed, "validation").permutation(len(held_out))[:_HELD_OUT]
-    held_out = held_out[np.sort(some)]
+    known = rows_in(real, inputs["split"], fold, member_splits(pool=pool))
+    held_out = some_validation_rows(real, inputs["split"], fold, seed)
     found, usual = nearest_known(
         Images(synthetic, rows), Images(real, known), Images(real, held_out), Hardware(device, "float32"), seed
     )

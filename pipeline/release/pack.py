@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -13,7 +10,7 @@ from pathlib import Path
 import bagit
 
 from pipeline.core.errors import RefusedError, UserError
-from pipeline.core.files import clear_disk_errors, digest_file, make_folder, read_json, write_json
+from pipeline.core.files import clear_disk_errors, digest_file, read_json, whole_folder, write_json
 from pipeline.core.layout import CERTIFICATE, MODEL
 from pipeline.release.card import card_of, read_certificate, write_card, write_readme
 from pipeline.release.croissant import write_croissant
@@ -21,9 +18,7 @@ from pipeline.release.features import write_features
 from pipeline.release.images import write_images
 from pipeline.release.leaks import find_leaks
 from pipeline.release.material import CARD, GENERATOR_FOLDER, WEIGHTS, Material, Wanted
-from pipeline.release.verify import PAYLOAD, Verified, verify_pack
-
-_SHOWN = 5
+from pipeline.release.verify import PAYLOAD, Verified, first_few, verify_pack
 
 
 def write_pack(material: Material, out: Path, wanted: Wanted) -> Verified:
@@ -35,18 +30,17 @@ def write_pack(material: Material, out: Path, wanted: Wanted) -> Verified:
     """
     require_free(out)
     wanted = replace(wanted, today=wanted.today or date.today().isoformat())
-    with clear_disk_errors(out), _built_beside(out) as place:
+    with clear_disk_errors(out), whole_folder(out) as place:
         _fill(place, material, wanted)
         information = {"External-Description": "Synthetic medical images. No patient is behind any of them.",
                        "Card-SHA256": digest_file(place / CARD)}  # fmt: skip
         bagit.make_bag(str(place), information, checksums=["sha256"])
         leaks = find_leaks(place, material.secrets)
         if leaks:
-            more = f"\n… and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
             raise RefusedError(
                 "the pack would hold something of the source, and was not written:\n"
-                + "\n".join(str(one).removeprefix(f"{PAYLOAD}/") for one in leaks[:_SHOWN]) + more
-            )  # fmt: skip
+                + first_few([str(one).removeprefix(f"{PAYLOAD}/") for one in leaks])
+            )
         return verify_pack(place)
 
 
@@ -58,19 +52,6 @@ def require_free(out: Path) -> None:
     """
     if out.is_symlink() or out.exists():
         raise UserError(f"{out}: is there already, and a pack is never written over. Choose another --out.")
-
-
-@contextmanager
-def _built_beside(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out`, moved to `out` where the block ends well, else removed."""
-    make_folder(out.parent)
-    place = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    place.mkdir()
-    try:
-        yield place
-        os.rename(place, out)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _fill(root: Path, material: Material, wanted: Wanted) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,15 @@ def verify_pack(pack: Path) -> Verified:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             wrong = [f"a part of it cannot be read ({type(error).__name__})"]
     if wrong:
-        more = f"\n… and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        raise RefusedError(f"{pack}: was changed since it was made:\n" + "\n".join(wrong[:_SHOWN]) + more)
+        raise RefusedError(f"{pack}: was changed since it was made:\n" + first_few(wrong))
     images = len(read_table(pack / PAYLOAD / PROVENANCE))
     return Verified(images, digest_file(pack / _BAG[-1]))
+
+
+def first_few(lines: Sequence[str]) -> str:
+    """Lines of a refusal, and how many more there are."""
+    more = [f"… and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return "\n".join([*lines[:_SHOWN], *more])
 
 
 def _strangers(pack: Path) -> Iterator[str]:
