@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -132,6 +135,26 @@ def test_samples_leave_a_run_as_nifti_png_and_dicom(
     assert nib.aff2axcodes(volume.affine)[:2] == ("L", "P") and volume.shape == (16, 16, 1)
     assert launch(["sample", str(out), "--label", "worse", "--num", "1", "--out", str(tmp_path / "x")]) == 2
     assert "['well', 'ill']" in capsys.readouterr().err
+
+
+def test_the_notebook_page_runs_as_it_stands(
+    finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every block of docs/notebook.md in order, in one namespace, as a kernel would; only the class is the study's."""
+    config, done = finished
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RADAUG_CACHE", str(done.parent / ".cache"))
+    (tmp_path / "study.yaml").write_bytes((done / "config.yaml").read_bytes())
+    shutil.copytree(config.parent / "images", tmp_path / "new-images")
+    shutil.copy(done / "predictions.csv", tmp_path / "predictions.csv")
+    page = (Path(__file__).parents[1] / "docs" / "notebook.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block.replace('"pneumonia"', '"ill"'), "docs/notebook.md", "exec"), names)
+    assert len(blocks) == 2 and names["run"].experiment.classifier.seeds == 5
+    assert names["images"].shape == (16, 16, 16) and len(names["scores"]) == 120
+    assert names["made"].images.shape == (16, 1, 16, 16) and len(names["real"].manifest) == 120
 
 
 def test_a_planted_leak_is_refused_before_anything_is_trained(
