@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 from pipeline.config.section import Section
 from pipeline.core.cache import Stage, execute, fingerprint
 from pipeline.core.errors import DataError, UserError
+from pipeline.core.files import atomic_path, digest_tree, forget_unfinished
 from pipeline.core.layout import TIMED_LOG
 from pipeline.core.records import Record, load_record, records_of
 
@@ -107,6 +111,44 @@ def test_only_a_resumable_stage_finds_its_half_written_files(tmp_path: Path) -> 
             except KeyboardInterrupt:
                 continue
     assert seen == [False, True, False, False]
+
+
+def test_what_a_killed_process_was_writing_is_no_part_of_the_stage(tmp_path: Path) -> None:
+    """A process is killed in the middle of a checkpoint: the stage that goes on is that of a run that nobody killed."""
+    halfway = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.core.files import atomic_path, whole_folder
+with whole_folder(Path(sys.argv[1]) / "snapshot") as folder, atomic_path(Path(sys.argv[1]) / "resume.pt") as file:
+    (folder / "nets").write_text("ha")
+    file.write_text("ha")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed: list[int] = []
+
+    def resumes(config: Settings, inputs: Mapping[str, Path], out_dir: Path) -> Record:
+        write(config, inputs, out_dir)
+        if not killed:
+            killed.append(subprocess.run([sys.executable, "-c", halfway, out_dir], check=False).returncode)
+            assert {path.suffix for path in out_dir.iterdir()} == {".txt", ".partial"}
+            raise KeyboardInterrupt
+        return Record(kind="resumes")
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(stage(run=resumes, resumable=True), tmp_path / "hit")
+    hit = execute(stage(run=resumes, resumable=True), tmp_path / "hit")
+    whole = execute(stage(run=resumes, resumable=True), tmp_path / "whole")
+    assert killed == [-signal.SIGKILL]
+    assert hit.record.digest == whole.record.digest
+    assert sorted(path.name for path in hit.directory.iterdir()) == ["record.json", "text.txt"]
+
+
+def test_what_another_process_is_writing_stays_and_does_not_count(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "resume.pt") as file:
+        file.write_text("ha")
+        forget_unfinished(tmp_path)
+        assert file.is_file() and not digest_tree(tmp_path)
+    assert list(digest_tree(tmp_path)) == ["resume.pt"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "record"])

@@ -18,7 +18,15 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from pipeline.core.errors import DataError, UserError
-from pipeline.core.files import clear_disk_errors, digest_json, digest_tree, make_folder, safe_name, write_text
+from pipeline.core.files import (
+    clear_disk_errors,
+    digest_json,
+    digest_tree,
+    forget_unfinished,
+    make_folder,
+    safe_name,
+    write_text,
+)
 from pipeline.core.layout import RECORD, TIMED_LOG, stage_name
 from pipeline.core.records import Record, load_record
 from pipeline.core.sources import Reach, reach_of
@@ -141,6 +149,7 @@ def execute(stage: Stage[Config], cache: Path, threads: int | None = None) -> Ex
         if threads is not None:
             _settle_threads(places, threads)
         places.partial.mkdir(exist_ok=True)
+        forget_unfinished(places.partial)
         record = _run_and_record(stage, key, places.partial)
         os.replace(places.partial, places.whole)
         places.threads.unlink(missing_ok=True)

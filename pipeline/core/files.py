@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipeline.core.errors import UserError
 
 _RESERVED = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))))
@@ -24,12 +26,34 @@ _RESERVED = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it into place when the block ends well, remove it otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = _unfinished(path)
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.partial")
+
+
+def forget_unfinished(root: Path) -> None:
+    """Remove from below `root` what killed processes were writing by `atomic_path` or `whole_folder`.
+
+    What belongs to this process or to another one that is still there stays.
+    """
+    for path in sorted(root.rglob(".*.partial"), reverse=True):
+        found = _UNFINISHED.fullmatch(path.name)
+        if found is None or psutil.pid_exists(int(found["pid"])):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,7 +71,7 @@ def whole_folder(path: Path, mend: str = "Choose another --out.") -> Iterator[Pa
         UserError: the folder above `path` cannot be made or written; the message ends with `mend`.
     """
     make_folder(path.parent, mend)
-    place = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    place = _unfinished(path)
     place.mkdir()
     try:
         yield place
@@ -86,10 +110,17 @@ def digest_file(path: Path) -> str:
 
 
 def digest_tree(root: Path, *, skip: frozenset[str] = frozenset()) -> dict[str, tuple[int, str]]:
-    """Size in bytes and sha256 of every file below `root`, by relative path, names in `skip` left out."""
-    files = sorted(path for path in root.rglob("*") if path.is_file())
+    """Size in bytes and sha256 of every file below `root`, by relative path, names in `skip` left out.
+
+    Files that somebody is still writing do not count: they are not there yet.
+    """
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not _is_unfinished(path, root))
     names = {path: path.relative_to(root).as_posix() for path in files}
     return {names[path]: (path.stat().st_size, digest_file(path)) for path in files if names[path] not in skip}
+
+
+def _is_unfinished(path: Path, root: Path) -> bool:
+    return any(_UNFINISHED.fullmatch(part) for part in path.relative_to(root).parts)
 
 
 def link(target: Path, at: Path) -> None:
