@@ -22,7 +22,7 @@ from pipeline.core.processes import computed_beside
 from pipeline.core.progress import in_words
 from pipeline.core.threads import available_cores
 from pipeline.data.cohort.audit_rows import WARNING
-from pipeline.verdict.power import expectation, patients_a_side, patients_tested
+from pipeline.verdict.power import expectation, sides_tested
 
 if TYPE_CHECKING:
     from pipeline.core.cost import CostEstimate
@@ -69,9 +69,7 @@ def _what_it_takes(members: pd.DataFrame, experiment: Experiment, costs: dict[st
 
 def _what_it_shows(experiment: Experiment, members: pd.DataFrame) -> str:
     rule = experiment.verdict
-    tested = patients_tested(members, experiment.data.positive)
-    if min(tested) < 2 and rule.unit == "image":
-        tested = patients_a_side(members, experiment.data.positive)
+    tested = sides_tested(members, experiment.data.positive, rule.unit)
     unit = "patients" if (known_patients(members[members["split"] == "test"]) != "").all() else "images"
     return expectation(rule.endpoint, rule.alpha, rule.margin, *tested, unit=unit)
 

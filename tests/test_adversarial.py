@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -178,7 +179,14 @@ def test_a_killed_stage_goes_on_and_leaves_the_same_files(
     with (killed / TIMED_LOG).open("a") as handle:
         handle.write('{"num_images": 48, "half a li')
     monkeypatch.setattr(fit.Log, "__call__", original)
-    run(config, inputs, killed)
+    rows = [json.loads(line) for line in (killed / TIMED_LOG).read_text().splitlines()[:-1]]
+    earlier = json.dumps({**rows[-1], "seconds": 1000.5})
+    (killed / TIMED_LOG).write_text(
+        "\n".join([json.dumps(row) for row in rows[:-1]] + [earlier, '{"num_images": 48, "ha'])
+    )
+    assert run(config, inputs, killed).wall_s == 1000.5, "the seconds of the killed process count"
+    last = json.loads((killed / TIMED_LOG).read_text().splitlines()[-1])
+    assert last["seconds"] > 1000.5
     assert not (killed / RESUME).exists()
     names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
     assert names == sorted(path.relative_to(killed) for path in killed.rglob("*") if path.is_file())

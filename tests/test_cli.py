@@ -24,7 +24,7 @@ import flows.server
 import flows.validate
 from flows.cli import launch
 from flows.plan import Step
-from flows.validate import patients_tested, split_table
+from flows.validate import split_table
 from pipeline.adversarial import gan_cost
 from pipeline.config.experiment import Experiment
 from pipeline.config.section import Section
@@ -34,6 +34,7 @@ from pipeline.core.errors import LeakageError, UserError
 from pipeline.core.files import write_text
 from pipeline.core.records import Record
 from pipeline.supervised import classifier_cost
+from pipeline.verdict.power import patients_tested
 
 VERDICT = {
     "utility": {"decision": "inconclusive", "reasons": ["The interval is wide.", "Few patients."], "evidence": {}},
@@ -306,7 +307,7 @@ def test_validate_answers_first_and_gives_details_when_asked(
     config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(flows.validate, "plan_experiment", lambda experiment: fake_manifests(leak=False))
-    monkeypatch.setattr(flows.validate, "patients_tested", lambda members, positive: (12, 24))
+    monkeypatch.setattr(flows.validate, "sides_tested", lambda members, positive, unit: (12, 24))
     monkeypatch.setattr(gan_cost, "estimate", lambda experiment: CostEstimate(3e12, 4.0, 500.0))
     monkeypatch.setattr(classifier_cost, "estimate", lambda experiment: CostEstimate(1e11, 0.5, 700.0))
     overrides = ["--set", "gan.gan_seeds=2", "--set", "classifier.seeds=5"]

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.errors import DataError, LeakageError
 from pipeline.verdict import VerdictPlan, decide
-from pipeline.verdict.power import hanley_mcneil_variance
+from pipeline.verdict.power import hanley_mcneil_variance, smallest_differences
 from pipeline.verdict.rule import Verdict
 
 PLAN = VerdictPlan(positive=("disease",), bootstrap=300)
@@ -76,6 +76,13 @@ def test_a_firm_no_benefit_says_what_could_be_shown_and_why_the_plan_said_otherw
     """750 and 750 patients: the plan's estimate is by Hanley and McNeil, the verdict's by its own interval."""
     found = many_patients()
     shown = found.evidence["smallest_shown"]
+    needed = found.evidence["patients_needed"]
+    for sought, place in (
+        ("fewest", 0),
+        ("most", 1),
+    ):  # the verdict's number is where the planned difference is 2 points
+        side = needed[sought] / 2
+        assert smallest_differences("auroc", 0.05, side, side)[place] == pytest.approx(0.02, rel=0.01)
     half = (found.evidence["ci_high"] - found.evidence["ci_low"]) / 2
     assert shown["measured"] == pytest.approx(half * (1.96 + 0.842) / 1.96, rel=0.02)
     variance = hanley_mcneil_variance(0.85, 750, 750)

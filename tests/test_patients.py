@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.validate import patients_tested
 from pipeline.config.experiment import ClassifierConfig, SubgroupConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import LeakageError
@@ -23,6 +22,7 @@ from pipeline.downstream import feature_models
 from pipeline.supervised.fit import Phase, Share
 from pipeline.verdict import VerdictPlan, decide
 from pipeline.verdict.fits import by_patient, draw_test_sets
+from pipeline.verdict.power import patients_tested
 from pipeline.verdict.subgroups import subgroup_rows
 
 SEVENS = pd.DataFrame(

@@ -15,7 +15,14 @@ from pipeline.core import progress
 from pipeline.core.errors import DataError
 from pipeline.measures.resampling import Estimate
 from pipeline.supervised import classifier_cost
-from pipeline.verdict.power import expectation, patients_a_side, patients_needed, shown_difference, smallest_differences
+from pipeline.verdict.power import (
+    expectation,
+    patients_a_side,
+    patients_needed,
+    shown_difference,
+    sides_tested,
+    smallest_differences,
+)
 
 
 @pytest.fixture
@@ -108,6 +115,8 @@ def test_patients_with_both_kinds_of_images_count_on_both_sides() -> None:
     table = pd.DataFrame(both, columns=["split", "label", "patient_id", "image_id"])
     assert patients_a_side(table, ("b",)) == (5, 5)
     assert patients_a_side(table[:1], ("b",)) == (0, 1)
+    assert sides_tested(table, ("b",), "image") == (5, 5), "images are compared where every patient has both"
+    assert sides_tested(table, ("b",), "patient") == (5, 0)
 
 
 @pytest.mark.parametrize(("positives", "negatives"), [(0, 9), (1, 9), (9, 1)])

@@ -87,7 +87,7 @@ def assert_self_contained(page: Page) -> None:
 def test_page_is_self_contained_and_every_table_has_a_caption(plain: Path) -> None:
     page = Page(plain / "report.html")
     assert_self_contained(page)
-    assert len(page.of("img")) == 12
+    assert len(page.of("img")) == 11
     assert len(page.of("caption")) == len(page.of("table")) >= 10
     assert [tag for tag, _ in page.tags].count("h1") == 1
 
@@ -103,7 +103,7 @@ def test_first_words_are_confidentiality_and_research_only(plain: Path) -> None:
 def test_verdict_is_told_with_its_numbers(plain: Path) -> None:
     page = Page(plain / "report.html")
     assert "GAN augmentation helps" in page.text
-    assert "was 3.1 points higher than that with real+classical" in page.text
+    assert "was 3.1 points higher than that with real images (real+classical)" in page.text
     assert "95 % interval of the difference +0.4 to +5.9 points" in page.text
     assert "24 test patients, 36 test images, 1 fold, 1 GAN seed, 2 classifier seeds" in page.text
     assert "Margin fixed before the run: 2.0 points" in page.text
@@ -126,7 +126,7 @@ def test_numbers_are_those_of_metrics_csv(plain: Path) -> None:
     for row in means:
         value, low, high = (float(row[name]) for name in ("value", "ci_low", "ci_high"))
         assert f"{value:.3f} ({low:.3f} to {high:.3f})" in text
-    assert "real metastasis AUROC 0.850 0.800 to 0.900 2" in text, "the reverse check"
+    assert "Real images, unaltered metastasis AUROC 0.850 0.800 to 0.900 2" in text, "the reverse check"
     assert "0.612 (0.500 to 0.720)" in text, "the anomaly score"
     assert "62 % (range 55 % to 70 %) of the synthetic images lie nearer to a training image" in text
     assert "without memory it would be 50 %, and for real validation images it is 48 %" in text
@@ -175,7 +175,7 @@ def test_shareable_has_no_id_no_path_no_image_and_leaves_no_picture(shareable: P
     sizes = {Image.open(io.BytesIO(base64.b64decode((image["src"] or "")[22:]))).size for image in page.of("img")}
     assert not sizes & {(700, 200), (300, 200), (500, 300)}, "the stages' pictures"
     plots = {(image["alt"] or "").split()[0] for image in page.of("img")}
-    assert plots == {"Difference", "Forest", "ROC", "Reliability", "Training", "Histograms", "Distances"}
+    assert plots == {"Difference", "Forest", "ROC", "Training", "Histograms", "Distances"}
 
 
 def test_samples_show_training_images_left_and_synthetic_ones_right(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_text_of_users_is_escaped_and_a_run_without_a_gan_says_so(tmp_path: Path
     assert html.escape(evil) in page.source
     assert evil in page.text
     names = {path.name for path in (root / "figures").iterdir()}
-    assert names == {"difference.png", "arms.png", "roc.png", "reliability.png"}
+    assert names == {"difference.png", "arms.png", "roc.png"}
     assert "This run trained no GAN." in page.text
     assert "This run did not look for copies." in page.text
 

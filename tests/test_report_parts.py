@@ -16,12 +16,20 @@ from sklearn.metrics import roc_curve as sklearn_roc_curve
 from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import UserError
 from pipeline.core.metrics import MetricRow, table_of
+from pipeline.report.glossary import terms_in
 from pipeline.report.plots import ROC_GRID, mean_roc, roc_curve
 from pipeline.report.privacy_tables import attacks_table, guesses_table
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths
 from pipeline.report.sheets import planes, small_png, to_grey
 from pipeline.report.tables import PER_PATIENT
-from pipeline.report.words import memorisation_sentence, release_statement, utility_statement
+from pipeline.report.words import (
+    arm_title,
+    memorisation_sentence,
+    named_arm,
+    patients_needed_words,
+    release_statement,
+    utility_statement,
+)
 
 
 def test_big_pictures_are_made_to_fit() -> None:
@@ -166,3 +174,26 @@ def test_guesses_stand_beside_those_of_unseen_patients() -> None:
     )  # type: ignore[arg-type]
     assert shown.rows[0] == ("sex", "0.700", "0.600", "0.100 (-0.050 to 0.250)", "0.550", "120")
     assert shown.rows[1][:2] == ("age", "not given: 4 training and 9 unseen patients, 10 needed")
+
+
+def test_the_glossary_has_only_what_the_page_names() -> None:
+    terms = dict(terms_in('<p title="FID">Two <b>GANs</b> and their KID, at 2 points; p &lt; 0.05</p>'))
+    assert {"GAN", "KID", "Point", "p-value, p"} <= set(terms)
+    assert not {"FID", "Precision", "Holm", "Arm", "GAN seed"} & set(terms), "FID stands in no text, `and` is no arm"
+
+
+def test_every_term_of_the_templates_that_readers_asked_for_is_explained() -> None:
+    asked = ("FID", "KID", "Precision", "Recall", "Density", "Coverage", "Holm", "DeLong", "BCa", "McNemar", "AUROC")
+    assert [term for term, _ in terms_in(" ".join(asked))] == sorted(asked, key=str.lower)
+
+
+def test_arms_have_plain_names_and_keep_those_of_the_files() -> None:
+    assert arm_title("real+classical+synthetic@0.5") == "Real + synthetic images, 0.5 : 1"
+    assert named_arm("real+classical") == "real images (real+classical)"
+    assert arm_title("my-arm") == named_arm("my-arm") == "my-arm"
+
+
+def test_the_plan_says_how_many_patients_it_takes() -> None:
+    evidence = {"margin": 0.02, "n_patients": 33, "patients_needed": {"fewest": 287, "most": 2864}}
+    assert patients_needed_words(evidence).startswith("about 290 to 2,900 test patients to see a gain of 2.0 points")
+    assert patients_needed_words({"margin": 0.02, "n_patients": 33}) == ""

@@ -155,6 +155,7 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
         kind="fit-gan",
         figures=figures | last_losses(training) | {"watch": watch.figures()},
         notes=(*watch.notes(), *private_notes(training, name)),
+        wall_s=log.earlier_s,
     )
 
 
@@ -273,7 +274,7 @@ def _finish(
     averaged = training.ema.nets
     refresh_batch_norm(averaged["generator"], sampler, len(config.classes), derive_seed(config.seed, "norms"))
     frames = sorted((out_dir / GRIDS).glob("*.png"))
-    save_film_strip(out_dir / FILM_STRIP, frames, [int(frame.stem) for frame in frames])
+    save_film_strip(out_dir / FILM_STRIP, frames, [int(frame.stem) for frame in frames], config.classes)
     save_nets(out_dir, {**training.context.nets, **averaged}, description)
     write_certificate(out_dir, training, config.gan)
     for name in (RESUME, GOOD):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,11 @@ _GRID_COLUMNS = 12
 
 
 class Log:
-    """Watches a training: statistics, progress, sample grids, resume files, and snapshots where they are wanted."""
+    """Watches a training: statistics, progress, sample grids, resume files, and snapshots where they are wanted.
+
+    Attributes:
+        earlier_s: seconds of training in processes that ended before their time, up to their last statistics.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,9 @@ class Log:
         self.num_classes, self.seed = num_classes, seed
         self.stats = out_dir / TIMED_LOG
         self.grids = out_dir / GRIDS
+        rows = [json.loads(line) for line in _lines(self.stats)]
+        self.earlier_s = float(rows[-1].get("seconds", 0.0)) if rows else 0.0
+        self._started = time.monotonic()
         total = gan.num_images
         self.progress = Progress(name, total, "images")
         self._log_every = max(gan.batch_size, total // 200)
@@ -76,7 +84,9 @@ class Log:
 
     def _write_stats(self, training: GanTraining) -> None:
         training.stepper.read_faults()
-        row = {"num_images": training.num_images, "images_per_s": round(self.progress.rate, 1)} | last_losses(training)
+        seconds = round(self.earlier_s + time.monotonic() - self._started, 1)
+        speed = {"images_per_s": round(self.progress.rate, 1), "seconds": seconds}
+        row = {"num_images": training.num_images} | speed | last_losses(training)
         with self.stats.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
 

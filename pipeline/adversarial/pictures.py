@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.core.files import atomic_path
 
 _GAP = 2
 _MIN_SIDE = 56
+_LETTERS, _HEADING, _WIDEST = 13, 20, 160
+"""Pixels: height of letters and of a frame's heading, and the most that names of classes may take."""
 
 
 def save_grid(path: Path, images: np.ndarray, columns: int) -> None:
@@ -20,15 +24,25 @@ def save_grid(path: Path, images: np.ndarray, columns: int) -> None:
     _save(path, _below(rows))
 
 
-def save_film_strip(path: Path, frames: list[Path], counts: list[int]) -> None:
-    """Stack the grids in `frames` under each other, each under the number of training images it was drawn at."""
+def save_film_strip(path: Path, frames: list[Path], counts: list[int], classes: Sequence[str]) -> None:
+    """Stack the grids in `frames` under each other, each under the number of training images it was drawn at.
+
+    Args:
+        classes: names of a grid's rows, which are equally high.
+    """
+    font = ImageFont.load_default(size=_LETTERS)
+    margin = _GAP + min(max(math.ceil(font.getlength(name)) for name in classes) + 4, _WIDEST)
     strips = []
     for frame, count in zip(frames, counts, strict=True):
         with Image.open(frame) as opened:
             strip = opened.convert("L")
-        labelled = Image.new("L", (strip.width, strip.height + 14), 255)
-        labelled.paste(strip, (0, 14))
-        ImageDraw.Draw(labelled).text((2, 1), f"{count:,} images", fill=0)
+        labelled = Image.new("L", (margin + strip.width, strip.height + _HEADING), 255)
+        drawing = ImageDraw.Draw(labelled)
+        for row, name in enumerate(classes):
+            down = _HEADING + (row + 0.5) * strip.height / len(classes)
+            drawing.text((_GAP, down), name, fill=0, font=font, anchor="lm")
+        labelled.paste(strip, (margin, _HEADING))
+        drawing.text((margin, 2), f"after {count:,} images", fill=0, font=font)
         strips.append(np.asarray(labelled))
     _save(path, _below(strips))
 

@@ -13,15 +13,32 @@ from pipeline.core.layout import FIGURES, REPORT, SHAREABLE_REPORT
 from pipeline.core.patients import num_known
 from pipeline.report import quality_tables, subgroup_tables, tables, verdict_tables
 from pipeline.report.anomaly_parts import worklist_table
+from pipeline.report.glossary import terms_in
 from pipeline.report.picture import Picture
-from pipeline.report.pictures import all_pictures
+from pipeline.report.pictures import all_pictures, reliability_sentence
 from pipeline.report.privacy_tables import attacks_table, certificate_table, guesses_table
 from pipeline.report.reading import Run, read_run
 from pipeline.report.representation_tables import representations_table
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths, redaction
-from pipeline.report.words import GLOSSARY, count, memorisation_sentence, release_statement, utility_statement
+from pipeline.report.words import count, memorisation_sentence, release_statement, utility_statement
 
 Tables = dict[str, tables.Table | None]
+_CONTENTS = (
+    ("verdicts", "Verdicts"),
+    ("data", "Data"),
+    ("images", "Images"),
+    ("quality", "Image quality"),
+    ("training", "GAN training"),
+    ("arms", "Classifiers"),
+    ("reached", "How the verdict was reached"),
+    ("anomaly", "Anomaly score"),
+    ("memorisation", "Privacy"),
+    ("audit", "Audit"),
+    ("ledger", "Looks at the test patients"),
+    ("again", "How it was made"),
+    ("glossary", "Glossary"),
+)
+"""Sections of the template, and what the contents call them."""
 
 
 def write_report(run_dir: Path, *, shareable: bool = False) -> Path:
@@ -82,7 +99,10 @@ def _render(run: Run, redact: Redaction, made_tables: Tables, pictures: dict[str
         methods=verdict_tables.methods_sentence(run),
         num_gans=len(run.of_kind("fit-gan")),
         config=config_without_paths(experiment) if shareable else run.config_text,
-        glossary=GLOSSARY,
+        terms_in=terms_in,
+        contents=_CONTENTS,
+        plan=verdict_tables.plan_lines(run),
+        reliability_absent=reliability_sentence(run),
     )
 
 

@@ -13,12 +13,17 @@ def data_uri(png: bytes) -> str:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the report: `name` is its file below figures/, `alt` and `caption` are plain text."""
+    """A picture of the report: `name` is its file below figures/, `alt` and `caption` are plain text.
+
+    Attributes:
+        wide: its words are too small on a phone unless it is scrolled.
+    """
 
     name: str
     alt: str
     caption: str
     png: bytes
+    wide: bool = True
 
     @property
     def data_uri(self) -> str:

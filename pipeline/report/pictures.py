@@ -31,9 +31,10 @@ from pipeline.report.quality_plots import curves_plot
 from pipeline.report.reading import Run, StageEntry, disease_label, fit_rows, mean_rows, ordered_arms
 from pipeline.report.reliability import reliability_plot
 from pipeline.report.sheets import sample_sheet, stored_png
-from pipeline.report.words import count
+from pipeline.report.words import arm_title, count
 
 _MOST_GANS = 9
+_FEWEST_FOR_RELIABILITY = 100
 
 
 def all_pictures(run: Run, *, shareable: bool) -> dict[str, Picture]:
@@ -67,7 +68,7 @@ def _forest(run: Run) -> Picture | None:
     alt = f"Forest plot of sensitivity, specificity and AUROC of {len(arms)} arms; the numbers are in the table below."
     caption = (
         "Squares: mean over fits on test patients; bars: interval (a hollow square has none); grey dots: single fits; "
-        f"dashed line: {REFERENCE_ARM}."
+        f"dashed line: {arm_title(REFERENCE_ARM).lower()}."
     )
     return Picture("arms", alt, caption, forest_plot(means, fits, arms, REFERENCE_ARM))
 
@@ -83,7 +84,7 @@ def _roc(run: Run) -> Picture | None:
         "test patients. Thick: mean over fits at equal specificity; thin: single fits; diamond: mean sensitivity and "
         "specificity at the thresholds fixed on validation patients."
     )
-    alt = f"ROC curves of {len(arms)} arms with their operating points, each beside {REFERENCE_ARM}."
+    alt = f"ROC curves of {len(arms)} arms with their operating points, each beside {arm_title(REFERENCE_ARM).lower()}."
     return Picture(
         "roc", alt, caption, roc_plot(test, means[means["label"] == disease_label(run)], arms, REFERENCE_ARM)
     )
@@ -91,7 +92,7 @@ def _roc(run: Run) -> Picture | None:
 
 def _reliability(run: Run) -> Picture | None:
     test = _test_predictions(run)
-    if test.empty or not test["disease_score"].between(0, 1).all():
+    if _num_images(test) < _FEWEST_FOR_RELIABILITY or not test["disease_score"].between(0, 1).all():
         return None
     arms = ordered_arms(run, test["arm"])
     alt = f"Reliability plots of {len(arms)} arms; the numbers are in the table above."
@@ -101,6 +102,21 @@ def _reliability(run: Run) -> Picture | None:
         "Batches hold all classes equally often, so probabilities are too high where the disease is rare."
     )
     return Picture("reliability", alt, caption, reliability_plot(test, arms))
+
+
+def reliability_sentence(run: Run) -> str:
+    """Why there is no reliability plot; empty where images are enough for one."""
+    images = _num_images(_test_predictions(run))
+    if images >= _FEWEST_FOR_RELIABILITY:
+        return ""
+    return (
+        f"There is no reliability plot: {count(images, 'test image')} are too few to compare probabilities with shares "
+        f"bin by bin; it takes {_FEWEST_FOR_RELIABILITY}."
+    )
+
+
+def _num_images(test: pd.DataFrame) -> int:
+    return int(test["image_id"].nunique())
 
 
 def _test_predictions(run: Run) -> pd.DataFrame:

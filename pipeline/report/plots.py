@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from pipeline.report.style import BLACK, BLUE, CYCLE, GREY, ORANGE, VERMILLION, house_style, panels, png
-from pipeline.report.words import arm_lines, confidence, metric_name
+from pipeline.report.words import arm_lines, arm_title, confidence, metric_name
 
 FOREST_METRICS = ("sensitivity", "specificity", "auroc")
 ROC_GRID = np.linspace(0.0, 1.0, 201)
@@ -112,7 +112,7 @@ def roc_plot(predictions: pd.DataFrame, means: pd.DataFrame, arms: Sequence[str]
             for curve in single:
                 roc_line(axis, curve, color=BLUE, lw=0.6, alpha=0.25)
             if arm != reference and reference in averages:
-                roc_line(axis, averages[reference][0], color=GREY, lw=1.4, ls="--", label=reference)
+                roc_line(axis, averages[reference][0], color=GREY, lw=1.4, ls="--", label=arm_title(reference).lower())
             roc_line(axis, mean, color=BLUE, lw=2.2, label="mean over fits")
             rows = means[means["arm"] == arm].set_index("metric")["value"]
             if {"sensitivity", "specificity"} <= set(rows.index):

@@ -136,7 +136,7 @@ def read_run(root: Path) -> Run:
         verdict=_read_verdict(verdict_path),
         metrics=_with_numbers(table_of(read_metrics(root)), _NUMBERS),
         predictions=_with_numbers(
-            _read(root, PREDICTIONS, ("arm", "fold", "seed", "gan_seed", "split", "label", *scores)), scores
+            _read(root, PREDICTIONS, ("arm", "fold", "seed", "gan_seed", "split", "image_id", "label", *scores)), scores
         ),
         manifest=_read(root, MANIFEST, ("image_id", "label", "patient_id", "fate")),
         stages=_read_stages(root),

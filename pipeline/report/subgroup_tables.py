@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from pipeline.report.tables import Table
-from pipeline.report.words import metric_name, number, with_interval
+from pipeline.report.words import arm_title, metric_name, number, with_interval
 
 _FIGURES = ("auroc", "sensitivity", "specificity")
 _DIFFERENCE = "_difference"
@@ -27,12 +27,12 @@ def subgroup_table(metrics: pd.DataFrame) -> Table | None:
     for (subgroup, arm), own in rows.groupby(["subgroup", "arm"], sort=False):
         figures = tuple(_figure(own, name) for name in _FIGURES)
         first = own.iloc[0]
-        cells.append((str(subgroup), str(arm), *figures, f"{first['n_patients']} ({first['n_images']})"))
+        cells.append((str(subgroup), arm_title(str(arm)), *figures, f"{first['n_patients']} ({first['n_images']})"))
         differences = own[own["metric"].str.endswith(_DIFFERENCE)]
         tones.append("caution" if bool((differences["ci_high"] < 0).any()) else "")
     header = ("Subgroup", "Arm", *(metric_name(name) for name in _FIGURES), "Patients (images)")
     caption = (
-        "Subgroups of the test patients: mean over fits (interval), and below it the difference from real+classical. "
+        "Subgroups of the test patients: mean over fits (interval), and below it the difference from real images. "
         "Thresholds are those of all patients. No interval below 10 patients with, or without, the disease. "
         "Intervals are not corrected for the number of subgroups."
     )

@@ -11,7 +11,7 @@ from pipeline.core.layout import AUDIT, REJECTED
 from pipeline.core.patients import num_known
 from pipeline.report.reading import Run, disease_label, fit_rows, mean_rows, ordered_arms
 from pipeline.report.sharing import Redaction
-from pipeline.report.words import METRIC_NAMES, arm_words, metric_name, number, with_interval
+from pipeline.report.words import METRIC_NAMES, arm_explained, arm_title, metric_name, number, with_interval
 
 _MAIN = ("auroc", "sensitivity", "specificity", "balanced_accuracy")
 PER_PATIENT = "per patient"
@@ -159,7 +159,9 @@ def reverse_table(run: Run) -> Table:
     for (arm, label, metric), own in rows.groupby(["arm", "label", "metric"], sort=True):
         values = own["value"]
         spread = f"{number(values.min())} to {number(values.max())}"
-        found.append((str(arm), str(label), metric_name(str(metric)), number(values.mean()), spread, str(len(own))))
+        found.append(
+            (arm_title(str(arm)), str(label), metric_name(str(metric)), number(values.mean()), spread, str(len(own)))
+        )
     header = ("Arm", "Class", "Figure", "Mean over fits", "Lowest to highest", "Fits")
     return Table("Trained on real, tested on synthetic images; no patients, so no interval.", header, tuple(found))
 
@@ -172,7 +174,7 @@ def _by_arm(run: Run, rows: pd.DataFrame, caption: str, *, explain: bool) -> Tab
         of_arm = rows[rows["arm"] == arm]
         for label in dict.fromkeys(of_arm["label"]):
             own = of_arm[of_arm["label"] == label]
-            lead = f"{arm}\n{arm_words(arm) if explain else label}"
+            lead = f"{arm_title(arm)}\n{arm_explained(arm) if explain else label}"
             found.append((lead, *(_cell(own[own["metric"] == name]) for name in metrics), _patients(own)))
     header = ("Arm" if explain else "Arm, class", *(metric_name(name) for name in metrics), "Patients (images)")
     return Table(caption, header, tuple(found), tight=True)

@@ -7,13 +7,43 @@ from typing import Any
 from pipeline.config.experiment import Experiment
 from pipeline.report.reading import Run
 from pipeline.report.tables import PER_PATIENT, Table
-from pipeline.report.words import confidence, count, metric_name, p_value, threshold_words
+from pipeline.report.words import (
+    arm_title,
+    confidence,
+    count,
+    metric_name,
+    named_arm,
+    p_value,
+    patients_needed_words,
+    threshold_words,
+)
 
 _LAYOUTS = {
     "holdout": "patients were divided once into training, validation and test",
     "kfold": "every patient was tested in one of {folds} folds",
     "column": "the data's own division into training, validation and test was kept",
 }
+
+
+def plan_lines(run: Run) -> list[tuple[str, str]]:
+    """What a reader must know before the verdict: the plan, the looks, and the patients that it would take."""
+    evidence = _evidence(run)
+    plan = evidence.get("plan")
+    lines = []
+    if plan:
+        endpoint, margin = metric_name(plan["endpoint"]), f"{100 * plan['margin']:.1f} points"
+        primary = f"{named_arm(evidence['arm'])} against {named_arm(evidence['reference'])}"
+        chosen = "named before the run" if plan["arm"] else "the arm was chosen on validation patients"
+        lines.append(("Compared", f"{primary}; {chosen}"))
+        lines.append(("By", f"{endpoint} on test patients; a gain below {margin} does not matter"))
+    needed = patients_needed_words(evidence)
+    if needed:
+        lines.append(("Patients needed", needed))
+    if "looks" in run.verdict:
+        number = run.verdict["looks"]["look"]
+        told = "the first one" if number == 1 else "what is chosen after several is too good"
+        lines.append(("Looks at the test patients", f"this is number {number}: {told}"))
+    return lines
 
 
 def rule_table(run: Run) -> Table | None:
@@ -44,7 +74,17 @@ def comparisons_table(run: Run) -> Table | None:
         shown = _points(one["difference"], one["ci_low"], one["ci_high"])
         crossed = _points(one["difference"], one["bca_low"], one["bca_high"])
         p_values = (p_value(one["p"]), p_value(one["p_holm"]))
-        rows.append((one["arm"], one["reference"], kind, shown, crossed, *p_values, one["decision"].replace("_", " ")))
+        rows.append(
+            (
+                arm_title(one["arm"]),
+                arm_title(one["reference"]),
+                kind,
+                shown,
+                crossed,
+                *p_values,
+                one["decision"].replace("_", " "),
+            )
+        )
         tones.append({"harms": "bad", "inconclusive": "caution"}.get(one["decision"], "") if place == 0 else "")
     header = (
         "Arm",

@@ -1,8 +1,9 @@
-"""Plain words for clinicians: the verdicts as sentences, the names of arms and metrics, the glossary."""
+"""Plain words for clinicians: the verdicts as sentences, the names of arms and metrics."""
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,65 +41,26 @@ _RELEASE = {
     "refuse": ("bad", "Release refused"),
     "not_audited": ("caution", "Release: not audited"),
 }
+_ARM_TITLES = {
+    "real": "Real images, unaltered",
+    "real+classical": "Real images",
+    "real+classical+synthetic": "Real + synthetic images",
+    "real+classical+curated": "Real + filtered synthetic images",
+    "real+classical+oversampling": "Real images, duplicated",
+    "real+classical+mixup": "Real images, mixed in pairs",
+    "real+classical+classweights": "Real images, rare class weighted",
+    "real+classical+pseudolabels": "Real + unlabelled images",
+    "pretrained+classical": "Real images, pre-trained network",
+    "synthetic+classical": "Synthetic images only",
+    "synthetic-pretrained": "Synthetic images first, then real",
+}
+"""Without a ratio; all but the first with classical augmentation."""
 _THRESHOLDS = {
     "youden": "largest Youden index",
     "youden-smoothed": "largest Youden index of the kernel-smoothed distributions of scores",
 }
-_NARROW = 20
+_NARROW = 22
 _NOTHING_LEAVES = "Neither the generator nor its images may leave the building."
-
-GLOSSARY = (
-    ("Anomaly score", "how unlike a normal image the GAN's discriminator finds an image; higher means more abnormal"),
-    (
-        "Arm",
-        "one way of making the classifier's training set; all arms share network, steps, schedule and test patients",
-    ),
-    ("AUROC", "area under the ROC curve: the chance that a diseased image scores above a healthy one; 0.5 is guessing"),
-    (
-        "AUPRC",
-        "area under the curve of PPV over sensitivity (average precision); guessing gives the share of diseased images",
-    ),
-    ("Balanced accuracy", "mean of sensitivity and specificity"),
-    ("Brier score", "mean squared error of the predicted probability; 0 is perfect"),
-    (
-        "Calibration error",
-        "mean gap between predicted probability and observed share over ten bins; 0 is perfect; falls with more images",
-    ),
-    ("Classical augmentation", "small random shifts, turns and grey-scale changes of training images"),
-    ("Confounder", "something other than disease (such as the scanner's maker) from which the class can be guessed"),
-    ("Fold", "one way of dividing the patients into training, validation and test"),
-    (
-        "GAN",
-        "generative adversarial network: a generator of images trained against a network that tries to spot its fakes",
-    ),
-    ("GAN seed", "the random start of one GAN training; another seed gives another generator from the same patients"),
-    (
-        "Interval",
-        "range that would hold the true value in most repetitions with new patients (95 % unless said otherwise)",
-    ),
-    ("Leakage", "a test patient's image reaching training; results are then too good, and radaug refuses to go on"),
-    ("Macro", "mean over the classes, each class counting the same"),
-    ("Margin", "the smallest difference that would matter, fixed before the run"),
-    (
-        "Mean over fits",
-        "mean of the separately computed values of all folds and seeds; scores are never pooled across folds",
-    ),
-    (
-        "Membership advantage",
-        "how much better than guessing an attack tells training patients from unseen ones: TPR less FPR",
-    ),
-    ("Memorisation", "a generator repeating images of its training patients instead of making new ones"),
-    ("Operating point", "sensitivity and specificity at the threshold that was fixed on validation patients"),
-    ("Point", "one hundredth: a sensitivity of 0.85 is 2 points above 0.83"),
-    (
-        "PPV, NPV",
-        "share of images called diseased (called healthy) that are; they hold for this share of diseased images",
-    ),
-    ("Sensitivity", "share of diseased images that the classifier finds"),
-    ("Specificity", "share of images without the disease that the classifier calls so"),
-    ("Synthetic image", "an image made by a generator; it shows no patient"),
-    ("Validation patients", "patients kept from training, on which thresholds are fixed"),
-)
 
 
 @dataclass(frozen=True)
@@ -174,10 +136,30 @@ def arm_words(arm: str) -> str:
     )
 
 
+def arm_explained(arm: str) -> str:
+    """What an arm trains on, and its name in the files."""
+    words = arm_words(arm)
+    return f"{words} ({arm})" if words else arm
+
+
+def arm_title(arm: str) -> str:
+    """A short plain name, such as `Real + synthetic images, 1 : 1`; the arm's own name where there is none."""
+    head, at, ratio = arm.partition("@")
+    title = _ARM_TITLES.get(head, "")
+    if not title:
+        return arm
+    return f"{title}, {ratio} : 1" if at else title
+
+
+def named_arm(arm: str) -> str:
+    """The plain name, and the one of the files beside it."""
+    title = arm_title(arm)
+    return arm if title == arm else f"{title[0].lower()}{title[1:]} ({arm})"
+
+
 def arm_lines(arm: str) -> str:
-    """An arm's name, broken before its last part if it is long, for narrow places."""
-    head, plus, tail = arm.rpartition("+")
-    return f"{head}\n{plus}{tail}" if len(arm) > _NARROW and plus else arm
+    """An arm's plain name in short lines, for narrow places."""
+    return "\n".join(textwrap.wrap(arm_title(arm), _NARROW, break_on_hyphens=False))
 
 
 def number(value: float | int | str | None, digits: int = 3) -> str:
@@ -222,6 +204,19 @@ def confidence(evidence: Mapping[str, Any]) -> str:
     return f"{100 * (1 - float(evidence.get('alpha') or 0.05)):g} %"
 
 
+def patients_needed_words(evidence: Mapping[str, Any]) -> str:
+    """How many test patients it would take to see a gain of the margin; empty where the verdict does not say."""
+    needed = evidence.get("patients_needed")
+    if not needed:
+        return ""
+    fewest, most = (f"{round(number, 2 - len(str(number))):,}" for number in (needed["fewest"], needed["most"]))
+    margin, there = f"{100 * float(evidence['margin']):.1f} points", evidence["n_patients"]
+    return (
+        f"about {fewest} to {most} test patients to see a gain of {margin} in 80 % of runs, as two arms err more or "
+        f"less alike on them; this run tested {there}"
+    )
+
+
 def _difference_sentence(evidence: dict[str, Any]) -> str:
     difference, arm, reference = (evidence.get(key) for key in ("difference", "arm", "reference"))
     if difference is None:
@@ -234,8 +229,8 @@ def _difference_sentence(evidence: dict[str, Any]) -> str:
         interval = f"{confidence(evidence)} interval of the difference {100 * low:+.1f} to {100 * high:+.1f} points"
     endpoint = metric_name(str(evidence.get("endpoint", "auroc")))
     name = endpoint if endpoint.isupper() else endpoint.lower()
-    change = f"{abs(points):.1f} points {direction} that with {reference} ({interval})"
-    return f"With {arm}, the {name} on test patients was {change}."
+    change = f"{abs(points):.1f} points {direction} that with {named_arm(str(reference))} ({interval})"
+    return f"With {named_arm(str(arm))}, the {name} on test patients was {change}."
 
 
 def _basis_sentence(evidence: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from pipeline.verdict.fits import (
     draw_test_sets,
     figures_of_fits,
 )
-from pipeline.verdict.power import patients_tested, shown_difference, smallest_differences
+from pipeline.verdict.power import patients_needed, shown_difference, sides_tested, smallest_differences
 from pipeline.verdict.rule import Compared, Verdict, judge
 from pipeline.verdict.side_tests import side_tests
 
@@ -99,7 +99,8 @@ def decide(predictions: pd.DataFrame, plan: VerdictPlan | None = None) -> Verdic
     missing = [name for name in (facts.controls if facts else ()) if name not in arms]
     primary = compared[0]
     evidence = _evidence(primary, compared, fits, tests, plan) | {
-        "smallest_shown": _smallest_shown(primary, table, plan)
+        "smallest_shown": _smallest_shown(primary, table, plan),
+        "patients_needed": _patients_needed(table, plan),
     }
     evidence["tests"] = side_tests(table, (arm, REFERENCE_ARM), fits, plan.positive, tests, primary.difference)
     return judge(compared, missing, evidence)
@@ -252,13 +253,22 @@ def compare_pairs(
 def _smallest_shown(primary: Compared, table: pd.DataFrame, plan: VerdictPlan) -> dict[str, float | None]:
     """The smallest difference that 80 % of runs would show: by the interval's own error, and as told before a run."""
     found = primary.difference.estimate
-    best, worst = smallest_differences(plan.endpoint, plan.alpha, *patients_tested(table, plan.positive))
+    best, worst = smallest_differences(plan.endpoint, plan.alpha, *sides_tested(table, plan.positive, plan.unit))
     known = {
         "measured": shown_difference(found, plan.alpha) if found else None,
         "planned_low": best,
         "planned_high": worst,
     }
     return {name: value if value is not None and np.isfinite(value) else None for name, value in known.items()}
+
+
+def _patients_needed(table: pd.DataFrame, plan: VerdictPlan) -> dict[str, int] | None:
+    """Test patients to see a gain of the margin, as `radaug validate` says it; None if a side is empty."""
+    sides = sides_tested(table, plan.positive, plan.unit)
+    if min(sides) < 1:
+        return None
+    fewest, most = patients_needed(plan.endpoint, plan.alpha, plan.margin, *sides)
+    return {"fewest": fewest, "most": most}
 
 
 def _evidence(

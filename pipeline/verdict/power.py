@@ -143,6 +143,12 @@ def patients_a_side(table: pd.DataFrame, positive: Sequence[str]) -> tuple[int, 
     return int(units[diseased].nunique()), int(units[~diseased].nunique())
 
 
+def sides_tested(table: pd.DataFrame, positive: Sequence[str], unit: str) -> tuple[int, int]:
+    """`patients_tested`, or `patients_a_side` where images are compared and a side has hardly a patient of its own."""
+    tested = patients_tested(table, positive)
+    return patients_a_side(table, positive) if min(tested) < 2 and unit == "image" else tested
+
+
 def hanley_mcneil_variance(auroc: float, n_pos: float, n_neg: float) -> float:
     """Variance of an AUROC (Hanley & McNeil 1982, equation 1, with the exponential model's Q1 and Q2)."""
     q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
