@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.core.errors import RadaugError, UserError
+from pipeline.core.errors import RadaugError, UserError, is_out_of_memory
 from pipeline.core.files import write_text
 
 DEBUG = "RADAUG_DEBUG"
@@ -35,7 +34,7 @@ def faults_kept_in(log: Path, doing: str) -> Iterator[None]:
         log.chmod(0o600)
         if os.environ.get(DEBUG):
             print(text, file=sys.stderr)
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise UserError(
                 f"{doing}: memory ran out. Use a smaller batch or smaller images, compute.workers: 1, or a machine or "
                 "a limit with more memory. Finished stages and checkpoints are kept."
@@ -44,12 +43,3 @@ def faults_kept_in(log: Path, doing: str) -> Iterator[None]:
             f"{doing}: {type(error).__name__}, a fault of radaug's. The traceback is in {log} "
             "(it may name patients: read it before you send it)."
         ) from None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Python's own error, a GPU's, or that of torch's allocator on the CPU, which is of no type of its own."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

@@ -14,6 +14,7 @@ from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.log import RESUME, Log, last_losses, load_resume, save_resume
 from pipeline.adversarial.loop import GanTraining, train
+from pipeline.adversarial.memory import within_memory
 from pipeline.adversarial.pictures import save_film_strip
 from pipeline.adversarial.private.certificate import private_notes, write_certificate
 from pipeline.adversarial.private.check import require_private
@@ -101,12 +102,22 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
 def run(config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Train on the fold's `train` images; leaves weights, grids, the film strip and `stats.jsonl`.
 
-    A directory with a resume file is continued: on the CPU with the same result, bit for bit.
+    A directory with a resume file is continued: on the CPU with the same result, bit for bit. Where memory runs out,
+    batches are computed in more parts (`within_memory`).
 
     Raises:
         NonFiniteLoss: a loss became NaN or infinite.
     """
-    return launch(config.device, config.devices, _fit, config, dict(inputs), out_dir)
+
+    def attempt(gan: GanSettings) -> Record:
+        divided = config.model_copy(update={"gan": gan})
+        return launch(config.device, config.devices, _fit, divided, dict(inputs), out_dir)
+
+    return within_memory(config.gan, out_dir, _name(config), attempt, config.devices)
+
+
+def _name(config: FitConfig) -> str:
+    return f"GAN of fold {config.fold}, seed {config.gan_seed}"
 
 
 def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
@@ -122,7 +133,7 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
     if config.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
     training, sampler = start(config, dataset, np.concatenate([train_rows, unlabelled]), group)
-    name = f"GAN of fold {config.fold}, seed {config.gan_seed}"
+    name = _name(config)
     watching = within_share(config.gan.watch, config.gan.num_images, len(config.classes))
     watch = Watch(
         watching,

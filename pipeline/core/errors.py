@@ -6,6 +6,8 @@ messages reach logs and reports that others may read.
 
 from __future__ import annotations
 
+import errno
+
 
 class RadaugError(Exception):
     """Base of all errors raised on purpose. `exit_code` is what the command line returns for it."""
@@ -61,3 +63,12 @@ class RefusedError(RadaugError):
 
 class LeakageError(RefusedError):
     """Something of a test patient would reach training, or of a validation patient the GAN."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Python's own error, a GPU's, or that of torch's allocator on the CPU, which is of no type of its own."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
