@@ -35,7 +35,8 @@ def within_memory(
         MemoryError, RuntimeError: what ran out of memory, where a batch cannot be divided further: parts have two
             images, several processes train together, or it is private and has batches of random size.
     """
-    gan, notes = _as_left(gan, out_dir), []
+    gan = _as_left(gan, out_dir)
+    notes: list[str] = []
     while True:
         try:
             record = attempt(gan)
