@@ -9,12 +9,23 @@ from pathlib import Path
 
 import pipeline.report
 from pipeline.core.files import digest_file, digest_json, digest_tree, write_text
-from pipeline.core.layout import CONFIG, FIGURES, LEDGER, RECORD, REPORT, SHAREABLE_REPORT, STAGES, VERDICT
+from pipeline.core.layout import (
+    CONFIG,
+    FIGURES,
+    LEDGER,
+    RECORD,
+    REPORT,
+    SHAREABLE_REPORT,
+    SHAREABLE_SUMMARY,
+    STAGES,
+    SUMMARY,
+    VERDICT,
+)
 from pipeline.core.sources import reach_of
 
 _ASIDE = ".earlier"
 _KEY = ".report-key"
-_REPORT = (REPORT, SHAREABLE_REPORT, FIGURES, _KEY)
+_REPORT = (REPORT, SHAREABLE_REPORT, SUMMARY, SHAREABLE_SUMMARY, FIGURES, _KEY)
 _DRAWN_WITH = ("matplotlib", "jinja2", "numpy", "pandas", "pillow")
 
 

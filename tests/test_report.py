@@ -22,6 +22,7 @@ from pipeline.report.page import write_report
 from pipeline.report.pictures import all_pictures
 from pipeline.report.reading import read_run
 from pipeline.report.sharing import WITHHELD
+from pipeline.report.summary import _answer
 
 
 class Page(HTMLParser):
@@ -90,6 +91,24 @@ def test_page_is_self_contained_and_every_table_has_a_caption(plain: Path) -> No
     assert len(page.of("img")) == 11
     assert len(page.of("caption")) == len(page.of("table")) >= 10
     assert [tag for tag, _ in page.tags].count("h1") == 1
+
+
+def test_the_summary_answers_in_plain_words(plain: Path) -> None:
+    page = Page(plain / "summary.html")
+    assert_self_contained(page)
+    assert "GAN augmentation helps" in page.text and "Release: not audited" in page.text
+    assert "anywhere from 0.4 points better to 5.9 points better (95 % interval)" in page.text
+    assert "tested on 24 patients (36 images)" in page.text
+    for heading in ("How sure is this?", "How many patients?", "What this does not say", "What would be needed"):
+        assert heading in page.text
+
+
+def test_the_summary_reads_the_auroc_as_pairs_ranked_right() -> None:
+    means = {"endpoint": "auroc", "reference_mean": 0.706, "arm_mean": 0.683}
+    (said,) = _answer(means)
+    assert "71 of 100 such pairs with real images alone, and 68 with synthetic ones too" in said
+    assert _answer(means | {"generators": {"state": "failed"}})[1].startswith("The generator did not work")
+    assert _answer({"endpoint": "auroc"})[0].startswith("No arm used synthetic images")
 
 
 def test_first_words_are_confidentiality_and_research_only(plain: Path) -> None:
@@ -165,13 +184,17 @@ def test_two_reports_of_one_run_are_byte_equal_and_old_pictures_go(plain: Path) 
 
 def test_shareable_has_no_id_no_path_no_image_and_leaves_no_picture(shareable: Path) -> None:
     page = Page(shareable / "report-shareable.html")
+    summary = Page(shareable / "summary-shareable.html")
     assert_self_contained(page)
+    assert_self_contained(summary)
+    assert not re.search(r"IMG\d|PAT\d|SYN\d|ward|DOE", summary.without_pictures)
+    assert {(image["alt"] or "").split()[0] for image in summary.of("img")} == {"Difference"}
     assert page.text.split("fake-study", 1)[1].strip().startswith("This report has no image of a patient")
     assert not re.search(r"IMG\d|PAT\d|SYN\d|ward|DOE", page.without_pictures)
     assert WITHHELD in page.text, "the audit row with image ids"
     assert "The worklist is left out of a shareable report" in page.text and "The worklist of" not in page.text
     assert CONFOUNDER in page.text, "the audit row without"
-    assert not {"report.html", "figures"} & {path.name for path in shareable.iterdir()}
+    assert not {"report.html", "summary.html", "figures"} & {path.name for path in shareable.iterdir()}
     sizes = {Image.open(io.BytesIO(base64.b64decode((image["src"] or "")[22:]))).size for image in page.of("img")}
     assert not sizes & {(700, 200), (300, 200), (500, 300)}, "the stages' pictures"
     plots = {(image["alt"] or "").split()[0] for image in page.of("img")}
@@ -246,7 +269,7 @@ def test_missing_file_is_named_and_nothing_is_written(tmp_path: Path, name: str)
     (root / name).unlink()
     with pytest.raises(UserError, match=re.escape(name)):
         write_report(root)
-    assert not {"report.html", "figures"} & {path.name for path in root.iterdir()}
+    assert not {"report.html", "summary.html", "figures"} & {path.name for path in root.iterdir()}
 
 
 def test_column_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained file and its pictures, from the run's files."""
+"""`report.html` and `summary.html`: self-contained files, and their pictures, from the run's files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.config.data import PhantomSource
 from pipeline.core.files import atomic_path, clear_disk_errors, write_text
-from pipeline.core.layout import FIGURES, REPORT, SHAREABLE_REPORT
+from pipeline.core.layout import FIGURES, REPORT, SHAREABLE_REPORT, SHAREABLE_SUMMARY, SUMMARY
 from pipeline.core.patients import num_known
 from pipeline.report import quality_tables, subgroup_tables, tables, verdict_tables
 from pipeline.report.anomaly_parts import worklist_table
@@ -20,6 +20,7 @@ from pipeline.report.privacy_tables import attacks_table, certificate_table, gue
 from pipeline.report.reading import Run, read_run
 from pipeline.report.representation_tables import representations_table
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths, redaction
+from pipeline.report.summary import summary_parts
 from pipeline.report.words import count, memorisation_sentence, release_statement, utility_statement
 
 Tables = dict[str, tables.Table | None]
@@ -42,11 +43,12 @@ _CONTENTS = (
 
 
 def write_report(run_dir: Path, *, shareable: bool = False) -> Path:
-    """Make the report of a finished run from its files, and give its path.
+    """Make the report of a finished run and its summary on one page from its files, and give the report's path.
 
     The confidential report (`report.html`) shows real images and also leaves its pictures in `figures/*.png`. The
     shareable one (`report-shareable.html`) has no image at all, real or synthetic (a synthetic image may be a copy of
-    a real one), no id and no path, and writes no picture file.
+    a real one), no id and no path, and writes no picture file. The summary (`summary.html`, `summary-shareable.html`)
+    has the difference drawn, and no other picture.
 
     Raises:
         UserError: a file of the run is missing, or has not the columns that it should have; the message names it.
@@ -57,9 +59,12 @@ def write_report(run_dir: Path, *, shareable: bool = False) -> Path:
     pictures = all_pictures(run, shareable=shareable)
     html = _render(run, redact, made_tables, pictures, shareable=shareable)
     place = run_dir / (SHAREABLE_REPORT if shareable else REPORT)
+    parts = summary_parts(run, _summary(run), pictures, redaction(run, shareable=True), shareable=shareable)
+    summary = templates().get_template("summary.html.j2").render(parts)
     with clear_disk_errors(run_dir):
         if not shareable:
             _write_pictures(run_dir / FIGURES, pictures)
+        write_text(run_dir / (SHAREABLE_SUMMARY if shareable else SUMMARY), summary)
         write_text(place, html)
     return place
 
