@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -163,14 +164,25 @@ def verdict(
 
 
 def compare(
-    *runs: Path, as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False
+    *runs: Path,
+    as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
+    out: Annotated[Path | None, Parameter(help="Write a page too, such as compare.html: one file, no network.")] = None,
 ) -> None:
     """Print the arms of finished RUNS side by side, paired where they tested the same patients."""
+    from pipeline.config.loading import load_experiment
     from pipeline.report.comparison_lines import comparison_lines
-    from pipeline.verdict.compare import compare_runs
+    from pipeline.verdict.compare import compare_runs, names_of
 
+    if out is not None and (out.suffix != ".html" or out.is_dir()):
+        raise UserError(f"--out {out}: is no name of a page. Give a file that ends in .html, such as compare.html.")
     found = compare_runs(runs)
     print(found.to_json(orient="records", indent=2) if as_json else "\n".join(comparison_lines(found)))
+    if out is not None:
+        make_folder(out.parent)
+        from pipeline.report.comparison_page import write_comparison_page
+
+        made = {name: load_experiment(run / CONFIG) for name, run in zip(names_of(runs), runs, strict=True)}
+        print(f"Page: {write_comparison_page(found, made, out)}", file=sys.stderr if as_json else sys.stdout)
 
 
 def families(*, as_json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False) -> None:

@@ -191,3 +191,23 @@ def test_a_run_is_given_once_and_is_there_and_finished(
         "empty: is not",
     ):
         assert part in said
+
+
+def test_the_page_names_every_arm_and_run_and_has_the_lines_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, page = two_runs(tmp_path), tmp_path / "pages" / "compare.html"
+    assert launch(["compare", *map(str, runs), "--out", str(page)]) == 0
+    shown = capsys.readouterr().out
+    assert f"Page: {page}" in shown
+    html = page.read_text(encoding="utf-8")
+    found = compare_runs(runs)
+    for row in found.to_dict("records"):
+        assert f"{row['value']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})" in html
+        assert f"({row['arm']})" in html and row["run"] in html
+        if row["against"]:
+            assert f"{100 * row['difference']:+.1f} points" in html
+    assert "<script" not in html and "http:" not in html and "https:" not in html
+    assert not [name for name in read_table(runs[0] / "manifest.csv")["image_id"] if f">{name}<" in html], "no id"
+    assert launch(["compare", *map(str, runs), "--out", str(tmp_path)]) == 2
+    assert "ends in .html" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def compare_runs(runs: Sequence[Path]) -> pd.DataFrame:
         raise UserError("compare needs two runs at least.")
     _refuse_unfinished(runs)
     _refuse_repeated(runs)
-    judged = [_judged(run, name) for run, name in zip(runs, _names(runs), strict=True)]
+    judged = [_judged(run, name) for run, name in zip(runs, names_of(runs), strict=True)]
     if len({(one.plan.endpoint, one.plan.unit, one.plan.positive) for one in judged}) > 1:
         raise UserError(
             "the runs differ in verdict.endpoint, verdict.unit or data.positive: their figures do not compare."
@@ -111,8 +111,8 @@ def _refuse_repeated(runs: Sequence[Path]) -> None:
         places[place] = digests[digest] = run
 
 
-def _names(runs: Sequence[Path]) -> list[str]:
-    """The runs' last names where these are all different, else their paths as given."""
+def names_of(runs: Sequence[Path]) -> list[str]:
+    """What the runs are called: their last names where these are all different, else their paths as given."""
     short = [run.resolve().name for run in runs]
     return short if len(set(short)) == len(short) else [str(run) for run in runs]
 
