@@ -217,6 +217,7 @@ def schedule(
     config: Path,
     *,
     cron: Annotated[str, Parameter(help='In local time, such as "0 2 * * *" for every night at two.')],
+    pool: Annotated[str, Parameter(help="Leave it to the workers of this process work pool, and end.")] = "",
     out: Out = None,
     overrides: Overrides | None = None,
 ) -> None:
@@ -224,11 +225,15 @@ def schedule(
 
     It needs a Prefect server: `prefect server start` in another terminal, or PREFECT_API_URL.
     """
-    from flows.deploy import read_cron, serve_schedule
+    from flows.deploy import read_cron, register_schedule, serve_schedule
 
     when = read_cron(cron)
     experiment = _load_with_data(config, overrides or [])
     make_folder(_run_directory(experiment, out))
+    if pool:
+        register_schedule(experiment, _run_directory(experiment, out), when, pool)
+        print(f'{experiment.name}: left to the workers of {pool} by cron "{cron}".')
+        return
     print(f'{experiment.name}: served by cron "{cron}". Ctrl-C ends it.')
     serve_schedule(experiment, _run_directory(experiment, out), when)
 

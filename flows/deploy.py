@@ -1,4 +1,4 @@
-"""A schedule: the flow as a Prefect deployment, served from this process against a local Prefect server."""
+"""A schedule: the flow as a Prefect deployment, served from this process or made by the workers of a pool."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 from prefect import serve
+from prefect.client.orchestration import get_client
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Schedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.types.entrypoint import EntrypointType
@@ -57,13 +59,45 @@ def serve_schedule(experiment: Experiment, out: Path, when: Schedule) -> None:
     Raises:
         UserError: no Prefect server answers at `PREFECT_API_URL`, or at its default on this machine.
     """
-    server = os.environ.get("PREFECT_API_URL") or DEFAULT_SERVER
-    require_server(server)
+    server = _server()
     for name, place in {"RADAUG_DATA": data_root(), "RADAUG_CACHE": os.environ.get("RADAUG_CACHE")}.items():
         if place:
             os.environ[name] = str(Path(place).resolve())
     with temporary_settings(updates={PREFECT_API_URL: server}):
         serve(build_deployment(experiment, out, when), pause_on_shutdown=False, limit=1)
+
+
+def register_schedule(experiment: Experiment, out: Path, when: Schedule, pool: str) -> None:
+    """Leave the deployment in the server, whose `pool` has workers that make its runs.
+
+    A worker's own machine decides what `RADAUG_DATA` and `RADAUG_CACHE`, cores and GPUs are; `out` is the same there.
+
+    Raises:
+        UserError: no Prefect server answers, or it has no such pool.
+    """
+    with temporary_settings(updates={PREFECT_API_URL: _server()}):
+        _require_pool(pool)
+        build_deployment(experiment, out, when).apply(work_pool_name=pool)
+
+
+def _require_pool(name: str) -> None:
+    with get_client(sync_client=True) as client:
+        try:
+            kind = client.read_work_pool(name).type
+        except ObjectNotFound:
+            kind = ""
+    if kind != "process":
+        why = f"is of type {kind}" if kind else "is not there"
+        raise UserError(
+            f"--pool {name}: {why}. Make one with `prefect work-pool create {name} --type process`, and start "
+            f"`prefect worker start --pool {name}` where its runs are to be made."
+        )
+
+
+def _server() -> str:
+    server = os.environ.get("PREFECT_API_URL") or DEFAULT_SERVER
+    require_server(server)
+    return server
 
 
 def require_server(url: str) -> None:

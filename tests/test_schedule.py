@@ -12,7 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
+from tiny_run import TINY
 from tzlocal import get_localzone_name
 
 from flows.cli import launch
@@ -69,6 +72,26 @@ def test_a_schedule_stays_on_when_its_process_ends(
     assert served == [{"name": "nightly", "pause_on_shutdown": False, "limit": 1}]
 
 
+def test_a_pool_is_given_the_deployment_and_a_wrong_one_is_told(
+    server: None, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["schedule", str(config), "--cron", "0 2 * * *", "--out", str(tmp_path / "n")]
+    assert launch([*command, "--pool", "nobody"]) == 2
+    assert "prefect work-pool create nobody --type process" in capsys.readouterr().err
+    with get_client(sync_client=True) as client:
+        for name, kind in (("gpus", "process"), ("cloud", "docker")):
+            client.create_work_pool(WorkPoolCreate(name=name, type=kind))
+        assert launch([*command, "--pool", "cloud"]) == 2
+        assert "is of type docker" in capsys.readouterr().err
+        assert launch([*command, "--pool", "gpus"]) == 0
+        assert "nightly: left to the workers of gpus" in capsys.readouterr().out
+        found = client.read_deployment_by_name("radaug/nightly")
+    assert found.global_concurrency_limit is not None
+    assert (found.work_pool_name, found.global_concurrency_limit.limit, found.paused) == ("gpus", 1, False)
+    assert found.entrypoint == "flows.flow.experiment_flow" and found.parameters["out"] == str(tmp_path / "n")
+    assert [one.active for one in found.schedules] == [True]
+
+
 def test_without_a_server_the_message_says_how_to_start_one(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +145,34 @@ def test_a_served_schedule_fires_by_itself(config: Path, tmp_path: Path) -> None
         for child in reversed(children):
             child.send_signal(signal.SIGINT)
         for child in children:
+            child.wait(timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_a_worker_makes_what_is_left_to_its_pool(tmp_path: Path) -> None:
+    """Server, pool, schedule and worker as a user would start them; a whole run ends in its verdict."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": url}
+    tools, children = Path(sys.executable).parent, []
+    prefect = str(tools / "prefect")
+    config = Path(__file__).parents[1] / "configs" / "demo.yaml"
+    changes = [token for change in TINY for token in ("--set", change)]
+    try:
+        children.append(_start([prefect, "server", "start", "--port", str(port)], environment, tmp_path))
+        _wait_for(lambda: server_answers(url), 120)
+        for command in (
+            [prefect, "work-pool", "create", "gpus", "--type", "process"],
+            [str(tools / "radaug"), "schedule", str(config), "--cron", "* * * * *", "--pool", "gpus", "--out", "runs/n",
+             *changes],
+        ):  # fmt: skip
+            subprocess.run(command, env=environment, cwd=tmp_path, check=True)
+        children.append(_start([prefect, "worker", "start", "--pool", "gpus"], environment, tmp_path))
+        _wait_for(lambda: (tmp_path / "runs" / "n" / "verdict.json").is_file(), 300)
+    finally:
+        for child in reversed(children):
+            child.send_signal(signal.SIGINT)
             child.wait(timeout=60)
 
 
