@@ -105,6 +105,18 @@ def test_axe_finds_nothing_amiss(browser: Any, folder: Path, name: str, scheme: 
     seen.page.close()
 
 
+def test_a_phone_gets_plots_with_panels_below_one_another(browser: Any, folder: Path) -> None:
+    shape = """() => Object.fromEntries([...document.querySelectorAll("picture:has(source) > img")]
+        .map(one => [one.alt.split(" ")[0], [one.naturalWidth, one.width]]))"""
+    phone, wide = (Seen(browser, folder / "report.html", width).page for width in (360, 1280))
+    small, large = phone.evaluate(shape), wide.evaluate(shape)
+    assert set(small) == set(large) == {"Difference", "Forest", "ROC", "Training"}
+    for name, (pixels, shown) in small.items():
+        assert pixels < 700 < large[name][0] and 300 < shown <= 332, name
+    phone.close()
+    wide.close()
+
+
 def test_contents_stay_in_sight(browser: Any, folder: Path) -> None:
     wide = Seen(browser, folder / "report.html", 1280).page
     wide.evaluate("window.scrollTo(0, 4000)")

@@ -16,15 +16,19 @@ class Picture:
     """A picture of the report: `name` is its file below figures/, `alt` and `caption` are plain text.
 
     Attributes:
-        wide: its words are too small on a phone unless it is scrolled.
+        phone: the same plot with its panels below one another; without one, it is scrolled on a phone.
     """
 
     name: str
     alt: str
     caption: str
     png: bytes
-    wide: bool = True
+    phone: bytes | None = None
 
     @property
     def data_uri(self) -> str:
         return data_uri(self.png)
+
+    @property
+    def phone_uri(self) -> str:
+        return data_uri(self.phone) if self.phone else ""

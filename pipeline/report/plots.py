@@ -17,12 +17,12 @@ ROC_GRID = np.linspace(0.0, 1.0, 201)
 _MOST_POINTS = 300
 
 
-def difference_plot(evidence: Mapping[str, Any]) -> bytes:
+def difference_plot(evidence: Mapping[str, Any], *, phone: bool = False) -> bytes:
     """The primary difference with its interval, zero and the margin."""
     points, low, high = (100 * float(evidence[key]) for key in ("difference", "ci_low", "ci_high"))
     margin = 100 * float(evidence["margin"])
     with house_style():
-        figure, (axes,) = panels(1, columns=1, height=1.5, width=7.2)
+        figure, (axes,) = panels(1, columns=1, height=1.5 + 0.2 * phone, width=7.2, phone=phone)
         reach = min(1.25 * max(abs(low), abs(high), abs(points), margin), 100.0)
         axes.axvspan(margin, reach, color=BLUE, alpha=0.10, lw=0)
         axes.axvline(0, color=BLACK, lw=1)
@@ -33,13 +33,14 @@ def difference_plot(evidence: Mapping[str, Any]) -> bytes:
         axes.set(xlim=(-reach, reach), ylim=(-1, 1), yticks=[])
         axes.spines["left"].set_visible(False)
         endpoint = metric_name(str(evidence["endpoint"]))
-        axes.set_xlabel(
-            f"Difference in {endpoint}, points, with {confidence(evidence)} interval (right = synthetic images help)"
-        )
+        said = f"Difference in {endpoint}, points, with {confidence(evidence)} interval"
+        axes.set_xlabel(f"{said}{chr(10) if phone else ' '}(right = synthetic images help)")
         return png(figure)
 
 
-def forest_plot(means: pd.DataFrame, fits: pd.DataFrame, arms: Sequence[str], reference: str) -> bytes:
+def forest_plot(
+    means: pd.DataFrame, fits: pd.DataFrame, arms: Sequence[str], reference: str, *, phone: bool = False
+) -> bytes:
     """Sensitivity, specificity and AUROC of the arms with intervals; faint dots are single fits.
 
     Args:
@@ -47,12 +48,12 @@ def forest_plot(means: pd.DataFrame, fits: pd.DataFrame, arms: Sequence[str], re
     """
     with house_style():
         shown = [metric for metric in FOREST_METRICS if (means["metric"] == metric).any()]
-        figure, axes = panels(len(shown), columns=len(shown), height=1.1 + 0.55 * len(arms))
+        figure, axes = panels(len(shown), columns=len(shown), height=1.1 + 0.55 * len(arms), phone=phone)
         for axis, metric in zip(axes, shown, strict=True):
             _forest_panel(axis, means[means["metric"] == metric], fits[fits["metric"] == metric], arms, reference)
             axis.set_title(metric_name(metric))
             axis.set_xlabel(f"{metric_name(metric)} (0 to 1)")
-            names = [arm_lines(arm) for arm in arms] if axis is axes[0] else []
+            names = [arm_lines(arm) for arm in arms] if phone or axis is axes[0] else []
             axis.set_yticks(range(len(arms)), labels=names or [""] * len(arms))
         return png(figure)
 
@@ -101,12 +102,14 @@ def mean_roc(predictions: pd.DataFrame) -> tuple[np.ndarray, list[np.ndarray]]:
     return np.mean(curves, axis=0) if curves else np.full_like(ROC_GRID, np.nan), curves
 
 
-def roc_plot(predictions: pd.DataFrame, means: pd.DataFrame, arms: Sequence[str], reference: str) -> bytes:
+def roc_plot(
+    predictions: pd.DataFrame, means: pd.DataFrame, arms: Sequence[str], reference: str, *, phone: bool = False
+) -> bytes:
     """One panel an arm: mean ROC curve, single fits faintly, the reference arm in grey and the operating point."""
     averages = {arm: mean_roc(predictions[predictions["arm"] == arm]) for arm in arms}
     with house_style():
         columns = min(4, max(2, len(arms)))
-        figure, axes = panels(len(arms), columns=columns, height=9.6 / columns + 0.45)
+        figure, axes = panels(len(arms), columns=columns, height=9.6 / columns + 0.45, phone=phone)
         for axis, arm in zip(axes, arms, strict=True):
             mean, single = averages[arm]
             for curve in single:
@@ -149,7 +152,7 @@ _CURVES: tuple[tuple[str, str, dict[str, str]], ...] = (
 _NOT_CURVES = {"num_images", "step", "seconds", "time", "real_sign"}
 
 
-def training_plot(histories: Mapping[str, pd.DataFrame], released: str) -> bytes:
+def training_plot(histories: Mapping[str, pd.DataFrame], released: str, *, phone: bool = False) -> bytes:
     """Training curves of the GANs over the number of real images shown; `released` is drawn bold, the others faintly.
 
     Args:
@@ -162,7 +165,7 @@ def training_plot(histories: Mapping[str, pd.DataFrame], released: str) -> bytes
     longest = max(history["num_images"].max() for history in histories.values())
     unit, name = (1000, "thousands of ") if longest >= 10_000 else (1, "")
     with house_style():
-        figure, axes = panels(len(wanted), columns=3, height=2.7)
+        figure, axes = panels(len(wanted), columns=3, height=2.7, phone=phone)
         for axis, (title, label, columns) in zip(axes, wanted, strict=True):
             for color, (column, word) in zip((BLUE, VERMILLION), columns.items(), strict=False):
                 for gan, history in histories.items():

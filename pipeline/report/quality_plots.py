@@ -13,7 +13,7 @@ _SETS = {
 }
 
 
-def curves_plot(curves: pd.DataFrame, unit: str) -> bytes:
+def curves_plot(curves: pd.DataFrame, unit: str, *, phone: bool = False) -> bytes:
     """Mean histogram of grey values and mean power spectrum of each set.
 
     Args:
@@ -21,7 +21,7 @@ def curves_plot(curves: pd.DataFrame, unit: str) -> bytes:
         unit: of the grey values.
     """
     with house_style():
-        figure, (left, right) = panels(2, columns=2, height=3.2)
+        figure, (left, right) = panels(2, columns=2, height=3.2, phone=phone)
         for name, (words, colour, line) in _SETS.items():
             own = curves[curves["set"] == name]
             for axes, curve in ((left, "histogram"), (right, "spectrum")):

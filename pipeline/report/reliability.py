@@ -23,7 +23,7 @@ def reliability_curve(score: np.ndarray, diseased: np.ndarray) -> tuple[np.ndarr
     return means[0], means[1], sizes[full]
 
 
-def reliability_plot(predictions: pd.DataFrame, arms: Sequence[str]) -> bytes:
+def reliability_plot(predictions: pd.DataFrame, arms: Sequence[str], *, phone: bool = False) -> bytes:
     """One panel an arm: share of diseased test images over the predicted probability; grey dots are single fits.
 
     Args:
@@ -31,7 +31,7 @@ def reliability_plot(predictions: pd.DataFrame, arms: Sequence[str]) -> bytes:
     """
     with house_style():
         columns = min(4, max(2, len(arms)))
-        figure, axes = panels(len(arms), columns=columns, height=9.6 / columns + 0.45)
+        figure, axes = panels(len(arms), columns=columns, height=9.6 / columns + 0.45, phone=phone)
         for axis, arm in zip(axes, arms, strict=True):
             mine = predictions[predictions["arm"] == arm]
             for _, fit in mine.groupby(["fold", "seed", "gan_seed"]):

@@ -45,8 +45,19 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def panels(count: int, *, columns: int, height: float, width: float = 9.6) -> tuple[Figure, list[Axes]]:
-    """A figure of `width` inches with `count` small panels, `columns` to a row of `height` inches."""
+PHONE = 4.2
+"""Inches across of a plot for a phone, whose panels stand below one another."""
+
+
+def panels(
+    count: int, *, columns: int, height: float, width: float = 9.6, phone: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `width` inches with `count` small panels, `columns` to a row of `height` inches.
+
+    For a phone the figure is `PHONE` inches wide and has a panel a row, no higher than that.
+    """
+    if phone:
+        columns, height, width = 1, min(height, PHONE), PHONE
     rows = -(-count // columns)
     figure = Figure(figsize=(width, height * rows), layout="constrained")
     axes = [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
