@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.weights import load_net
 from pipeline.config.gan import WatchConfig
 from pipeline.core.errors import DataError, NonFiniteLoss
+from pipeline.core.files import digest_tree
 from pipeline.core.layout import TIMED_LOG
 from pipeline.data.batches.dataset import DataSet, open_dataset
 from pipeline.nets.conditions import condition_of
@@ -193,6 +195,47 @@ def test_a_killed_stage_goes_on_and_leaves_the_same_files(
     for name in names:
         if name.name != TIMED_LOG:
             assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
+
+
+class Ended(BaseException):
+    pass
+
+
+def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_the_same_files_at_the_end(
+    tmp_path: Path, noise_inputs: MakeInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes in the third step, of 8 images; a checkpoint is due at 16 and at 32."""
+    inputs, config = noise_inputs(), fit_config()
+    whole, asked = tmp_path / "whole", tmp_path / "asked"
+    whole.mkdir()
+    asked.mkdir()
+    run(config, inputs, whole)
+
+    from pipeline.adversarial import fit
+
+    original = fit.Log.__call__
+
+    def hit(log: fit.Log, training: GanTraining) -> None:
+        if training.num_images == 24:
+            signal.raise_signal(signal.SIGTERM)
+        original(log, training)
+
+    def handler(number: int, frame: object) -> None:
+        raise Ended
+
+    monkeypatch.setattr(fit.Log, "__call__", hit)
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(Ended):
+            run(config, inputs, asked)
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert torch.load(asked / RESUME, weights_only=True)["num_images"] == 24
+    monkeypatch.setattr(fit.Log, "__call__", original)
+    run(config, inputs, asked)
+    skip = frozenset({TIMED_LOG})
+    assert digest_tree(asked, skip=skip) == digest_tree(whole, skip=skip)
 
 
 def test_a_broken_resume_file_means_a_new_beginning(tmp_path: Path, noise_inputs: MakeInputs) -> None:

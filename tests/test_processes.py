@@ -1,8 +1,11 @@
-"""Work done in a fork beside the process that wants its result."""
+"""Work done in a fork beside the process that wants its result; a process that is asked to end."""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -57,3 +60,18 @@ def test_no_fork_outlives_its_block(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         left_by_an_error()
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize(("when", "said"), [("before", "saved\n"), ("never", "whole\n")])
+def test_sigterm_waits_until_the_block_has_saved_and_then_ends_the_process(when: str, said: str) -> None:
+    script = f"""
+import os, signal
+from pipeline.core.stopping import sigterm_waits
+with sigterm_waits() as must_end:
+    if {when!r} == "before":
+        os.kill(os.getpid(), signal.SIGTERM)
+    print("saved" if must_end() else "whole", flush=True)
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+"""
+    ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM if when == "before" else 0, said), ended.stderr

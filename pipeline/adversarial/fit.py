@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,11 @@ from pipeline.config.families import GanSettings
 from pipeline.config.gan import WatchConfig
 from pipeline.config.section import Section
 from pipeline.core.compute import Hardware, resolve_hardware
-from pipeline.core.errors import ConfigError, DataError, NonFiniteLoss
+from pipeline.core.errors import ConfigError, DataError, Killed, NonFiniteLoss
 from pipeline.core.layout import FILM_STRIP, GRIDS, SHADOW_MEMBERS
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
+from pipeline.core.stopping import sigterm_waits
 from pipeline.data.batches.dataset import DataSet, write_table
 from pipeline.data.batches.streams import stored_images
 from pipeline.data.cohort.folds import open_fold, split_ids
@@ -213,26 +215,37 @@ def probe_of(
 
 
 def _train(training: GanTraining, watch: Watch, log: Log | None) -> None:
-    """Train to the end, or to where the watch ends it; every process does the same, the leading one has the log."""
+    """Train to the end, or to where the watch ends it; every process does the same, the leading one has the log.
 
-    def after_step(training: GanTraining) -> None:
-        watch(training)
-        if log is not None:
-            log(training)
+    SIGTERM waits for the end of the step and for a resume file, where this process trains alone.
 
-    if log is not None:
-        log.resume(training)
-    goes_on = not watch.memory.ended
-    while goes_on and training.num_images < training.total_images:
-        try:
-            train(training, training.total_images, after_step)
-        except (NonFiniteLoss, Collapsed) as why:
-            goes_on = watch.go_back(training, why)
+    Raises:
+        Killed: SIGTERM came, and somebody's handler let this process live.
+    """
+    alone = watch.group.world_size == 1
+    with sigterm_waits() if alone else nullcontext(lambda: False) as must_end:
+
+        def after_step(training: GanTraining) -> None:
+            watch(training)
             if log is not None:
-                log.resume(training)
-                if not goes_on:
-                    log.draw(training)
-                save_resume(log.out_dir / RESUME, training, watch)
+                log(training)
+                if must_end():
+                    save_resume(log.out_dir / RESUME, training, watch)
+                    raise Killed(f"{watch.name}: ended by SIGTERM. Run the same command again: it goes on from here.")
+
+        if log is not None:
+            log.resume(training)
+        goes_on = not watch.memory.ended
+        while goes_on and training.num_images < training.total_images:
+            try:
+                train(training, training.total_images, after_step)
+            except (NonFiniteLoss, Collapsed) as why:
+                goes_on = watch.go_back(training, why)
+                if log is not None:
+                    log.resume(training)
+                    if not goes_on:
+                        log.draw(training)
+                    save_resume(log.out_dir / RESUME, training, watch)
 
 
 def start(
