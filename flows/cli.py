@@ -23,7 +23,7 @@ from flows.server import start_server, wait_for_server
 from pipeline.core.decisions import Verdicts
 from pipeline.core.errors import RadaugError, UserError
 from pipeline.core.files import make_folder
-from pipeline.core.layout import CURVE, FAULT_LOG, REPORT, VERDICT
+from pipeline.core.layout import CURVE, FAULT_LOG, REPORT, SUMMARY, VERDICT
 
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
@@ -121,6 +121,7 @@ def run(config: Path, *, out: Out = None, engine: EngineName = "prefect", overri
             verdicts = experiment_flow(experiment.model_dump(mode="json"), str(place))
     print_verdicts(verdicts)
     print(f"Report: {place / REPORT}")
+    print(f"On one page: {place / SUMMARY}")
 
 
 @app.command

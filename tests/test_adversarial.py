@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.utils import parametrize
 
 from pipeline.adversarial.families import FAMILIES
@@ -17,6 +18,7 @@ from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.adversarial.fit import FitConfig, run, start
 from pipeline.adversarial.log import RESUME, save_resume
 from pipeline.adversarial.loop import GanTraining, train
+from pipeline.adversarial.pictures import save_film_strip, save_grid
 from pipeline.adversarial.weights import load_net
 from pipeline.config.gan import WatchConfig
 from pipeline.core.errors import DataError, NonFiniteLoss
@@ -296,3 +298,19 @@ def test_the_gan_sees_only_the_training_images_of_its_fold(
 def test_every_family_names_its_source_and_dimensions() -> None:
     for name, family in FAMILIES.items():
         assert family.name == name and family.source and set(family.dimensions) <= {2, 3}
+
+
+def test_a_film_strip_names_its_rows_beside_them_and_its_frames_above(tmp_path: Path) -> None:
+    frames = [tmp_path / f"{count}.png" for count in (8, 16)]
+    for frame in frames:
+        save_grid(frame, np.zeros((6, 1, 56, 56)), 3)
+    save_film_strip(tmp_path / "strip.png", frames, [8, 16], ("cyst", "metastasis"))
+    with Image.open(tmp_path / "strip.png") as strip, Image.open(frames[0]) as grid:
+        margin, height = strip.width - grid.width, strip.height // 2
+        heading = height - grid.height - 2  # a gap of 2 below each frame
+        pixels = np.asarray(strip)
+    for frame in range(2):
+        body = pixels[frame * height + heading :][: grid.height, :margin]
+        rows = np.split(body, 2)
+        assert all((row[16:40] < 100).any() and (row[:8] == 255).all() for row in rows), "a name halfway up each row"
+        assert (pixels[frame * height :][:heading, margin:] < 100).any(), "the images shown so far"

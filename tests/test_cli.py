@@ -89,6 +89,7 @@ def test_run_prints_both_verdicts_and_where_the_report_is(
         "Utility: inconclusive. The interval is wide.",
         "Release: not_audited. No audit was made.",
         "Report: runs/other/report.html",
+        "On one page: runs/other/summary.html",
     ]
     assert launch(["run", config, "--out", "elsewhere"]) == 0
     assert seen[1][2] == "elsewhere"
