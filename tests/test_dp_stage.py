@@ -14,6 +14,8 @@ import yaml
 from audits import of_a_healthy_generator
 from noise_data import write_noise
 
+from flows.cli import launch
+from pipeline.adversarial import gan_cost
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.fit import FitConfig, fit_config, run
 from pipeline.adversarial.gan_cost import noise_training
@@ -28,8 +30,10 @@ from pipeline.config.families import validate_gan
 from pipeline.config.loading import dump_experiment, validate_experiment
 from pipeline.config.privacy import PrivacyConfig
 from pipeline.core.compute import Hardware
+from pipeline.core.cost import CostEstimate
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.report.privacy_tables import certificate_table
+from pipeline.supervised import classifier_cost
 from pipeline.verdict.release import release_verdict
 
 MakeInputs = Callable[..., dict[str, Path]]
@@ -195,3 +199,18 @@ def test_the_report_shows_what_the_certificate_promises_and_what_not() -> None:
         "Outside the promise": "Tuning · Preparation",
     }  # fmt: skip
     assert certificate_table(SimpleNamespace(verdict={"release": {"evidence": {}}})) is None  # type: ignore[arg-type]
+
+
+def test_validate_says_what_privacy_costs_or_refuses_what_cannot_be_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command, on the demo's 56 training patients."""
+    for costs in (gan_cost, classifier_cost):  # what they say is tested elsewhere, and takes seconds
+        monkeypatch.setattr(costs, "estimate", lambda experiment: CostEstimate(1e12, 1.0, 500.0))
+    demo = Path(__file__).parents[1] / "configs" / "demo.yaml"
+    command = ["validate", str(demo), "--set", "gan.dp={epsilon: 8}", "--set"]
+    assert launch([*command, "gan.family=dp-merf"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Differential privacy: ε = 8, δ = " in said and "for each of 56 patients by one look" in said
+    assert launch([*command, "gan.family=cgan"]) == 2
+    assert "gan.dp.epsilon: 8 with 56 training patients" in capsys.readouterr().err
