@@ -195,6 +195,7 @@ class _Sender(QueueHandler):
     def prepare(self, record: logging.LogRecord) -> Any:
         prepared = super().prepare(record)
         prepared.job = self.job
+        prepared.template = record.msg  # `prepare` puts its arguments in
         return prepared
 
     def enqueue(self, record: Any) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from flows.children import LOGGED
+from flows.json_log import LOG_JSON, JsonLines
 from pipeline.core.progress import PROGRESS
 
 WHOLE_RUN = "flows.whole_run"
@@ -21,16 +24,22 @@ WHOLE_RUN = "flows.whole_run"
 def progress_shown(console: Console) -> Iterator[None]:
     """Show what the program's loggers say while the block lasts. Prefect's own logs stay out."""
     with Live(console=console, transient=True, refresh_per_second=2) as live:
-        handler = _Shown(live if console.is_terminal else None, console)
+        handlers: list[logging.Handler] = [_Shown(live if console.is_terminal else None, console)]
+        if log := os.environ.get(LOG_JSON):
+            handlers.append(JsonLines(Path(log)))
         loggers = [logging.getLogger(name) for name in LOGGED]
         for logger in loggers:
             logger.setLevel(logging.INFO)
-            logger.addHandler(handler)
+            for handler in handlers:
+                logger.addHandler(handler)
         try:
             yield
         finally:
             for logger in loggers:
-                logger.removeHandler(handler)
+                for handler in handlers:
+                    logger.removeHandler(handler)
+            for handler in handlers:
+                handler.close()
 
 
 class _Shown(logging.Handler):
