@@ -22,7 +22,7 @@ from pipeline.config.experiment import Experiment
 from pipeline.core.cache import Execution
 from pipeline.core.decisions import Verdicts
 from pipeline.core.errors import RadaugError
-from pipeline.core.files import read_json
+from pipeline.core.files import clear_disk_errors, read_json
 from pipeline.core.layout import FAULT_LOG, LEDGER, VERDICT
 from pipeline.core.progress import in_minutes
 from pipeline.core.records import load_record
@@ -47,7 +47,7 @@ def run_experiment(experiment: Experiment, place: Path, engine: Engine) -> Verdi
         RadaugError: a stage refused or could not go on; those that do not need it have ended.
     """
     cache = cache_of(place)
-    with open_run(place, experiment), faults_kept_in(place / FAULT_LOG, "run"):
+    with open_run(place, experiment), faults_kept_in(place / FAULT_LOG, "run"), clear_disk_errors(place):
         read_ledger(cache)  # a ledger that cannot be read is told before anything is trained
         watcher = _RunWatcher(experiment, place)
         directories = run_steps(experiment, plan_experiment(experiment), place, engine, watcher)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from flows.cli import launch
 from pipeline.core.errors import UserError
-from pipeline.core.files import make_folder, safe_name
+from pipeline.core.files import clear_disk_errors, make_folder, reserve, safe_name
 
 LABELS = [
     "BI-RADS 4/5",
@@ -110,3 +115,38 @@ def test_data_that_are_not_there_end_a_command_with_both_places(
         assert launch([command[0], str(config), *command[1:]]) == 2
         said = capsys.readouterr().err
         assert str(tmp_path / "data") in said and f"{tmp_path} (the configuration's folder)" in said
+
+
+def _fill_a_map(path: Path) -> None:
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(400_000,))
+    reserve(path)
+    images[:] = 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """64 KiB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    try:
+        mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    except OSError:
+        mounted = False
+    if not mounted:
+        pytest.skip("only root may mount a small disk")
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: torch.save({"net": torch.zeros(100_000)}, path),
+        lambda path: save_file({"net": torch.zeros(100_000)}, path),
+        lambda path: np.save(path, np.zeros(100_000)),
+        _fill_a_map,
+    ],
+    ids=["torch", "safetensors", "numpy", "map"],
+)
+def test_a_full_disk_says_so_whichever_library_was_writing(small_disk: Path, write: Callable[[Path], None]) -> None:
+    with pytest.raises(UserError, match=r"the disk is full[.] Free some space"), clear_disk_errors(small_disk):
+        write(small_disk / "file.npy")

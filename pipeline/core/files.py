@@ -171,16 +171,42 @@ def safe_name(text: str) -> str:
     return name if name and name == text else f"{name or 'name'}-{digest_text(text)[:8]}"
 
 
+def reserve(path: Path) -> None:
+    """Take the disk space of a file that will be filled through a memory map.
+
+    Where there is too little the error comes now: later, a full disk would end the process by SIGBUS, without a word.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as handle:
+        try:
+            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a filesystem that cannot
+                raise
+
+
+_FULL = re.compile(
+    r"os error 28\b"  # safetensors
+    r"|requested and \d+ written"  # numpy
+    r"|inline_container\.cc.* unexpected pos|PytorchStreamWriter failed writing"  # torch
+)
+"""In the texts of errors by which libraries tell a full disk without the system's number."""
+
+
 @contextmanager
 def clear_disk_errors(where: Path) -> Iterator[None]:
     """Turn a full disk or a folder that may not be written into an error that says so."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except UserError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(str(error)):
             raise UserError(
                 f"{where}: the disk is full. Free some space and run again: finished stages are kept."
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS):
+        if isinstance(error, OSError) and number in (errno.EACCES, errno.EROFS):
             raise UserError(f"{error.filename or where}: may not be written or read. Choose another --out.") from error
         raise

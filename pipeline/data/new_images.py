@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline.config.data import Columns, DataConfig
 from pipeline.config.experiment import Experiment
 from pipeline.core.errors import DataError
+from pipeline.core.files import reserve
 from pipeline.core.layout import IMAGES, MASKS
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.scaling import Scaling
@@ -182,8 +183,10 @@ def _placed(
     if not rows:
         return np.empty(shape, scaling.dtype), []
     images = np.lib.format.open_memmap(folder / IMAGES, mode="w+", dtype=np.dtype(scaling.dtype), shape=shape)
+    reserve(folder / IMAGES)
     if any(row.get("mask") for row in rows):
         np.lib.format.open_memmap(folder / MASKS, mode="w+", dtype=np.uint8, shape=shape)
+        reserve(folder / MASKS)
     placing = Placing(
         readers={False: reader},
         scaling=scaling,

@@ -14,6 +14,7 @@ import pandas as pd
 from pipeline.config.data import CropConfig
 from pipeline.config.section import Section
 from pipeline.core.errors import DataError
+from pipeline.core.files import reserve
 from pipeline.core.layout import IMAGES, MANIFEST, MASKS
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import read_table, write_table
@@ -154,6 +155,8 @@ def _write_arrays(
     with_masks = "mask" in table and bool((table["mask"] != "").any())
     images = np.lib.format.open_memmap(out_dir / IMAGES, mode="w+", dtype=np.dtype(scaling.dtype), shape=shape)
     masks = np.lib.format.open_memmap(out_dir / MASKS, mode="w+", dtype=np.uint8, shape=shape) if with_masks else None
+    for name in (IMAGES, MASKS) if with_masks else (IMAGES,):
+        reserve(out_dir / name)
     placing = Placing(
         readers=readers,
         scaling=scaling,
