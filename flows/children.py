@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from pipeline.core.processes import end_with_parent, ready_context
 LOGGED = ("flows", "pipeline", "radaug")
 """Loggers whose records come from a child to its parent."""
 GRACE_S = 10.0
+_MEND = "Run the same command again: finished stages and checkpoints are kept."
 _READY = ["flows.ready"]
+_STARTS = 3
 _running: dict[int, BaseProcess] = {}
 _changing = threading.Lock()
 
@@ -89,10 +91,8 @@ def in_child(work: Work) -> Execution | None:
     """
     context = ready_context(*_READY)
     ours, theirs = context.Pipe(duplex=False)
-    levels = {name: logging.getLogger(name).getEffectiveLevel() for name in LOGGED}
-    child = context.Process(target=_child, args=(theirs, work, dict(os.environ), levels), name=work.name)
     with _changing:
-        child.start()
+        child = _started(context, theirs, work)
         assert child.pid is not None
         _running[child.pid] = child
     theirs.close()
@@ -108,6 +108,23 @@ def in_child(work: Work) -> Execution | None:
     if isinstance(outcome, RadaugError):
         raise outcome
     return outcome
+
+
+def _started(context: ForkServerContext | SpawnContext, theirs: Connection, work: Work) -> BaseProcess:
+    """A child at work. Where the server that forks children was killed, another one is started and asked.
+
+    Raises:
+        Killed: that one was killed too, and the next.
+    """
+    levels = {name: logging.getLogger(name).getEffectiveLevel() for name in LOGGED}
+    for _ in range(_STARTS):
+        child = context.Process(target=_child, args=(theirs, work, dict(os.environ), levels), name=work.name)
+        try:
+            child.start()
+        except (EOFError, ConnectionError):
+            continue
+        return child
+    raise Killed(f"{work.name}: the process that starts the others was killed, {_STARTS} times. {_MEND}")
 
 
 def warm_up() -> None:
@@ -154,15 +171,14 @@ def _followed(connection: Connection) -> Any:
 
 
 def _how_it_ended(name: str, code: int | None) -> str:
-    mend = "Run the same command again: finished stages and checkpoints are kept."
     if code == -signal.SIGKILL:
         return (
             f"{name}: its process was killed, most often because memory ran out. Set compute.workers: 1, a smaller "
-            f"batch or smaller images, or ask for more memory. {mend}"
+            f"batch or smaller images, or ask for more memory. {_MEND}"
         )
     if code is not None and code < 0:
-        return f"{name}: its process was ended by signal {-code} ({signal.Signals(-code).name}). {mend}"
-    return f"{name}: its process ended with code {code} before the work did. {mend}"
+        return f"{name}: its process was ended by signal {-code} ({signal.Signals(-code).name}). {_MEND}"
+    return f"{name}: its process ended with code {code} before the work did. {_MEND}"
 
 
 def _child(connection: Connection, work: Work, environment: dict[str, str], levels: dict[str, int]) -> None:

@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 from graph_stages import step
 
+from flows.children import Work, in_child
 from flows.engines import direct_engine
 from flows.forecast import Planned, levels, makespan
 from flows.graph import Graph, Heard, Job
@@ -249,3 +252,14 @@ def test_the_size_of_a_job_is_where_the_work_is(demo: Experiment) -> None:
     assert gan.on_device and not size_of(steps["verdict"], "", demo).on_device
     larger = load_experiment(DEMO, ["compute.device=cpu", "data.spatial_size=256", "gan.batch_size=64"])
     assert size_of(steps["fit-gan-fold-0-gan-0"], "", larger).mib > gan.mib + 1000
+
+
+def test_a_child_starts_though_the_server_that_forks_it_was_killed(tmp_path: Path, ready_children: None) -> None:
+    """It dies with the request in its hands: stopped, asked, and killed half a second later."""
+    forkserver.ensure_running()
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    os.kill(server, signal.SIGSTOP)
+    threading.Timer(0.5, os.kill, (server, signal.SIGKILL)).start()
+    made = in_child(Work(step("a"), "", {}, tmp_path / "cache", tmp_path / "error.log", 1))
+    assert made is not None and made.record.kind == "a"
+    assert forkserver._forkserver._forkserver_pid != server  # type: ignore[attr-defined]
