@@ -158,6 +158,9 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
     assert torch.isfinite(found[0]).all() and torch.equal(*found)
 
 
+@pytest.mark.skipif(
+    torch.cpu._is_amx_tile_supported(), reason="oneDNN's kernels for AMX are others, and do not show the fault here"
+)
 def test_without_the_rule_the_weight_gradient_is_not_right(monkeypatch: pytest.MonkeyPatch) -> None:
     """That this machine shows the fault, and these tests see it; once it is mended in torch, the rule can go."""
     monkeypatch.setattr(small_convolutions, "barely_fits", lambda side, kernel, stride: False)

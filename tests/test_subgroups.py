@@ -177,7 +177,8 @@ def test_the_reports_table_shows_figures_differences_and_warnings() -> None:
     numbers = {name: pd.to_numeric(metrics[name], errors="coerce") for name in ("value", "ci_low", "ci_high")}
     shown = subgroup_table(metrics.assign(**numbers))
     assert shown is not None
-    assert [row[:2] for row in shown.rows] == [(f"sex = {one}", arm) for one in "FM" for arm in (REFERENCE, ARM)]
+    titles = ("Real images", "Real + synthetic images, 1 : 1")
+    assert [row[:2] for row in shown.rows] == [(f"sex = {one}", title) for one in "FM" for title in titles]
     assert shown.tones == ("", "", "", "caution")
     auroc = float(found(rows, arm=ARM, subgroup="sex = M", metric="auroc").value)
     difference = float(found(rows, arm=ARM, subgroup="sex = M", metric="auroc_difference").value)

@@ -203,8 +203,8 @@ def test_the_report_tells_rule_comparisons_and_methods() -> None:
     assert rule is not None and compared is not None and tests is not None
     assert ("Margin: a gain below it does not matter", "2.0 points") in rule.rows
     assert [row[:3] for row in compared.rows] == [
-        (AUGMENTED, REFERENCE, "primary"),
-        (AUGMENTED, OVERSAMPLING, "not planned"),
+        ("Real + synthetic images, 1 : 1", "Real images", "primary"),
+        ("Real + synthetic images, 1 : 1", "Real images, duplicated", "not planned"),
     ]
     text = methods_sentence(run)
     assert "80 test patients (160 images)" in text and "sngan" in text and "Holm" in text
