@@ -103,8 +103,9 @@ def test_nothing_of_the_failed_step_is_left_and_a_killed_training_keeps_its_part
     found = empty(tmp_path / "found")
     with stepping(monkeypatch, runs_out), pytest.raises(Killed):
         run(fit_config(), inputs, found)
-    run(fit_config(), inputs, found)
+    made = run(fit_config(), inputs, found)
     assert files(found) == files(by_hand)
+    assert made.notes[-1] == "GAN of fold 0, seed 0: memory ran out, so batches of 8 were computed in 2 parts of 4."
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), RuntimeError("shapes differ")])

@@ -35,8 +35,7 @@ def within_memory(
         MemoryError, RuntimeError: what ran out of memory, where a batch cannot be divided further: parts have two
             images, several processes train together, or it is private and has batches of random size.
     """
-    gan = _as_left(gan, out_dir)
-    notes: list[str] = []
+    asked, gan = gan.accumulate, _as_left(gan, out_dir)
     while True:
         try:
             record = attempt(gan)
@@ -46,16 +45,19 @@ def within_memory(
                 raise
         else:
             (out_dir / PARTS).unlink(missing_ok=True)
-            return replace(record, notes=(*record.notes, *notes))
+            return record if gan.accumulate == asked else replace(record, notes=(*record.notes, _note(gan, name)))
         # outside the handler, which holds what the failed step made
         gc.collect()
         torch.cuda.empty_cache()
         gan = gan.model_copy(update={"accumulate": parts})
         write_text(out_dir / PARTS, str(parts))
-        size = gan.batch_size // parts
-        notes = [f"{name}: memory ran out, so batches of {gan.batch_size} were computed in {parts} parts of {size}."]
         logger.warning("%s: memory ran out; on with batches of %d in %d parts of %d. To spare the attempt: "
-                       "gan.accumulate: %d.", name, gan.batch_size, parts, size, parts)  # fmt: skip
+                       "gan.accumulate: %d.", name, gan.batch_size, parts, gan.batch_size // parts, parts)  # fmt: skip
+
+
+def _note(gan: GanSettings, name: str) -> str:
+    size = gan.batch_size // gan.accumulate
+    return f"{name}: memory ran out, so batches of {gan.batch_size} were computed in {gan.accumulate} parts of {size}."
 
 
 def _as_left(gan: GanSettings, out_dir: Path) -> GanSettings:
