@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from flows.cli import launch
 from pipeline.core.errors import UserError
-from pipeline.core.files import clear_disk_errors, make_folder, reserve, safe_name
+from pipeline.core.files import clear_disk_errors, make_folder, safe_name
+from pipeline.data.batches.dataset import new_array
 
 LABELS = [
     "BI-RADS 4/5",
@@ -118,9 +119,7 @@ def test_data_that_are_not_there_end_a_command_with_both_places(
 
 
 def _fill_a_map(path: Path) -> None:
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(400_000,))
-    reserve(path)
-    images[:] = 1
+    new_array(path, np.uint8, (400_000,))[:] = 1
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ import pandas as pd
 from pipeline.config.data import Columns, DataConfig
 from pipeline.config.experiment import Experiment
 from pipeline.core.errors import DataError
-from pipeline.core.files import reserve
 from pipeline.core.layout import IMAGES, MASKS
-from pipeline.data.batches.dataset import DataSet
+from pipeline.data.batches.dataset import DataSet, new_array
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.cohort.given import given_images
 from pipeline.data.cohort.manifest import row_dicts
@@ -182,11 +181,9 @@ def _placed(
     shape = (len(rows), 1, *config.shape)
     if not rows:
         return np.empty(shape, scaling.dtype), []
-    images = np.lib.format.open_memmap(folder / IMAGES, mode="w+", dtype=np.dtype(scaling.dtype), shape=shape)
-    reserve(folder / IMAGES)
+    images = new_array(folder / IMAGES, scaling.dtype, shape)
     if any(row.get("mask") for row in rows):
-        np.lib.format.open_memmap(folder / MASKS, mode="w+", dtype=np.uint8, shape=shape)
-        reserve(folder / MASKS)
+        new_array(folder / MASKS, np.uint8, shape)
     placing = Placing(
         readers={False: reader},
         scaling=scaling,

@@ -14,10 +14,9 @@ import pandas as pd
 from pipeline.config.data import CropConfig
 from pipeline.config.section import Section
 from pipeline.core.errors import DataError
-from pipeline.core.files import reserve
 from pipeline.core.layout import IMAGES, MANIFEST, MASKS
 from pipeline.core.records import Record
-from pipeline.data.batches.dataset import read_table, write_table
+from pipeline.data.batches.dataset import new_array, read_table, write_table
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.cohort.manifest import row_dicts
 from pipeline.data.cohort.sources import ImageReader
@@ -153,10 +152,8 @@ def _write_arrays(
     """Fill images.npy (and masks.npy) row by row; give each image's affine [4, 4]."""
     shape = (len(table), 1, *config.shape)
     with_masks = "mask" in table and bool((table["mask"] != "").any())
-    images = np.lib.format.open_memmap(out_dir / IMAGES, mode="w+", dtype=np.dtype(scaling.dtype), shape=shape)
-    masks = np.lib.format.open_memmap(out_dir / MASKS, mode="w+", dtype=np.uint8, shape=shape) if with_masks else None
-    for name in (IMAGES, MASKS) if with_masks else (IMAGES,):
-        reserve(out_dir / name)
+    images = new_array(out_dir / IMAGES, scaling.dtype, shape)
+    masks = new_array(out_dir / MASKS, np.uint8, shape) if with_masks else None
     placing = Placing(
         readers=readers,
         scaling=scaling,

@@ -12,11 +12,10 @@ import pandas as pd
 from pipeline.config.section import Section
 from pipeline.core.compute import resolve_hardware
 from pipeline.core.errors import DataError
-from pipeline.core.files import reserve
 from pipeline.core.layout import IMAGES, MANIFEST
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
-from pipeline.data.batches.dataset import write_table
+from pipeline.data.batches.dataset import new_array, write_table
 from pipeline.data.batches.scaling import Scaling
 from pipeline.synthesis.generate import TrainedGenerator
 
@@ -62,9 +61,7 @@ def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
             generator.images(label, config.samples_per_class, config.seed, config.truncation_psi)
         ):
             if images is None:
-                kind = np.dtype(scaling.dtype)
-                images = np.lib.format.open_memmap(out_dir / IMAGES, mode="w+", dtype=kind, shape=(total, *image.shape))
-                reserve(out_dir / IMAGES)
+                images = new_array(out_dir / IMAGES, scaling.dtype, (total, *image.shape))
             images[len(rows)] = scaling.to_stored(scaling.to_physical(image))
             rows.append({"image_id": f"synthetic-{label}-{number:05d}", "label": label, "sample_seed": str(seed)})
             if not np.isfinite(image).all():

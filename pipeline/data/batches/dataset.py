@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from pipeline.core.errors import DataError
-from pipeline.core.files import atomic_path
+from pipeline.core.files import atomic_path, reserve
 from pipeline.core.layout import IMAGES, MANIFEST, MASKS
 from pipeline.core.records import load_record
 from pipeline.data.batches.scaling import Scaling
@@ -94,6 +95,17 @@ def read_table(path: Path) -> pd.DataFrame:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
+
+
+def new_array(path: Path, kind: str | type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[Any]]:
+    """A new array in a file, zeros so far, to be filled through its memory map; its disk space is taken now.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(kind), shape=shape)
+    reserve(path)
+    return array
 
 
 def open_dataset(root: Path) -> DataSet:
