@@ -6,12 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
+from own_server import flow_runs, started, wait_for
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
@@ -115,11 +113,11 @@ def test_the_server_of_a_killed_run_ends_too(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
     run = subprocess.Popen([sys.executable, "-c", code], env=environment | {"PREFECT_HOME": str(tmp_path)})
     try:
-        _wait_for(lambda: server_answers(f"http://127.0.0.1:{port}/api"), 120)
+        wait_for(lambda: server_answers(f"http://127.0.0.1:{port}/api"), 120)
     finally:
         run.kill()
         run.wait()
-    _wait_for(lambda: not server_answers(f"http://127.0.0.1:{port}/api"), 30)
+    wait_for(lambda: not server_answers(f"http://127.0.0.1:{port}/api"), 30)
 
 
 @pytest.mark.slow
@@ -136,10 +134,10 @@ def test_a_served_schedule_fires_by_itself(config: Path, tmp_path: Path) -> None
     start = [str(tools / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     children = []
     try:
-        children.append(_start(start, environment, tmp_path))
-        _wait_for(lambda: server_answers(url), 120)
-        children.append(_start(serve, environment, tmp_path))
-        _wait_for(lambda: _flow_runs(url, ["FAILED"]) > 0, 240)
+        children.append(started(start, environment, tmp_path))
+        wait_for(lambda: server_answers(url), 120)
+        children.append(started(serve, environment, tmp_path))
+        wait_for(lambda: flow_runs(url, ["FAILED"]) > 0, 240)
         assert (tmp_path / "runs" / "n" / "config.yaml").is_file()
     finally:
         for child in reversed(children):
@@ -160,36 +158,17 @@ def test_a_worker_makes_what_is_left_to_its_pool(tmp_path: Path) -> None:
     config = Path(__file__).parents[1] / "configs" / "demo.yaml"
     changes = [token for change in TINY for token in ("--set", change)]
     try:
-        children.append(_start([prefect, "server", "start", "--port", str(port)], environment, tmp_path))
-        _wait_for(lambda: server_answers(url), 120)
+        children.append(started([prefect, "server", "start", "--port", str(port)], environment, tmp_path))
+        wait_for(lambda: server_answers(url), 120)
         for command in (
             [prefect, "work-pool", "create", "gpus", "--type", "process"],
             [str(tools / "radaug"), "schedule", str(config), "--cron", "* * * * *", "--pool", "gpus", "--out", "runs/n",
              *changes],
         ):  # fmt: skip
             subprocess.run(command, env=environment, cwd=tmp_path, check=True)
-        children.append(_start([prefect, "worker", "start", "--pool", "gpus"], environment, tmp_path))
-        _wait_for(lambda: (tmp_path / "runs" / "n" / "verdict.json").is_file(), 300)
+        children.append(started([prefect, "worker", "start", "--pool", "gpus"], environment, tmp_path))
+        wait_for(lambda: (tmp_path / "runs" / "n" / "verdict.json").is_file(), 300)
     finally:
         for child in reversed(children):
             child.send_signal(signal.SIGINT)
             child.wait(timeout=60)
-
-
-def _start(command: list[str], environment: dict[str, str], at: Path) -> subprocess.Popen[bytes]:
-    with (at / f"{Path(command[0]).name}.log").open("wb") as log:
-        return subprocess.Popen(command, env=environment, cwd=at, stdout=log, stderr=log)
-
-
-def _wait_for(happened: Callable[[], bool], limit_s: float) -> None:
-    end = time.monotonic() + limit_s
-    while not happened():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(1)
-
-
-def _flow_runs(url: str, states: list[str]) -> int:
-    wanted = {"flow_runs": {"state": {"type": {"any_": states}}, "deployment_id": {"is_null_": False}}}
-    answer = httpx.post(f"{url}/flow_runs/count", json=wanted, timeout=10)
-    answer.raise_for_status()
-    return int(answer.json())

@@ -7,13 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from own_server import flow_runs, wait_for
 from tiny_run import TINY
 
 from flows.server import free_port, server_answers
@@ -33,33 +33,22 @@ def test_a_schedule_and_its_runs_outlive_a_restart_of_the_server(base: str, tmp_
         environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": url} | settings
         (tmp_path / "prefect").mkdir()
         changes = [token for change in TINY for token in ("--set", change)]
-        schedule = [
-            "radaug",
-            "schedule",
-            str(DEMO),
-            "--cron",
-            "0 2 1 1 *",
-            "--pool",
-            "gpus",
-            "--out",
-            "runs/n",
-            *changes,
-        ]
+        when = ["--cron", "0 2 1 1 *", "--pool", "gpus"]
         with _server(port, environment):
             for command in (
                 ["prefect", "work-pool", "create", "gpus", "--type", "process"],
-                schedule,
+                ["radaug", "schedule", str(DEMO), *when, "--out", "runs/n", *changes],
                 ["prefect", "deployment", "run", "radaug/demo"],
                 ["prefect", "worker", "start", "--pool", "gpus", "--run-once"],
             ):
                 subprocess.run([TOOLS / command[0], *command[1:]], env=environment, cwd=tmp_path, check=True)
-            _wait_for(lambda: _completed(url) == 1, 60)
+            wait_for(lambda: flow_runs(url, ["COMPLETED"]) == 1, 60)
             assert (tmp_path / "runs" / "n" / "verdict.json").is_file()
         assert not server_answers(url)
         with _server(port, environment):
             deployment = httpx.get(f"{url}/deployments/name/radaug/demo", timeout=30).raise_for_status().json()
             assert [one["active"] for one in deployment["schedules"]] == [True] and not deployment["paused"]
-            assert _completed(url) == 1
+            assert flow_runs(url, ["COMPLETED"]) == 1
     assert (tmp_path / "prefect" / "prefect.db").is_file() == (base == "sqlite")
 
 
@@ -84,7 +73,7 @@ def _database(base: str, place: Path) -> Iterator[dict[str, str]]:
             process = subprocess.Popen(start, cwd=at.parent, stdout=log, stderr=log, **user)
         try:
             ready = [str(Path(found).with_name("pg_isready")), "-q", "-h", "127.0.0.1", "-p", str(port)]
-            _wait_for(lambda: subprocess.run(ready).returncode == 0, 60)
+            wait_for(lambda: subprocess.run(ready).returncode == 0, 60)
             address = f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
             yield {"PREFECT_SERVER_DATABASE_CONNECTION_URL": address}
         finally:
@@ -99,20 +88,8 @@ def _server(port: int, environment: dict[str, str]) -> Iterator[None]:
     command = [str(TOOLS / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_for(lambda: server_answers(environment["PREFECT_API_URL"]), 180)
+        wait_for(lambda: server_answers(environment["PREFECT_API_URL"]), 180)
         yield
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
-
-
-def _completed(url: str) -> int:
-    wanted = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
-    return int(httpx.post(f"{url}/flow_runs/count", json=wanted, timeout=30).raise_for_status().json())
-
-
-def _wait_for(happened: Callable[[], bool], limit_s: float) -> None:
-    end = time.monotonic() + limit_s
-    while not happened():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.5)
