@@ -190,7 +190,7 @@ def test_a_killed_stage_goes_on_and_leaves_the_same_files(
     )
     assert run(config, inputs, killed).wall_s == 1000.5, "the seconds of the killed process count"
     last = json.loads((killed / TIMED_LOG).read_text().splitlines()[-1])
-    assert last["seconds"] > 1000.5
+    assert last["seconds"] >= 1000.5, "to a tenth of a second: 32 images may take less"
     assert not (killed / RESUME).exists()
     names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
     assert names == sorted(path.relative_to(killed) for path in killed.rglob("*") if path.is_file())
