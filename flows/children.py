@@ -34,7 +34,8 @@ LOGGED = ("flows", "pipeline", "radaug")
 GRACE_S = 10.0
 _MEND = "Run the same command again: finished stages and checkpoints are kept."
 _READY = ["flows.ready"]
-_STARTS = 3
+_PAUSES_S = (0.0, 0.1, 0.5, 2.0)
+"""Before each attempt to start a child: a server that was killed is not gone at once."""
 _running: dict[int, BaseProcess] = {}
 _changing = threading.Lock()
 
@@ -114,17 +115,18 @@ def _started(context: ForkServerContext | SpawnContext, theirs: Connection, work
     """A child at work. Where the server that forks children was killed, another one is started and asked.
 
     Raises:
-        Killed: that one was killed too, and the next.
+        Killed: that one was killed too, and the next ones.
     """
     levels = {name: logging.getLogger(name).getEffectiveLevel() for name in LOGGED}
-    for _ in range(_STARTS):
+    for pause in _PAUSES_S:
+        time.sleep(pause)
         child = context.Process(target=_child, args=(theirs, work, dict(os.environ), levels), name=work.name)
         try:
             child.start()
         except (EOFError, ConnectionError):
             continue
         return child
-    raise Killed(f"{work.name}: the process that starts the others was killed, {_STARTS} times. {_MEND}")
+    raise Killed(f"{work.name}: the process that starts the others was killed, {len(_PAUSES_S)} times. {_MEND}")
 
 
 def warm_up() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from rich.console import Console
 
 from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
-from flows.obeying import NobodyReads, obey
+from flows.obeying import NobodyReads, Terminated, ended_by_sigterm, obey
 from flows.result_commands import COMMANDS
 from flows.server import start_server, wait_for_server
 from pipeline.core.decisions import Verdicts
@@ -50,11 +49,8 @@ EngineName = Annotated[
     Literal["prefect", "direct"],
     Parameter(help="prefect: a flow with a local server's pages; direct: the same run without a server."),
 ]
+Yes = Annotated[bool, Parameter(negative="", help="Start, though disk or memory will hardly be enough.")]
 Out = Annotated[Path | None, Parameter(name="--out", help="The run directory; runs/NAME unless given.")]
-
-
-class _Terminated(BaseException):
-    """SIGTERM came."""
 
 
 def main() -> None:
@@ -82,8 +78,8 @@ def launch(tokens: list[str]) -> int:
     except NobodyReads:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed goes there
         return CLOSED
-    except (KeyboardInterrupt, _Terminated) as why:
-        what, code = ("ended by SIGTERM", TERMINATED) if isinstance(why, _Terminated) else ("interrupted", INTERRUPTED)
+    except (KeyboardInterrupt, Terminated) as why:
+        what, code = ("ended by SIGTERM", TERMINATED) if isinstance(why, Terminated) else ("interrupted", INTERRUPTED)
         print(f"radaug: {what}. Run the same command again to continue; finished stages are kept.", file=sys.stderr)
         return code
     return 0
@@ -104,7 +100,14 @@ def init(
 
 
 @app.command
-def run(config: Path, *, out: Out = None, engine: EngineName = "prefect", overrides: Overrides | None = None) -> None:
+def run(
+    config: Path,
+    *,
+    out: Out = None,
+    engine: EngineName = "prefect",
+    yes: Yes = False,
+    overrides: Overrides | None = None,
+) -> None:
     """Run the experiment in CONFIG and say both verdicts and where the report is. (--debug prints tracebacks.)"""
     experiment = _load_with_data(config, overrides or [])
     place = _run_directory(experiment, out)
@@ -114,11 +117,11 @@ def run(config: Path, *, out: Out = None, engine: EngineName = "prefect", overri
             from flows.engines import direct_engine
             from flows.running import run_experiment
 
-            verdicts = run_experiment(experiment, place, direct_engine)
+            verdicts = run_experiment(experiment, place, direct_engine, yes=yes)
         else:
             from flows.flow import experiment_flow
 
-            verdicts = experiment_flow(experiment.model_dump(mode="json"), str(place))
+            verdicts = experiment_flow(experiment.model_dump(mode="json"), str(place), yes)
     print_verdicts(verdicts)
     print(f"Report: {place / REPORT}")
     print(f"On one page: {place / SUMMARY}")
@@ -148,7 +151,9 @@ def curve(
     arm: str = "real+classical+synthetic@1",
     out: Out = None,
     engine: EngineName = "prefect",
-    yes: Annotated[bool, Parameter(negative="", help="Start, though it takes more than an hour.")] = False,
+    yes: Annotated[
+        bool, Parameter(negative="", help="Start, though it takes more than an hour or more room than there is.")
+    ] = False,
     overrides: Overrides | None = None,
 ) -> None:
     """Draw the low-data curve of CONFIG: how many real images is a synthetic set worth?
@@ -174,11 +179,11 @@ def curve(
             from flows.curve import run_curve
             from flows.engines import direct_engine
 
-            sentences = run_curve(experiment, place, direct_engine, sizes, draws, arm)
+            sentences = run_curve(experiment, place, direct_engine, sizes, draws, arm, yes=yes)
         else:
             from flows.flow import curve_flow
 
-            sentences = curve_flow(experiment.model_dump(mode="json"), str(place), sizes, draws, arm)
+            sentences = curve_flow(experiment.model_dump(mode="json"), str(place), sizes, draws, arm, yes)
     print("\n".join(sentences))
     print(f"Curve: {place / CURVE}")
 
@@ -220,6 +225,7 @@ def schedule(
     cron: Annotated[str, Parameter(help='In local time, such as "0 2 * * *" for every night at two.')],
     pool: Annotated[str, Parameter(help="Leave it to the workers of this process work pool, and end.")] = "",
     out: Out = None,
+    yes: Yes = False,
     overrides: Overrides | None = None,
 ) -> None:
     """Run the experiment in CONFIG whenever CRON fires, for as long as this command runs.
@@ -232,11 +238,11 @@ def schedule(
     experiment = _load_with_data(config, overrides or [])
     make_folder(_run_directory(experiment, out))
     if pool:
-        register_schedule(experiment, _run_directory(experiment, out), when, pool)
+        register_schedule(experiment, _run_directory(experiment, out), when, pool, yes=yes)
         print(f'{experiment.name}: left to the workers of {pool} by cron "{cron}".')
         return
     print(f'{experiment.name}: served by cron "{cron}". Ctrl-C ends it.')
-    serve_schedule(experiment, _run_directory(experiment, out), when)
+    serve_schedule(experiment, _run_directory(experiment, out), when, yes=yes)
 
 
 def print_verdicts(verdict: Verdicts) -> None:
@@ -277,22 +283,8 @@ def _ready(engine: Literal["prefect", "direct"], place: Path) -> Iterator[Litera
         if not wait_for_server(server):
             print("The local Prefect server did not start: this run goes on without it, as with --engine direct.")
             engine = "direct"
-    with _ended_by_sigterm(), progress_shown(Console(highlight=False)):
+    with ended_by_sigterm(), progress_shown(Console(highlight=False)):
         yield engine
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM leave the block as an exception, so that children are ended and files closed."""
-
-    def leave(number: int, frame: object) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -53,13 +53,23 @@ _LEAST_SIZES = 2
 
 
 def run_curve(
-    settings: Experiment, place: Path, engine: Engine, sizes: Sequence[int], draws: int, arm: str
+    settings: Experiment,
+    place: Path,
+    engine: Engine,
+    sizes: Sequence[int],
+    draws: int,
+    arm: str,
+    *,
+    yes: bool = False,
 ) -> list[str]:
     """Train on `sizes` real images a class with and without synthetic ones, and write the curve into `place`.
 
     Every size has up to `draws` training sets that share no patient, each with a GAN of its own that saw nothing else.
     Sizes that the data cannot give are left out, with their reasons. What `representation:` asks for is compared at
     every size too.
+
+    Args:
+        yes: start, though disk or memory will hardly be enough.
 
     Returns:
         The curve size by size and the answer in sentences, as lines; curve.html in `place` is the page.
@@ -81,7 +91,7 @@ def run_curve(
         read_ledger(cache_of(place))  # a ledger that cannot be read is told before anything is trained
         for size in sorted(sizes):
             try:
-                at_size, split = _measure(settings, plan, size, draws, place, engine, key)
+                at_size, split = _measure(settings, plan, size, draws, place, engine, key, yes)
             except _NotEnough as error:
                 left_out[size] = str(error)
                 logger.warning("%d images a class: left out. %s", size, error)
@@ -170,12 +180,19 @@ class _Measured:
 
 
 def _measure(
-    settings: Experiment, plan: VerdictPlan, size: int, draws: int, place: Path, engine: Engine, key: str
+    settings: Experiment,
+    plan: VerdictPlan,
+    size: int,
+    draws: int,
+    place: Path,
+    engine: Engine,
+    key: str,
+    yes: bool,
 ) -> tuple[_Measured, Path]:
     """Make every stage of one size, and compare its arms on the test patients; also gives the size's split."""
     cache = cache_of(place)
     at_size, steps = _steps(settings, plan.arm, size, draws, cache)
-    watcher = StepWatcher(settings, cache, "curve", key, prefix=f"{size} a class: ")
+    watcher = StepWatcher(settings, cache, "curve", key, prefix=f"{size} a class: ", yes=yes)
     directories = run_steps(at_size, steps, place, engine, watcher)
     made = {kind: [directories[step.name] for step in steps if step.kind == kind] for kind in ("quality", "downstream")}
     metrics = [row for directory in made["quality"] for row in read_metrics(directory)]

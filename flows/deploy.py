@@ -35,12 +35,12 @@ def read_cron(cron: str) -> Schedule:
         raise ConfigError(f'--cron "{cron}": is not a cron expression; "0 2 * * *" is every night at two.') from error
 
 
-def build_deployment(experiment: Experiment, out: Path, when: Schedule) -> RunnerDeployment:
+def build_deployment(experiment: Experiment, out: Path, when: Schedule, *, yes: bool = False) -> RunnerDeployment:
     """The deployment named by the experiment, which runs it into `out`, one run at a time."""
     deployment = experiment_flow.to_deployment(
         name=experiment.name,
         schedule=when,
-        parameters={"experiment": experiment.model_dump(mode="json"), "out": str(out.resolve())},
+        parameters={"experiment": experiment.model_dump(mode="json"), "out": str(out.resolve()), "yes": yes},
         tags=["radaug", experiment.gan.family],
         description="GAN augmentation of a CT or X-ray data set, judged with evidence. Not for diagnosis.",
         concurrency_limit=1,
@@ -50,7 +50,7 @@ def build_deployment(experiment: Experiment, out: Path, when: Schedule) -> Runne
     return deployment
 
 
-def serve_schedule(experiment: Experiment, out: Path, when: Schedule) -> None:
+def serve_schedule(experiment: Experiment, out: Path, when: Schedule, *, yes: bool = False) -> None:
     """Serve the deployment until interrupted.
 
     The schedule stays on in the server when this process ends: runs that came due meanwhile are late, and are made, one
@@ -64,10 +64,10 @@ def serve_schedule(experiment: Experiment, out: Path, when: Schedule) -> None:
         if place:
             os.environ[name] = str(Path(place).resolve())
     with temporary_settings(updates={PREFECT_API_URL: server}):
-        serve(build_deployment(experiment, out, when), pause_on_shutdown=False, limit=1)
+        serve(build_deployment(experiment, out, when, yes=yes), pause_on_shutdown=False, limit=1)
 
 
-def register_schedule(experiment: Experiment, out: Path, when: Schedule, pool: str) -> None:
+def register_schedule(experiment: Experiment, out: Path, when: Schedule, pool: str, *, yes: bool = False) -> None:
     """Leave the deployment in the server, whose `pool` has workers that make its runs.
 
     A worker's own machine decides what `RADAUG_DATA` and `RADAUG_CACHE`, cores and GPUs are; `out` is the same there.
@@ -77,7 +77,7 @@ def register_schedule(experiment: Experiment, out: Path, when: Schedule, pool: s
     """
     with temporary_settings(updates={PREFECT_API_URL: _server()}):
         _require_pool(pool)
-        build_deployment(experiment, out, when).apply(work_pool_name=pool)
+        build_deployment(experiment, out, when, yes=yes).apply(work_pool_name=pool)
 
 
 def _require_pool(name: str) -> None:

@@ -114,11 +114,12 @@ def _hand_over(ended: PrefectFuture[Execution | None], outcome: Future[Execution
 
 
 @flow(name="radaug", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)
-def experiment_flow(experiment: dict[str, Any], out: str) -> Verdicts:
+def experiment_flow(experiment: dict[str, Any], out: str, yes: bool = False) -> Verdicts:
     """Run an experiment into the directory `out`; see `run_experiment`.
 
     Args:
         experiment: the resolved configuration, as plain values.
+        yes: start, though disk or memory will hardly be enough.
 
     Returns:
         The run's verdict.json.
@@ -128,14 +129,16 @@ def experiment_flow(experiment: dict[str, Any], out: str) -> Verdicts:
     """
     _say_page()
     verdicts = run_experiment(
-        validate_experiment(experiment, "the flow's parameters"), Path(out), prefect_engine(Path(out))
+        validate_experiment(experiment, "the flow's parameters"), Path(out), prefect_engine(Path(out)), yes=yes
     )
     publish_artifacts(str(experiment["name"]), Path(out))
     return verdicts
 
 
 @flow(name="radaug-curve", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)
-def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws: int, arm: str) -> list[str]:
+def curve_flow(
+    experiment: dict[str, Any], out: str, sizes: Sequence[int], draws: int, arm: str, yes: bool = False
+) -> list[str]:
     """Draw the low-data curve of an experiment into the directory `out`; see `run_curve`.
 
     Raises:
@@ -143,7 +146,7 @@ def curve_flow(experiment: dict[str, Any], out: str, sizes: Sequence[int], draws
     """
     _say_page()
     settings = validate_experiment(experiment, "the flow's parameters")
-    return run_curve(settings, Path(out), prefect_engine(Path(out)), sizes, draws, arm)
+    return run_curve(settings, Path(out), prefect_engine(Path(out)), sizes, draws, arm, yes=yes)
 
 
 def publish_artifacts(name: str, out: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from flows.children import Work, job_name
 from flows.forecast import Planned, levels, makespan
-from flows.plan import TRAINS_GAN, Step
+from flows.plan import MANIFEST_STEPS, TRAINS_GAN, Step
 from flows.shares import Machine, Share, Size, size_of
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import Execution, find
@@ -58,6 +58,10 @@ class Start(Protocol):
 class Watcher(Protocol):
     """Is told, in the main thread, what becomes of jobs. A part, and only a part, ends without an execution."""
 
+    def begins(self, steps: Sequence[Step], seconds: float) -> None:
+        """Called before the first job that reads the source, and before the first one behind it: what is not found in
+        the cache, and what it is expected to take together. It may refuse."""
+
     def started(self, job: Job, threads: int) -> None: ...
 
     def finished(self, job: Job, execution: Execution | None) -> None: ...
@@ -94,6 +98,7 @@ class Graph:
         self._jobs = {job.name: job for step in steps for job in _jobs_of(step, experiment)}
         self._running: dict[str, tuple[Job, float]] = {}
         self._done: set[str] = set()
+        self._begun: set[bool] = set()
         self._ended: queue.SimpleQueue[tuple[str, Future[Execution | None]]] = queue.SimpleQueue()
         self._pace = 1.0
         self._heard = Heard()
@@ -152,6 +157,12 @@ class Graph:
                 self._begin(job, share)
 
     def _begin(self, job: Job, share: Share) -> None:
+        reads_source = job.step.kind in MANIFEST_STEPS
+        if reads_source not in self._begun:
+            self._begun.add(reads_source)
+            self.watcher.begins(
+                list({one.step.name: one.step for one in self._jobs.values()}.values()), self._left()[1]
+            )
         self.machine.running[job.name] = share
         self._running[job.name] = (self._jobs.pop(job.name), time.monotonic())
         self.watcher.started(job, share.threads)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cyclopts import App, CycloptsError, MissingArgumentError
 
@@ -11,6 +14,10 @@ from pipeline.core.errors import UserError
 
 class NobodyReads(BaseException):
     """Whoever read what is printed has gone."""
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
 
 
 def obey(app: App, tokens: list[str]) -> None:
@@ -42,3 +49,17 @@ def _said(app: App, error: CycloptsError, tokens: list[str]) -> str:
         return f"{command} needs {needed}. {help_is}"
     text = str(error)
     return f"{text}{'' if text[-1] in '.?!' else '.'} {help_is}"
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM leave the block as an exception, so that children are ended and files closed."""
+
+    def leave(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

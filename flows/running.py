@@ -12,6 +12,7 @@ from flows.faults import faults_kept_in
 from flows.graph import Graph, Job
 from flows.kept_report import bring_report
 from flows.ledger import LOOKING, Look, begin_look, finish_look, read_ledger, settings_of
+from flows.needs import count_images, in_gib, needs_of, require_room
 from flows.notify import tell_change
 from flows.plan import Step, check_configs, plan_experiment
 from flows.progress import WHOLE_RUN
@@ -35,21 +36,25 @@ _SHOWN_FIGURES = 4
 _WHOLE_RUN_EVERY_S = 10.0
 
 
-def run_experiment(experiment: Experiment, place: Path, engine: Engine) -> Verdicts:
+def run_experiment(experiment: Experiment, place: Path, engine: Engine, *, yes: bool = False) -> Verdicts:
     """Run an experiment into the directory `place`; finished stages come from the cache.
 
     Links, tables and report are written into `place`, stages into the cache.
+
+    Args:
+        yes: start, though disk or memory will hardly be enough.
 
     Returns:
         The run's verdict.json.
 
     Raises:
+        UserError: disk or memory will not be enough, or other input is wrong.
         RadaugError: a stage refused or could not go on; those that do not need it have ended.
     """
     cache = cache_of(place)
     with open_run(place, experiment), faults_kept_in(place / FAULT_LOG, "run"), clear_disk_errors(place):
         read_ledger(cache)  # a ledger that cannot be read is told before anything is trained
-        watcher = _RunWatcher(experiment, place)
+        watcher = _RunWatcher(experiment, place, yes=yes)
         directories = run_steps(experiment, plan_experiment(experiment), place, engine, watcher)
         looked = _looked(cache, experiment, directories)
         write_table(place / LEDGER, ledger_table(looked))
@@ -79,19 +84,33 @@ def run_steps(
 
 
 class StepWatcher:
-    """Notes the look at test patients before the first job opens their images, and says what runs and what has ended.
+    """Refuses what has no room on this machine, notes the look at test patients before the first job opens their
+    images, and says what runs and what has ended.
 
     Args:
         what, settings: of the look.
         prefix: of every line.
+        yes: refuse nothing for want of room.
     """
 
-    def __init__(self, experiment: Experiment, cache: Path, what: str, settings: str, prefix: str = "") -> None:
+    def __init__(
+        self, experiment: Experiment, cache: Path, what: str, settings: str, *, prefix: str = "", yes: bool = False
+    ) -> None:
         self.experiment, self.cache = experiment, cache
-        self.what, self.settings, self.prefix = what, settings, prefix
+        self.what, self.settings, self.prefix, self.yes = what, settings, prefix, yes
         self.directories: dict[str, Path] = {}
         self._running: dict[str, int] = {}
         self._looking, self._said = False, time.monotonic()
+
+    def begins(self, steps: Sequence[Step], seconds: float) -> None:
+        split = self.directories.get("split")
+        needs = needs_of(steps, self.experiment, count_images(split) if split else 0)
+        if not self.yes:
+            require_room(needs, self.cache)
+        if split:
+            disk, memory = in_gib(needs.disk_mib), in_gib(needs.memory_mib)
+            asked = "%swhat is not there yet takes about %s, %s of disk and %s of memory a process"
+            whole_run.info(asked, self.prefix, in_minutes(seconds), disk, memory)
 
     def started(self, job: Job, threads: int) -> None:
         self._running[job.name] = threads
@@ -123,8 +142,8 @@ class StepWatcher:
 class _RunWatcher(StepWatcher):
     """Links finished stages into the run directory too."""
 
-    def __init__(self, experiment: Experiment, place: Path) -> None:
-        super().__init__(experiment, cache_of(place), "run", settings_of(experiment))
+    def __init__(self, experiment: Experiment, place: Path, *, yes: bool) -> None:
+        super().__init__(experiment, cache_of(place), "run", settings_of(experiment), yes=yes)
         self.place = place
         self.made = 0
         """Stages that did not lie in the cache."""

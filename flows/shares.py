@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from flows.plan import Step
+from flows.plan import TRAINS_GAN, Step
 from pipeline.config.anomaly import detector_module, named
 from pipeline.config.experiment import ComputeConfig, Experiment
 from pipeline.core.threads import PROCESS_MIB
@@ -63,12 +63,10 @@ def size_of(step: Step, part: str, experiment: Experiment) -> Size:
     }.get(step.kind, 0.0)
     pixels = math.prod(shape) * (1.0 if len(shape) == 2 else 0.4)
     seconds = _SECONDS.get(step.kind, 0.5) + images * pixels * _MS_A_PIXEL.get(step.kind, 0.0) / 1000
-    batch, channels = {
-        "fit-gan": (gan.batch_size, gan.discriminator_width),
-        "fit-normals": (gan.batch_size, gan.discriminator_width),
-        "fit-shadow": (gan.batch_size, gan.discriminator_width),
-        "downstream": (classifier.batch_size, 64),
-    }.get(step.kind, (16, 16))
+    training = (math.ceil(gan.batch_size / gan.accumulate), gan.discriminator_width)
+    batch, channels = {**dict.fromkeys(TRAINS_GAN, training), "downstream": (classifier.batch_size, 64)}.get(
+        step.kind, (16, 16)
+    )
     activations = batch * channels * math.prod(shape) * 4 * _COPIES / 2**20
     return Size(seconds, PROCESS_MIB + activations, step.kind not in _NO_NETS, math.prod(shape))
 

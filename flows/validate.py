@@ -11,6 +11,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from flows.needs import Needs, count_images, in_gib, needs_of
 from flows.plan import MANIFEST_STEPS, Step, check_configs, plan_experiment
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import execute
@@ -47,7 +48,12 @@ def validate(experiment: Experiment, cache: Path, console: Console, *, details: 
         audit, members = read_text_table(directories["split"] / AUDIT), _members(directories["split"])
         shown = _what_it_shows(experiment, members)
         fits, estimates = costs()
-    for sentence in (_what_it_takes(members, experiment, estimates), shown, *_what_it_promises(experiment, members)):
+    needs = needs_of(steps, experiment, count_images(directories["split"]))
+    for sentence in (
+        _what_it_takes(members, experiment, estimates, needs),
+        shown,
+        *_what_it_promises(experiment, members),
+    ):
         console.print(sentence, markup=False, highlight=False)
     _print_warnings(console, audit)
     if not details:
@@ -58,13 +64,15 @@ def validate(experiment: Experiment, cache: Path, console: Console, *, details: 
     _print_plan(console, experiment, steps, fits, estimates)
 
 
-def _what_it_takes(members: pd.DataFrame, experiment: Experiment, costs: dict[str, CostEstimate]) -> str:
+def _what_it_takes(members: pd.DataFrame, experiment: Experiment, costs: dict[str, CostEstimate], needs: Needs) -> str:
     images = members[members["split"] != "unused"].drop_duplicates("image_id")
     known = bool((known_patients(images) != "").all())
     of = f"{num_known(images)} patients" if known else "patients who are not all known"
     minutes, mib = sum(one.minutes for one in costs.values()), max(one.mib for one in costs.values())
     what = f"{len(images)} images of {of}, {len(experiment.data.classes)} classes"
-    return f"This can run: {what}, {in_words(minutes)}, {mib / 1024:.1f} GiB of memory."
+    return (
+        f"This can run: {what}, {in_words(minutes)}, {mib / 1024:.1f} GiB of memory, {in_gib(needs.disk_mib)} of disk."
+    )
 
 
 def _what_it_shows(experiment: Experiment, members: pd.DataFrame) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class Notes:
         self.started_with: dict[str, int] = {}
         self.ended: list[str] = []
         self.lost: list[str] = []
+
+    def begins(self, steps: Sequence[Step], seconds: float) -> None: ...
 
     def started(self, job: Job, threads: int) -> None:
         self.started_with[job.name] = threads

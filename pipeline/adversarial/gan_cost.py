@@ -36,13 +36,29 @@ def estimate(experiment: Experiment) -> CostEstimate:
     step = mean_step(config, shape, classes, hardware)
     steps = math.ceil(config.num_images / training.images_per_step)
     gans = experiment.data.split.num_folds * config.gan_seeds + experiment.privacy.trained_shadows
-    weights = sum(p.numel() for net in training.context.nets.values() for p in net.parameters()) * 4 * _COPIES
-    activations = config.batch_size * math.prod(shape) * 4 * config.discriminator_width * 4
     return CostEstimate(
         flops=step.flops * steps * gans,
         minutes=wall_minutes(step.seconds * steps, gans, hardware.device, math.prod(experiment.data.shape)),
-        mib=PROCESS_MIB + (weights + activations) / 2**20,
+        mib=memory_mib(experiment, _weights_mib(training)),
     )
+
+
+def weights_mib(experiment: Experiment) -> float:
+    """MiB of the weights of one GAN's nets, in float32."""
+    cpu = Hardware("cpu", "float32")
+    return _weights_mib(noise_training(experiment.gan, experiment.data.shape, len(experiment.data.classes), cpu))
+
+
+def memory_mib(experiment: Experiment, weights: float) -> float:
+    """MiB that a process which trains one GAN takes at its peak, where its nets' weights take `weights` MiB."""
+    config = experiment.gan
+    part = math.ceil(config.batch_size / config.accumulate)
+    activations = part * math.prod(experiment.data.shape) * 4 * config.discriminator_width * 4 / 2**20
+    return PROCESS_MIB + weights * _COPIES + activations
+
+
+def _weights_mib(training: GanTraining) -> float:
+    return sum(p.numel() for net in training.context.nets.values() for p in net.parameters()) * 4 / 2**20
 
 
 def mean_step(config: GanConfig, shape: Sequence[int], classes: int, hardware: Hardware) -> StepCost:

@@ -58,16 +58,24 @@ def estimate(experiment: Experiment) -> CostEstimate:
     own = fits * config.steps * sum(known_arm(arm).imagenet for arm in experiment.arms)
     steps = number_of_fits(experiment) * config.steps - own + fits * _encoder_steps(experiment)
     step, device = noise_step(experiment, config), resolve_hardware(experiment.compute.device).device
-    kept = config.batch_size * math.prod(experiment.data.shape) * 4 * _CHANNELS[config.network] * 3 / 2**20
     flops, seconds = step.flops * steps, step.seconds * steps
     if own:
         step = noise_step(experiment, config, PRETRAINED)
         flops, seconds = flops + step.flops * own, seconds + step.seconds * own
-        kept = max(kept, _PRETRAINED_MIB * config.batch_size / 32 * (1 if experiment.data.spatial_dims == 2 else 3))
     number = number_of_fits(experiment)
-    return CostEstimate(
-        flops, wall_minutes(seconds / number, number, device, math.prod(experiment.data.shape)), PROCESS_MIB + kept
-    )
+    minutes = wall_minutes(seconds / number, number, device, math.prod(experiment.data.shape))
+    return CostEstimate(flops, minutes, memory_mib(experiment))
+
+
+def memory_mib(experiment: Experiment) -> float:
+    """MiB that a process which fits the dearest classifier of the experiment takes at its peak."""
+    config = experiment.classifier
+    if config.on_features:
+        return PROCESS_MIB + _EXTRACTOR_MIB
+    kept = config.batch_size * math.prod(experiment.data.shape) * 4 * _CHANNELS[config.network] * 3 / 2**20
+    if any(known_arm(arm).imagenet for arm in experiment.arms):
+        kept = max(kept, _PRETRAINED_MIB * config.batch_size / 32 * (1 if experiment.data.spatial_dims == 2 else 3))
+    return PROCESS_MIB + kept
 
 
 def _on_features(experiment: Experiment) -> CostEstimate:
@@ -83,7 +91,7 @@ def _on_features(experiment: Experiment) -> CostEstimate:
     return CostEstimate(
         flops=counter.total * batches * fits,
         minutes=wall_minutes(seconds * batches, fits, hardware.device, math.prod(experiment.data.shape)),
-        mib=PROCESS_MIB + _EXTRACTOR_MIB,
+        mib=memory_mib(experiment),
     )
 
 
