@@ -23,7 +23,9 @@ from pipeline.core.processes import computed_beside
 from pipeline.core.progress import in_words
 from pipeline.core.threads import available_cores
 from pipeline.data.cohort.audit_rows import WARNING
-from pipeline.verdict.power import expectation, sides_tested
+from pipeline.data.cohort.cells import cell_counts, with_cells
+from pipeline.verdict.power import expectation
+from pipeline.verdict.strata import in_stratum, sides_judged, told_by_site
 
 if TYPE_CHECKING:
     from pipeline.core.cost import CostEstimate
@@ -45,15 +47,13 @@ def validate(experiment: Experiment, cache: Path, console: Console, *, details: 
     with computed_beside(costing) if on_cpu else nullcontext(costing) as costs:
         check_configs(steps)
         directories = _read_manifests(steps, cache, console)
-        audit, members = read_text_table(directories["split"] / AUDIT), _members(directories["split"])
+        audit = read_text_table(directories["split"] / AUDIT)
+        members = _members(directories["split"], experiment.data.site)
         shown = _what_it_shows(experiment, members)
         fits, estimates = costs()
     needs = needs_of(steps, experiment, count_images(directories["split"]))
-    for sentence in (
-        _what_it_takes(members, experiment, estimates, needs),
-        shown,
-        *_what_it_promises(experiment, members),
-    ):
+    promised = (*_what_sites_tell(experiment, members), *_what_it_promises(experiment, members))
+    for sentence in (_what_it_takes(members, experiment, estimates, needs), shown, *promised):
         console.print(sentence, markup=False, highlight=False)
     _print_warnings(console, audit)
     if not details:
@@ -77,9 +77,31 @@ def _what_it_takes(members: pd.DataFrame, experiment: Experiment, costs: dict[st
 
 def _what_it_shows(experiment: Experiment, members: pd.DataFrame) -> str:
     rule = experiment.verdict
-    tested = sides_tested(members, experiment.data.positive, rule.unit)
+    tested = sides_judged(
+        in_stratum(members, rule.stratum), experiment.data.positive, rule.unit, rule.endpoint, rule.stratum
+    )
     unit = "patients" if (known_patients(members[members["split"] == "test"]) != "").all() else "images"
     return expectation(rule.endpoint, rule.alpha, rule.margin, *tested, unit=unit)
+
+
+def _what_sites_tell(experiment: Experiment, members: pd.DataFrame) -> list[str]:
+    """How the training images lie in the cells of site and class, and how well the site alone tells the class."""
+    site = experiment.data.site
+    if not site:
+        return []
+    first = members[(members["split"] == "train") & (members["label"] != "")].drop_duplicates("image_id")
+    rule = experiment.verdict
+    told = told_by_site(first, "site", experiment.data.classes, experiment.seed, rule.bootstrap, rule.alpha)
+    counts = cell_counts(first["site"], first["label"])
+    cells = "; ".join(
+        f"{name}: " + ", ".join(f"{n} {label}" for label, n in row.items()) for name, row in counts.iterrows()
+    )
+    span = "" if told.low is None or told.high is None else f" [{100 * told.low:.0f}, {100 * told.high:.0f}]"
+    chance = 100 / len(experiment.data.classes)
+    return [
+        f"Training images by {site}: {cells}. {site} alone tells the class in {100 * told.value:.0f} %{span} of them "
+        f"(guessing {chance:.0f} %)."
+    ]
 
 
 def _what_it_promises(experiment: Experiment, members: pd.DataFrame) -> list[str]:
@@ -102,12 +124,14 @@ def _found(audit: pd.DataFrame) -> pd.DataFrame:
     return audit[audit["count"] != "0"]
 
 
-def _members(split: Path) -> pd.DataFrame:
-    """The members of each part of each fold, with label and patient."""
+def _members(split: Path, site: str = "") -> pd.DataFrame:
+    """The members of each part of each fold, with label and patient; with a site also `site` and `cell`."""
     manifest = read_text_table(split / MANIFEST)
-    return read_text_table(split / SPLITS_FILE).merge(
-        manifest[["image_id", "label", "patient_id"]], on="image_id", validate="many_to_one"
-    )
+    facts = manifest[["image_id", "label", "patient_id"]]
+    if site:
+        facts = facts.assign(site=manifest[site])
+    members = read_text_table(split / SPLITS_FILE).merge(facts, on="image_id", validate="many_to_one")
+    return with_cells(members) if site else members
 
 
 def read_text_table(path: Path) -> pd.DataFrame:

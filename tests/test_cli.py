@@ -308,7 +308,7 @@ def test_validate_answers_first_and_gives_details_when_asked(
     config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(flows.validate, "plan_experiment", lambda experiment: fake_manifests(leak=False))
-    monkeypatch.setattr(flows.validate, "sides_tested", lambda members, positive, unit: (12, 24))
+    monkeypatch.setattr(flows.validate, "sides_judged", lambda members, *rule: (12, 24))
     monkeypatch.setattr(gan_cost, "estimate", lambda experiment: CostEstimate(3e12, 4.0, 500.0))
     monkeypatch.setattr(classifier_cost, "estimate", lambda experiment: CostEstimate(1e11, 0.5, 700.0))
     overrides = ["--set", "gan.gan_seeds=2", "--set", "classifier.seeds=5"]

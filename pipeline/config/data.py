@@ -199,6 +199,8 @@ class DataConfig(Section):
         positive: the disease side of sensitivity: some of `classes`, not all.
         split: how patients are divided into train, val and test.
         crop: a part around a lesion instead of the whole image; null = the whole.
+        site: a column of the manifest that says where an image comes from, such as `hospital` or `manufacturer`: arms
+            are then also judged across sites (docs/sites.md). Every image that is used needs a value; "" = one site.
     """
 
     source: Source
@@ -216,6 +218,7 @@ class DataConfig(Section):
     spacing: Positive | tuple[Positive, ...] | None = None
     crop: CropConfig | None = None
     fit: Literal["pad", "stretch"] = "pad"
+    site: str = ""
 
     @field_validator("classes", "positive")
     @classmethod

@@ -94,13 +94,18 @@ class VerdictConfig(Section):
         comparisons: further planned pairs [arm, reference]; they share alpha with the primary one by Holm's rule.
         subgroups: columns such as `sex` or `{column: age, edges: [40, 65]}`: every arm in each of them.
         probe: columns such as `manufacturer`: can they be read off the images, and does the classifier lean on them?
-        endpoint: what arms are compared by.
+        endpoint: what arms are compared by; `worst_cell` (with `data.site`) is the share of right calls, at each fit's
+            threshold, in the cell of site and class where it is lowest.
+        stratum: with `data.site`, the test images that the endpoint is of: `balanced` = all, every cell of site and
+            class counting the same; `reversed` = only cells that are rarer in training than if site and class were
+            independent, all counting the same; `site=NAME` = one site; "" = all as they are.
         margin: a gain that matters, in units of the endpoint (0.02 = 2 points).
         alpha: chance of a false `helps` or `harms`, two-sided; planned comparisons share it.
         bootstrap: resamplings of patients and fits behind every interval.
     """
 
-    endpoint: Literal["auroc", "auprc", "sensitivity", "specificity", "balanced_accuracy"] = "auroc"
+    endpoint: Literal["auroc", "auprc", "sensitivity", "specificity", "balanced_accuracy", "worst_cell"] = "auroc"
+    stratum: str = Field("", pattern=r"^(balanced|reversed|site=.+)?$")
     margin: Positive = 0.02
     alpha: float = Field(0.05, gt=0, lt=0.5)
     bootstrap: int = Field(2000, ge=100)
@@ -264,6 +269,17 @@ class Experiment(Section):
             raise ValueError(f"verdict names arms that are not among the arms: {absent}")
         if self.verdict.arm and not is_candidate(self.verdict.arm):
             raise ValueError(f"verdict.arm: {self.verdict.arm} uses no synthetic image; name an arm that does")
+        return self
+
+    @model_validator(mode="after")
+    def _strata_need_sites(self) -> Self:
+        if (self.verdict.stratum or self.verdict.endpoint == "worst_cell") and not self.data.site:
+            raise ValueError(
+                "verdict.stratum and the endpoint worst_cell are about cells of site and class: name the column of the "
+                "site in data.site"
+            )
+        if self.verdict.stratum and self.verdict.endpoint == "worst_cell":
+            raise ValueError("verdict.endpoint: worst_cell looks at every cell by itself; leave verdict.stratum empty")
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from filelock import FileLock
 
 from pipeline.config.experiment import ClassifierConfig
@@ -18,6 +19,7 @@ from pipeline.core.errors import DataError, LeakageError
 from pipeline.core.files import atomic_path
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet, open_dataset
+from pipeline.data.cohort.cells import CELL_COLUMNS, cell_counts, cells_of
 from pipeline.data.cohort.folds import open_fold, split_ids
 from pipeline.downstream.curation import Curation, curate
 from pipeline.downstream.feature_models import Predict, fit_feature_model
@@ -32,6 +34,7 @@ class Material:
         inputs: the stage's directories: prepare, split and, with a generator, synthesise and fit-gan.
         parts: a directory for what processes share and a killed stage keeps.
         seed: of the ensemble that gives soft labels.
+        site: the manifest's column of the site; "" = there is none.
     """
 
     config: ClassifierConfig
@@ -41,6 +44,7 @@ class Material:
     parts: Path
     hardware: Hardware
     seed: int
+    site: str = ""
 
     @cached_property
     def dataset(self) -> DataSet:
@@ -81,6 +85,16 @@ class Material:
                 "beside data.train_per_class, add images with an empty label, or leave these arms out."
             )
         return rows
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """`site` and `cell` (rare or common among the fold's labelled training images) of val and test images by id."""
+        known = self.dataset.manifest
+        own = known[["image_id", "label"]].assign(site=known[self.site])
+        trained = own.iloc[self.rows("train")]
+        counts = cell_counts(trained["site"], trained["label"])
+        held = own.iloc[np.concatenate([self.rows("val"), self.rows("test")])]
+        return held.assign(cell=cells_of(held["site"], held["label"], counts)).set_index("image_id")[list(CELL_COLUMNS)]
 
     @cached_property
     def real(self) -> Share:

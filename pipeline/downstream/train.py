@@ -52,6 +52,7 @@ class DownstreamConfig(Section):
     Attributes:
         trunk: where an arm works on features or on a fixed representation.
         needs_pool: an arm of the experiment, in this stage or in another, learns from unlabelled images.
+        site: the manifest's column of the site, if there is one.
     """
 
     classifier: ClassifierConfig
@@ -64,6 +65,7 @@ class DownstreamConfig(Section):
     precision: str
     trunk: TrunkConfig | None = None
     needs_pool: bool = False
+    site: str = ""
 
 
 def downstream_config(experiment: Experiment, fold: int, gan_seed: int | None) -> DownstreamConfig:
@@ -91,6 +93,7 @@ def downstream_config(experiment: Experiment, fold: int, gan_seed: int | None) -
         precision=hardware.precision,
         trunk=trunk_config(experiment.gan, experiment.classifier.encoder_images) if on_features else None,
         needs_pool=any(known_arm(arm).pool for arm in experiment.arms),
+        site=experiment.data.site,
     )
 
 
@@ -168,7 +171,7 @@ def _material(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Pat
     parts.mkdir(exist_ok=True)
     material = Material(
         config.classifier, config.classes, config.fold, inputs, parts, Hardware(config.device, config.precision),
-        config.seed,
+        config.seed, config.site,
     )  # fmt: skip
     if config.needs_pool:
         _ = material.pool_rows  # says now, before hours of training, that there are none
@@ -235,7 +238,8 @@ def _applied(config: DownstreamConfig, arm: str, seed: int, material: Material, 
         predictions(key | {"split": split}, data, rows, predict(data, rows), config.classes)
         for split, data, rows in targets
     ]
-    return pd.concat(tables, ignore_index=True)
+    applied = pd.concat(tables, ignore_index=True)
+    return applied.join(material.cells, on="image_id").fillna("") if config.site else applied
 
 
 def fit_arm(arm: str, config: DownstreamConfig, material: Material, seed: int) -> tuple[Predict, dict[str, Any]]:

@@ -141,6 +141,7 @@ def _tables(run: Run, redact: Redaction, *, shareable: bool) -> Tables:
         "comparisons": verdict_tables.comparisons_table(run),
         "tests": verdict_tables.side_tests_table(run),
         "generators": verdict_tables.generators_table(run),
+        "sites": subgroup_tables.sites_table(run.metrics),
         "subgroups": subgroup_tables.subgroup_table(run.metrics),
         "probe": subgroup_tables.probe_table(run.metrics),
         "external": tables.external_table(run),

@@ -10,6 +10,7 @@ from pipeline.report.words import arm_title, metric_name, number, with_interval
 _FIGURES = ("auroc", "sensitivity", "specificity")
 _DIFFERENCE = "_difference"
 _PROBE, _PROBE_WARNING = "probe", "probe_warning"
+_SITES, _WORST_CELL = "sites", "worst_cell"
 
 
 def subgroup_table(metrics: pd.DataFrame) -> Table | None:
@@ -46,6 +47,32 @@ def _figure(rows: pd.DataFrame, name: str) -> str:
             shown = with_interval(row["value"], row["ci_low"], row["ci_high"])
             lines.append(f"{'+' if sign and row['value'] >= 0 else ''}{shown}")
     return "\n".join(lines) or "–"
+
+
+def sites_table(metrics: pd.DataFrame) -> Table | None:
+    """Every arm within each site, over balanced and reversed cells, and in its worst cell; None without sites.
+
+    Args:
+        metrics: metrics.csv with numbers in value, ci_low and ci_high.
+    """
+    rows = metrics[(metrics["stage"] == _SITES) & metrics["metric"].isin(["auroc", _WORST_CELL])]
+    if rows.empty:
+        return None
+    strata = list(dict.fromkeys(rows["subgroup"]))
+    cells = []
+    for arm, own in rows.groupby("arm", sort=False):
+        shown = own.set_index("subgroup")[["value", "ci_low", "ci_high"]].T.to_dict()
+        figures = (with_interval(*shown[name].values()) if name in shown else "–" for name in strata)
+        cells.append((arm_title(str(arm)), *figures))
+    names = {"cells = balanced": "Balanced cells", "cells = reversed": "Reversed cells", "cells = worst": "Worst cell"}
+    header = ("Arm", *(names.get(name, name.removeprefix("site = ")) for name in strata))
+    caption = (
+        "Across sites: AUROC within each site, with every cell of site and class counting the same (balanced), and in "
+        "the cells alone that are rare in training (reversed), where a classifier that goes by the site falls below "
+        "0.5; last, the share of right calls in the cell where it is lowest. Means over fits (interval); thresholds "
+        "are those of all validation images. No interval where a cell has fewer than 10 patients."
+    )
+    return Table(caption, header, tuple(cells), tight=True)
 
 
 def probe_table(metrics: pd.DataFrame) -> Table | None:

@@ -54,6 +54,7 @@ def rule_table(run: Run) -> Table | None:
     pairs = "; ".join(f"{arm} against {reference}" for arm, reference in plan["comparisons"]) or "none but the primary"
     rows = (
         ("Endpoint", f"{metric_name(plan['endpoint'])}, one {plan['unit']} counting once"),
+        *([("Stratum of the test images", plan["stratum"])] if plan.get("stratum") else []),
         ("Margin: a gain below it does not matter", f"{100 * plan['margin']:.1f} points"),
         ("Interval", f"{100 * (1 - plan['alpha']):g} %, {plan['bootstrap']} draws of patients"),
         ("Threshold of each classifier", f"{threshold_words(plan['threshold'])}, on its validation images"),

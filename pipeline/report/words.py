@@ -18,6 +18,7 @@ METRIC_NAMES = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
     "balanced_accuracy": "Balanced accuracy",
+    "worst_cell": "Accuracy in the worst cell",
     "ppv": "PPV",
     "npv": "NPV",
     "brier": "Brier score",

@@ -18,8 +18,9 @@ from pipeline.data.batches.dataset import read_table
 from pipeline.measures.resampling import Interval, Spread, estimate
 from pipeline.verdict.comparison import TOO_WIDE, Mean, combine
 from pipeline.verdict.decide import VerdictPlan, checked
-from pipeline.verdict.fits import Fit, TestSet, by_patient, draw_test_sets, figures_of_fits
+from pipeline.verdict.fits import Fit, TestSet, figures_of_fits
 from pipeline.verdict.stage import plan_of_run
+from pipeline.verdict.strata import judged_images
 
 COLUMNS = (
     "arm", "run", "endpoint", "value", "ci_low", "ci_high", "against", "difference", "low", "high", "pairing", "note",
@@ -62,16 +63,17 @@ def compare_runs(runs: Sequence[Path]) -> pd.DataFrame:
 
     Raises:
         UserError: fewer than two runs, a run is missing, unfinished or given twice, or the runs have different
-            endpoints, units or disease sides.
+            endpoints, units, strata or disease sides.
     """
     if len(runs) < 2:
         raise UserError("compare needs two runs at least.")
     _refuse_unfinished(runs)
     _refuse_repeated(runs)
     judged = [_judged(run, name) for run, name in zip(runs, names_of(runs), strict=True)]
-    if len({(one.plan.endpoint, one.plan.unit, one.plan.positive) for one in judged}) > 1:
+    if len({(one.plan.endpoint, one.plan.unit, one.plan.stratum, one.plan.positive) for one in judged}) > 1:
         raise UserError(
-            "the runs differ in verdict.endpoint, verdict.unit or data.positive: their figures do not compare."
+            "the runs differ in verdict.endpoint, verdict.unit, verdict.stratum or data.positive: their figures do not "
+            "compare."
         )
     rows = []
     for arm in dict.fromkeys(fit.arm for one in judged for fit in one.fits):
@@ -135,10 +137,8 @@ def _figures(
     table: pd.DataFrame, plan: VerdictPlan, tests: dict[str, TestSet] | None = None
 ) -> tuple[dict[str, TestSet], list[Fit]]:
     """The draws of test patients, unless they are given, and the endpoint of every fit in them."""
-    positive = plan.positive
-    if plan.unit == "patient":
-        table, positive = by_patient(table, positive), ("disease",)
-    tests = tests or draw_test_sets(table, plan.bootstrap, plan.seed)
+    table, positive, drawn = judged_images(table, plan.positive, plan.unit, plan.stratum, plan.bootstrap, plan.seed)
+    tests = tests or drawn
     return tests, figures_of_fits(table, positive, tests, (plan.endpoint,), plan.threshold)
 
 

@@ -13,22 +13,17 @@ import pandas as pd
 from pipeline.config.arms import REFERENCE_ARM, arm_facts, is_candidate
 from pipeline.core.errors import DataError, LeakageError
 from pipeline.core.patients import known_patients
+from pipeline.data.cohort.cells import CELL_COLUMNS
 from pipeline.data.cohort.leakage import SIDES, straddling
 from pipeline.data.cohort.tables import read_user_table
 from pipeline.measures.classification import weighted_auroc
 from pipeline.measures.paired import holm
 from pipeline.verdict.comparison import Mean, combine, units
-from pipeline.verdict.fits import (
-    Fit,
-    TestSet,
-    by_patient,
-    disease_score,
-    draw_test_sets,
-    figures_of_fits,
-)
-from pipeline.verdict.power import patients_needed, shown_difference, sides_tested, smallest_differences
+from pipeline.verdict.fits import Fit, TestSet, disease_score, figures_of_fits
+from pipeline.verdict.power import patients_needed, shown_difference, smallest_differences
 from pipeline.verdict.rule import Compared, Verdict, judge
 from pipeline.verdict.side_tests import side_tests
+from pipeline.verdict.strata import by_cells, in_stratum, judged_images, sides_judged, stratum_words, too_thin
 
 REQUIRED = ("arm", "fold", "seed", "gan_seed", "split", "image_id", "patient_id", "label")
 _HEALTHY = ("normal", "healthy", "negative", "benign", "no_finding", "no finding", "control", "none", "absent", "0")
@@ -50,6 +45,7 @@ class VerdictPlan:
         arm: the candidate of the primary comparison. Empty: the `…+synthetic…` (or curated) arm that is best on val,
             else the best of the other candidates.
         comparisons: further planned pairs (arm, reference); the primary and these share alpha by Holm's rule.
+        stratum: the test images of the endpoint: balanced, reversed, site=NAME, or "" for all (docs/sites.md).
     """
 
     positive: tuple[str, ...] = ()
@@ -62,6 +58,7 @@ class VerdictPlan:
     unit: str = "image"
     arm: str = ""
     comparisons: tuple[tuple[str, str], ...] = ()
+    stratum: str = ""
 
 
 def decide(predictions: pd.DataFrame, plan: VerdictPlan | None = None) -> Verdict:
@@ -83,14 +80,16 @@ def decide(predictions: pd.DataFrame, plan: VerdictPlan | None = None) -> Verdic
     table = checked(predictions)
     plan = replace(plan, positive=plan.positive or disease_side(table))
     _check_plan(table, plan)
-    if plan.unit == "patient":
-        table = by_patient(table, plan.positive)
-        plan = replace(plan, positive=("disease",))
+    tested = in_stratum(table, plan.stratum)
+    if thin := too_thin(tested, plan.positive, plan.endpoint, plan.stratum):
+        return Verdict("inconclusive", (thin,), {})
+    sides = sides_judged(tested, plan.positive, plan.unit, plan.endpoint, plan.stratum)
+    table, positive, tests = judged_images(table, plan.positive, plan.unit, plan.stratum, plan.bootstrap, plan.seed)
+    plan = replace(plan, positive=positive)
     arms = list(table["arm"].unique())
     arm = plan.arm or best_on_val(table, _contenders(arms), plan)
     if not arm:
         return Verdict("inconclusive", ("No arm used synthetic images beside real ones: nothing was compared.",), {})
-    tests = draw_test_sets(table, plan.bootstrap, plan.seed)
     pairs = _pairs(arm, arms, plan)
     needed = sorted({name for pair in pairs for name in pair})
     fits = figures_of_fits(table[table["arm"].isin(needed)], plan.positive, tests, (plan.endpoint,), plan.threshold)
@@ -99,11 +98,16 @@ def decide(predictions: pd.DataFrame, plan: VerdictPlan | None = None) -> Verdic
     missing = [name for name in (facts.controls if facts else ()) if name not in arms]
     primary = compared[0]
     evidence = _evidence(primary, compared, fits, tests, plan) | {
-        "smallest_shown": _smallest_shown(primary, table, plan),
-        "patients_needed": _patients_needed(table, plan),
+        "smallest_shown": _smallest_shown(primary, sides, plan),
+        "patients_needed": _patients_needed(sides, plan),
     }
-    evidence["tests"] = side_tests(table, (arm, REFERENCE_ARM), fits, plan.positive, tests, primary.difference)
-    return judge(compared, missing, evidence)
+    if not by_cells(plan.endpoint, plan.stratum):  # no classical test weighs cells
+        evidence["tests"] = side_tests(table, (arm, REFERENCE_ARM), fits, plan.positive, tests, primary.difference)
+    verdict = judge(compared, missing, evidence)
+    if not plan.stratum:
+        return verdict
+    said = f"Judged on {stratum_words(plan.stratum)}; thresholds are those of all validation images."
+    return replace(verdict, reasons=(verdict.reasons[0], said, *verdict.reasons[1:]))
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -141,7 +145,7 @@ def checked(predictions: pd.DataFrame) -> pd.DataFrame:
         raise DataError(f"predictions: the columns {missing} are missing; there are {list(predictions.columns)}.")
     table = predictions[predictions["split"].isin(SIDES)].copy()
     table["patient_id"] = known_patients(table)
-    for name in REQUIRED:
+    for name in (*REQUIRED, *(column for column in CELL_COLUMNS if column in table)):
         table[name] = table[name].astype(object).where(table[name].notna(), "").astype(str)
     _refuse_leaks(table)
     table = table[table["split"].isin(["val", "test"])]
@@ -250,10 +254,10 @@ def compare_pairs(
     ]  # fmt: skip
 
 
-def _smallest_shown(primary: Compared, table: pd.DataFrame, plan: VerdictPlan) -> dict[str, float | None]:
+def _smallest_shown(primary: Compared, sides: tuple[int, int], plan: VerdictPlan) -> dict[str, float | None]:
     """The smallest difference that 80 % of runs would show: by the interval's own error, and as told before a run."""
     found = primary.difference.estimate
-    best, worst = smallest_differences(plan.endpoint, plan.alpha, *sides_tested(table, plan.positive, plan.unit))
+    best, worst = smallest_differences(plan.endpoint, plan.alpha, *sides)
     known = {
         "measured": shown_difference(found, plan.alpha) if found else None,
         "planned_low": best,
@@ -262,9 +266,8 @@ def _smallest_shown(primary: Compared, table: pd.DataFrame, plan: VerdictPlan) -
     return {name: value if value is not None and np.isfinite(value) else None for name, value in known.items()}
 
 
-def _patients_needed(table: pd.DataFrame, plan: VerdictPlan) -> dict[str, int] | None:
+def _patients_needed(sides: tuple[int, int], plan: VerdictPlan) -> dict[str, int] | None:
     """Test patients to see a gain of the margin, as `radaug validate` says it; None if a side is empty."""
-    sides = sides_tested(table, plan.positive, plan.unit)
     if min(sides) < 1:
         return None
     fewest, most = patients_needed(plan.endpoint, plan.alpha, plan.margin, *sides)

@@ -24,6 +24,7 @@ from pipeline.measures.resampling import jackknife_weights, patient_weights
 METRICS = (
     "auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "balanced_accuracy", "brier", "ece",
 )  # fmt: skip
+NO_SITES = "predictions: cells of site and class need a column site, which says for each image where it comes from."
 FIT_KEY = ["arm", "fold", "gan_seed", "seed"]
 
 
@@ -51,12 +52,14 @@ class TestSet:
     Attributes:
         weights: [1 + draws + jackknife, n]: ones, bootstrap draws of patients, then one block of patients left out.
         draws: how many of them are bootstrap draws.
+        cells: [n] number of each image's cell of site and class; None where no site is known.
     """
 
     image_ids: pd.Index
     patients: np.ndarray
     weights: np.ndarray
     draws: int
+    cells: np.ndarray | None = None
 
     @property
     def num_patients(self) -> int:
@@ -71,14 +74,22 @@ def disease_score(table: pd.DataFrame, positive: Sequence[str]) -> np.ndarray:
 def by_patient(table: pd.DataFrame, positive: Sequence[str]) -> pd.DataFrame:
     """One row a patient and fit: the mean of the images' disease scores; diseased if any image is.
 
-    The labels are `disease` and `rest`, the scores `score_disease` and `score_rest`.
+    The labels are `disease` and `rest`, the scores `score_disease` and `score_rest`. A column `site` is kept.
+
+    Raises:
+        DataError: a patient has images of several sites.
     """
     rows = table.assign(
         unit=patient_units(table), disease=table["label"].isin(positive), score=disease_score(table, positive)
     )
-    found = rows.groupby([*FIT_KEY, "split", "unit"], sort=True).agg(
-        disease=("disease", "any"), score=("score", "mean")
-    )
+    key = [*FIT_KEY, "split", "unit"]
+    site = ["site"] if "site" in rows else []
+    found = rows.groupby([*key, *site], sort=True).agg(disease=("disease", "any"), score=("score", "mean"))
+    if site and found.reset_index().duplicated(key).any():
+        raise DataError(
+            "predictions: some patients have images of several sites, so a patient is in no one cell of site and "
+            "class. Use verdict.unit: image."
+        )
     found = found.reset_index().rename(columns={"unit": "image_id"})
     return found.assign(
         patient_id=found["image_id"],
@@ -89,7 +100,7 @@ def by_patient(table: pd.DataFrame, positive: Sequence[str]) -> pd.DataFrame:
 
 
 def draw_test_sets(table: pd.DataFrame, draws: int, seed: int) -> dict[str, TestSet]:
-    """For each fold its test images and `draws` bootstrap draws of its patients, kept apart by class.
+    """For each fold its test images and `draws` bootstrap draws of its patients, kept apart by class (and site).
 
     A patient who is tested in several folds is drawn alike in all of them.
 
@@ -109,14 +120,22 @@ def draw_test_sets(table: pd.DataFrame, draws: int, seed: int) -> dict[str, Test
     units = patient_units(everyone).to_numpy(dtype=str)
     names, place = np.unique(units, return_index=True)
     random = numpy_generator(seed, "patients")
-    drawn = patient_weights(units, draws, random, everyone["label"].to_numpy())[:, place]
+    cell = _cells(everyone)
+    drawn = patient_weights(units, draws, random, cell)[:, place]
     left_out = jackknife_weights(names, random)
     weights = np.vstack([np.ones((1, len(names))), drawn, left_out])
     found = {}
     for fold, first in firsts.items():
         own = patient_units(first).to_numpy(dtype=str)
-        found[fold] = TestSet(pd.Index(first["image_id"]), own, weights[:, np.searchsorted(names, own)], draws)
+        cells = np.searchsorted(np.unique(cell), _cells(first)) if "site" in table else None
+        found[fold] = TestSet(pd.Index(first["image_id"]), own, weights[:, np.searchsorted(names, own)], draws, cells)
     return found
+
+
+def _cells(rows: pd.DataFrame) -> np.ndarray:
+    """The class of each image, with its site where there is one."""
+    cell = rows["label"] + "\n" + rows["site"] if "site" in rows else rows["label"]
+    return cell.to_numpy(dtype=str)
 
 
 def figures_of_fits(
@@ -148,26 +167,47 @@ def figures_of_fits(
             raise DataError(f"predictions: {named} has no val images of both sides to fix its threshold on.")
         cut = choose_threshold(threshold, score[val], disease[val])
         test = test[pd.Index(ids[test]).get_indexer(tests[fold].image_ids)]
-        seen = (score[test], disease[test], score[test] >= cut, tests[fold].weights)
-        fits.append(Fit(arm, fold, gan_seed, seed, cut, {name: FORMULAS[name](*seen) for name in metrics}))
+        seen = Seen(score[test], disease[test], score[test] >= cut, tests[fold].weights, tests[fold].cells)
+        fits.append(Fit(arm, fold, gan_seed, seed, cut, {name: FORMULAS[name](seen) for name in metrics}))
     return fits
 
 
-def _balanced(score: np.ndarray, disease: np.ndarray, called: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return (weighted_rate(called, disease, weights) + weighted_rate(~called, ~disease, weights)) / 2
+@dataclass(frozen=True)
+class Seen:
+    """What the figures of a fit are made of: of each test image its score, whether it is diseased, and is called so,
+    the rows of weights, and the cell of site and class, if sites are known."""
+
+    score: np.ndarray
+    disease: np.ndarray
+    called: np.ndarray
+    weights: np.ndarray
+    cells: np.ndarray | None = None
 
 
-Formula = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-FORMULAS: dict[str, Formula] = {
-    "auroc": lambda score, disease, called, weights: weighted_auroc(score, disease, weights),
-    "auprc": lambda score, disease, called, weights: weighted_auprc(score, disease, weights),
-    "sensitivity": lambda score, disease, called, weights: weighted_rate(called, disease, weights),
-    "specificity": lambda score, disease, called, weights: weighted_rate(~called, ~disease, weights),
-    "ppv": lambda score, disease, called, weights: weighted_rate(disease, called, weights),
-    "npv": lambda score, disease, called, weights: weighted_rate(~disease, ~called, weights),
+def _balanced(one: Seen) -> np.ndarray:
+    hits = weighted_rate(one.called, one.disease, one.weights)
+    return (hits + weighted_rate(~one.called, ~one.disease, one.weights)) / 2
+
+
+def _worst_cell(one: Seen) -> np.ndarray:
+    """The share of right calls in the cell where it is lowest; NaN in draws in which a cell has no image."""
+    if one.cells is None:
+        raise DataError(NO_SITES)
+    right = one.called == one.disease
+    return np.min([weighted_rate(right, one.cells == cell, one.weights) for cell in np.unique(one.cells)], axis=0)
+
+
+FORMULAS: dict[str, Callable[[Seen], np.ndarray]] = {
+    "auroc": lambda one: weighted_auroc(one.score, one.disease, one.weights),
+    "auprc": lambda one: weighted_auprc(one.score, one.disease, one.weights),
+    "sensitivity": lambda one: weighted_rate(one.called, one.disease, one.weights),
+    "specificity": lambda one: weighted_rate(~one.called, ~one.disease, one.weights),
+    "ppv": lambda one: weighted_rate(one.disease, one.called, one.weights),
+    "npv": lambda one: weighted_rate(~one.disease, ~one.called, one.weights),
     "balanced_accuracy": _balanced,
-    "brier": lambda score, disease, called, weights: weighted_brier(score, disease, weights),
-    "ece": lambda score, disease, called, weights: weighted_ece(score, disease, weights),
+    "brier": lambda one: weighted_brier(one.score, one.disease, one.weights),
+    "ece": lambda one: weighted_ece(one.score, one.disease, one.weights),
+    "worst_cell": _worst_cell,
 }
-"""(score, disease, called disease, weights) -> the figure under each row of weights. PPV and NPV hold for the test
-set's share of diseased patients, which the draws keep."""
+"""What was seen of a fit -> the figure under each row of weights. PPV and NPV hold for the test set's share of diseased
+patients, which the draws keep."""

@@ -14,8 +14,9 @@ from pipeline.core.metrics import MetricRow
 from pipeline.measures.paired import holm
 from pipeline.verdict.comparison import units
 from pipeline.verdict.decide import VerdictPlan, checked, decide
-from pipeline.verdict.fits import by_patient, draw_test_sets, figures_of_fits
+from pipeline.verdict.fits import figures_of_fits
 from pipeline.verdict.gate import gated, looks_of
+from pipeline.verdict.strata import judged_images
 
 POINT_COLUMNS = ("size", "draw", "arm", "value")
 CURVE_COLUMNS = (
@@ -59,10 +60,9 @@ def size_row(
 
 def size_points(predictions: pd.DataFrame, plan: VerdictPlan, size: int) -> list[dict[str, Any]]:
     """The endpoint of both arms in every draw, means over its fits: rows of `POINT_COLUMNS`."""
-    table, positive = checked(predictions), plan.positive
-    if plan.unit == "patient":
-        table, positive = by_patient(table, positive), ("disease",)
-    tests = draw_test_sets(table, 1, plan.seed)
+    table, positive, tests = judged_images(
+        checked(predictions), plan.positive, plan.unit, plan.stratum, draws=1, seed=plan.seed
+    )
     both = table[table["arm"].isin([plan.arm, REFERENCE_ARM])]
     fits = figures_of_fits(both, positive, tests, (plan.endpoint,), plan.threshold)
     return [

@@ -38,7 +38,7 @@ _BLOCK = 256
 
 def probe_rows(
     dataset: DataSet, manifest: pd.DataFrame, predictions: pd.DataFrame, columns: Sequence[str], plan: VerdictPlan,
-    classes: Sequence[str],
+    classes: Sequence[str], asked_of: set[str] | None = None,
 ) -> list[MetricRow]:  # fmt: skip
     """Rows of metrics.csv, four questions a column, and a row `probe_warning` where a column deserves one.
 
@@ -56,6 +56,7 @@ def probe_rows(
         dataset: the prepared images.
         manifest: the split's, with the columns as the source gave them.
         predictions: text keys.
+        asked_of: ids of the images that the first two questions are asked of; None = all that are labelled.
 
     Raises:
         DataError: the manifest has no such column.
@@ -67,8 +68,9 @@ def probe_rows(
         )
     known = manifest[manifest["image_id"].isin(set(dataset.manifest["image_id"])) & (manifest["label"] != "")]
     known = known[known["split"] != "external"].reset_index(drop=True)
-    findings = {finding.column: finding for finding in find_confounders(known, classes, plan.seed)}
-    seen = _some(known, plan.seed)
+    asked = known if asked_of is None else known[known["image_id"].isin(asked_of)].reset_index(drop=True)
+    findings = {finding.column: finding for finding in find_confounders(asked, classes, plan.seed)}
+    seen = _some(asked, plan.seed)
     features = _features(dataset, seen) if columns else np.empty((0, 0))
     rows: list[MetricRow] = []
     for name in columns:

@@ -16,8 +16,9 @@ from pipeline.core.metrics import MetricRow, as_text
 from pipeline.measures.paired import holm
 from pipeline.verdict.comparison import combine
 from pipeline.verdict.decide import VerdictPlan, checked, compare_pairs, disease_side
-from pipeline.verdict.fits import by_patient, draw_test_sets, figures_of_fits
+from pipeline.verdict.fits import figures_of_fits
 from pipeline.verdict.rule import Compared
+from pipeline.verdict.strata import judged_images
 
 COLUMNS = (
     "size", "draws", "n_patients", "arm", "reference", "endpoint", "reference_mean", "arm_mean", "difference",
@@ -89,10 +90,8 @@ def _compared(predictions: pd.DataFrame, plan: VerdictPlan) -> list[tuple[Compar
         return []
     plan = replace(plan, positive=plan.positive or disease_side(table))
     table = table[table["arm"].isin([*arms, REFERENCE_ARM])]
-    if plan.unit == "patient":
-        table = by_patient(table, plan.positive)
-        plan = replace(plan, positive=("disease",))
-    tests = draw_test_sets(table, plan.bootstrap, plan.seed)
+    table, positive, tests = judged_images(table, plan.positive, plan.unit, plan.stratum, plan.bootstrap, plan.seed)
+    plan = replace(plan, positive=positive)
     fits = figures_of_fits(table, plan.positive, tests, (plan.endpoint,), plan.threshold)
     means = {
         arm: combine([(1.0, [fit for fit in fits if fit.arm == arm])], plan.endpoint, tests).value

@@ -22,6 +22,7 @@ from pipeline.core.metrics import MetricRow, as_text, read_metrics, write_metric
 from pipeline.core.records import Record, records_of
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import open_dataset, read_table, write_table
+from pipeline.data.cohort.cells import CELL_COLUMNS
 from pipeline.data.cohort.leakage import assert_no_leakage
 from pipeline.measures.classification import weighted_auroc
 from pipeline.verdict.comparison import arm_interval
@@ -43,6 +44,8 @@ from pipeline.verdict.probe import probe_rows, probe_warnings
 from pipeline.verdict.release import release_verdict
 from pipeline.verdict.representations import representation_rows
 from pipeline.verdict.rule import Verdict
+from pipeline.verdict.sites import shortcut_rows, site_rows
+from pipeline.verdict.strata import WORST_CELL
 from pipeline.verdict.subgroups import subgroup_rows, subgroup_warnings
 
 STAGE = "downstream"
@@ -53,7 +56,7 @@ REVERSE_NOTE = "trained on real images, tested on synthetic ones"
 
 class VerdictStageConfig(Section):
     """`detectors`, `ensembles`: as the configuration names them; `normal`: the classes that are normal to them;
-    `release`, `privacy`: which generator may be released, and by which gate."""
+    `release`, `privacy`: which generator may be released, and by which gate; `site`: the manifest's column, if any."""
 
     verdict: VerdictConfig
     classes: tuple[str, ...]
@@ -65,6 +68,7 @@ class VerdictStageConfig(Section):
     false_alarms: float = 0.05
     release: ReleaseConfig = ReleaseConfig()
     privacy: PrivacyConfig = PrivacyConfig()
+    site: str = ""
 
 
 def verdict_config(experiment: Experiment) -> VerdictStageConfig:
@@ -79,6 +83,7 @@ def verdict_config(experiment: Experiment) -> VerdictStageConfig:
         false_alarms=experiment.anomaly.false_alarms,
         release=ReleaseConfig(fold=experiment.release.fold, gan_seed=experiment.release.gan_seed),
         privacy=experiment.privacy,
+        site=experiment.data.site,
     )
 
 
@@ -123,12 +128,19 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
 def _further_rows(
     config: VerdictStageConfig, inputs: Mapping[str, Path], table: pd.DataFrame, plan: VerdictPlan
 ) -> list[MetricRow]:
-    """Subgroups, the confounder probe and the external site, where the configuration asks for them."""
+    """Subgroups, the confounder probe, the sites and the external site, where the configuration asks for them."""
     manifest = read_table(inputs["split"] / MANIFEST)
     rows = subgroup_rows(table, manifest, config.verdict.subgroups, plan)
-    if config.verdict.probe:
+    columns = tuple(name for name in config.verdict.probe if name != config.site)
+    if columns:
         dataset = open_dataset(inputs["prepare"])
-        rows += probe_rows(dataset, manifest, table, config.verdict.probe, plan, config.classes)
+        rows += probe_rows(dataset, manifest, table, columns, plan, config.classes)
+    if config.site:
+        splits = read_table(inputs["split"] / SPLITS_FILE)
+        trained = set(splits["image_id"][splits["split"] == "train"])
+        rows += site_rows(table, plan)
+        dataset = open_dataset(inputs["prepare"])
+        rows += shortcut_rows(dataset, manifest, table, config.site, trained, plan, config.classes)
     if (table["split"] == EXTERNAL).any():
         there = arm_metrics(at_external_site(table), config, plan)
         rows += [replace(row, split=EXTERNAL) for row in there]
@@ -136,7 +148,8 @@ def _further_rows(
 
 
 def at_external_site(table: pd.DataFrame) -> pd.DataFrame:
-    """The predictions with the external site's images as test images; thresholds stay those of val."""
+    """The predictions with the external site's images as test images, in no cell; thresholds stay those of val."""
+    table = table.drop(columns=[name for name in CELL_COLUMNS if name in table])
     return table[table["split"].isin(["val", EXTERNAL])].assign(
         split=lambda rows: rows["split"].replace(EXTERNAL, "test")
     )
@@ -146,7 +159,9 @@ def with_external(verdict: Verdict, table: pd.DataFrame, plan: VerdictPlan) -> V
     """The verdict with what the same comparison shows at the external site; it does not decide."""
     if not verdict.evidence or not (table["split"] == EXTERNAL).any():
         return verdict
-    there = decide(at_external_site(table), replace(plan, arm=verdict.evidence["arm"]))
+    endpoint = "auroc" if plan.endpoint == WORST_CELL else plan.endpoint
+    own = replace(plan, arm=verdict.evidence["arm"], stratum="", endpoint=endpoint)
+    there = decide(at_external_site(table), own)
     reason = f"At the external site ({there.evidence['n_patients']} patients): {there.reasons[0]}"
     evidence = verdict.evidence | {"external": there.evidence}
     return replace(verdict, reasons=(*verdict.reasons, reason), evidence=evidence)
@@ -180,6 +195,7 @@ def plan_of(rule: VerdictConfig, positive: tuple[str, ...], seed: int) -> Verdic
         unit=rule.unit,
         arm=rule.arm,
         comparisons=rule.comparisons,
+        stratum=rule.stratum,
     )
 
 

@@ -18,7 +18,8 @@ from pipeline.core.patients import patient_units
 from pipeline.measures.resampling import MIN_PATIENTS, Interval
 from pipeline.verdict.comparison import combine
 from pipeline.verdict.decide import VerdictPlan
-from pipeline.verdict.fits import Fit, TestSet, by_patient, draw_test_sets, figures_of_fits
+from pipeline.verdict.fits import Fit, TestSet, figures_of_fits
+from pipeline.verdict.strata import judged_images
 
 METRICS = ("auroc", "sensitivity", "specificity")
 DIFFERENCE = "_difference"
@@ -76,10 +77,18 @@ def subgroup_rows(
     table = predictions[predictions["split"].isin(["val", "test"])]
     rows: list[MetricRow] = []
     for column in columns:
-        groups = _groups(table, manifest, column)
-        of_column = [row for value, images in groups.items() for row in _rows(table, images, column, value, plan)]
-        rows += of_column + _warnings(of_column, column.column, plan)
+        rows += group_rows(table, _groups(table, manifest, column), column.column, plan)
     return rows
+
+
+def group_rows(table: pd.DataFrame, groups: dict[str, set[str]], column: str, plan: VerdictPlan) -> list[MetricRow]:
+    """The rows of one column.
+
+    Args:
+        groups: test images of each of its values.
+    """
+    rows = [row for value, images in groups.items() for row in _rows(table, images, f"{column} = {value}", plan)]
+    return rows + _warnings(rows, column, plan)
 
 
 def subgroup_warnings(rows: Sequence[MetricRow]) -> tuple[str, ...]:
@@ -135,21 +144,24 @@ def _first_number(value: str) -> float:
     return float("inf") if match is None else float(match[0]) - 0.5 * value.startswith("below")
 
 
-def _rows(
-    table: pd.DataFrame, images: set[str], column: SubgroupConfig, value: str, plan: VerdictPlan
-) -> list[MetricRow]:
+def _rows(table: pd.DataFrame, images: set[str], name: str, plan: VerdictPlan) -> list[MetricRow]:
     part = table[(table["split"] == "val") | table["image_id"].isin(images)]
-    scope, positive = _scope(part, f"{column.column} = {value}", plan), plan.positive
-    if plan.unit == "patient":
-        part, positive = by_patient(part, positive), ("disease",)
-    tests = draw_test_sets(part, plan.bootstrap, plan.seed)
+    scope = _scope(part, name, plan)
+    part, positive, tests = judged_images(part, plan.positive, plan.unit, "", plan.bootstrap, plan.seed)
     part = part[part["fold"].isin(tests)]  # a fold without a patient of the subgroup has nothing to say
     fits = figures_of_fits(part, positive, tests, METRICS, plan.threshold)
+    return arm_rows(fits, METRICS, scope, tests, plan)
+
+
+def arm_rows(
+    fits: Sequence[Fit], metrics: Sequence[str], scope: Scope, tests: dict[str, TestSet], plan: VerdictPlan
+) -> list[MetricRow]:
+    """Every arm's mean of each metric, and its difference from `real+classical`."""
     reference = [fit for fit in fits if fit.arm == REFERENCE_ARM]
     rows = []
-    for arm in dict.fromkeys(table["arm"]):
+    for arm in dict.fromkeys(fit.arm for fit in fits):
         own = [fit for fit in fits if fit.arm == arm]
-        for metric in METRICS:
+        for metric in metrics:
             sides: dict[str, list[tuple[float, Sequence[Fit]]]] = {metric: [(1.0, own)]}
             if reference and arm != REFERENCE_ARM:
                 sides[metric + DIFFERENCE] = [(1.0, own), (-1.0, reference)]

@@ -15,6 +15,7 @@ from pipeline.core.records import Record
 from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.data.cohort.assignment import assign_patients
 from pipeline.data.cohort.audit_rows import INFO, WARNING, Row, audit_table
+from pipeline.data.cohort.cells import require_sites
 from pipeline.data.cohort.duplicates import repeats
 from pipeline.data.cohort.leakage import (
     PRIORITY,
@@ -43,6 +44,7 @@ class SplitStage(LowData):
 
     classes: tuple[str, ...]
     duplicates: Literal["refuse", "drop"]
+    site: str = ""
 
 
 def split_config(experiment: Experiment) -> SplitStage:
@@ -58,6 +60,7 @@ def split_config(experiment: Experiment) -> SplitStage:
         per_class=data.per_class,
         surplus=data.surplus,
         duplicates=data.duplicates,
+        site=data.site,
         seed=experiment.seed,
     )
 
@@ -73,12 +76,15 @@ def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record
     Raises:
         LeakageError: a patient, or an exact copy of an image with `duplicates: refuse`, is in two splits of a fold, or
             in the source and the external site.
-        DataError: a class is missing from a split, has fewer images than `train_per_class`, or not for all draws.
+        DataError: a class is missing from a split, has fewer images than `train_per_class`, or not for all draws; or
+            an image has no site.
     """
     source = inputs["ingest"]
     manifest = read_table(source / MANIFEST)
     site = read_table(source / EXTERNAL) if (source / EXTERNAL).is_file() else manifest.iloc[:0]
     refuse_shared(manifest, site)
+    if config.site:
+        require_sites(manifest[manifest["label"] != ""], config.site)
     kept, dropped = _without_copies(config, manifest)
     outside, copies = _without_copies(config, site)
     folds = [_with_unlabelled(kept, fold) for fold in _folds(config, kept)]
