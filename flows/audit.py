@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flows.withdrawn import told_stale
 from pipeline.config.loading import load_experiment
 from pipeline.core.decisions import Decision
 from pipeline.core.errors import LeakageError
@@ -23,7 +24,7 @@ def audit_run(run_dir: Path) -> Decision:
     """Judge the generator that the run's `release:` names, by the attacks that were made on it.
 
     Beside what the run itself decided by, it reads the split, the generator's record and the file of its weights: an
-    audit of other weights, or one that counts a member as unseen, refuses.
+    audit of other weights, or one that counts a member as unseen, refuses; so does one whose patients have withdrawn.
 
     Raises:
         UserError: the run has no such generator.
@@ -33,7 +34,8 @@ def audit_run(run_dir: Path) -> Decision:
     places = [one for one in sorted((run_dir / STAGES).iterdir()) if (one / RECORD).is_file()]
     records = [record for record, _ in records_of(places, "fit-gan", "privacy", "attack")]
     found = release_verdict(records, experiment.release, experiment.privacy)
-    refused = _changed(checkpoint, records) + _leaking(inputs["split"])
+    stale = told_stale(run_dir)
+    refused = _changed(checkpoint, records) + _leaking(inputs["split"]) + ([stale] if stale else [])
     if not refused:
         return found
     kept = found["reasons"] if found["decision"] == REFUSE else []

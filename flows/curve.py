@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from flows.engines import Engine
+from flows.enrolment import require_register
 from flows.faults import faults_kept_in
 from flows.ledger import Look, finish_look, read_ledger, settings_of
 from flows.plan import Step, plan_experiment
@@ -88,6 +89,7 @@ def run_curve(
         represented: list[dict[str, Any]] = []
         left_out: dict[int, str] = {}
         key = settings_of(settings, sorted(sizes), draws, arm)
+        require_register(settings, cache_of(place))
         read_ledger(cache_of(place))  # a ledger that cannot be read is told before anything is trained
         for size in sorted(sizes):
             try:

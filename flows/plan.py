@@ -63,7 +63,7 @@ def plan_experiment(experiment: Experiment) -> tuple[Step, ...]:
     """All steps of `experiment`, each after those that it needs."""
     plan = _Plan(experiment)
     plan.add("ingest", stages.ingest, {}, sources=partial(stages.ingest_sources, experiment))
-    plan.add("split", stages.split, {"ingest": "ingest"})
+    plan.add("split", stages.split, {"ingest": "ingest"}, sources=partial(stages.split_sources, experiment))
     plan.add("prepare", stages.prepare, {"ingest": "ingest", "split": "split"})
     for fold in range(experiment.data.split.num_folds):
         plan.add_classifiers({}, fold)

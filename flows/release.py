@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from flows.audit import audit_run
+from flows.withdrawn import note_pack
 from pipeline.adversarial.families import FAMILIES, learns_from_pool
 from pipeline.adversarial.weights import read_description
 from pipeline.config.experiment import Experiment
@@ -85,7 +86,8 @@ def release_run(
     if representation:
         material = replace(material, features=_features(synthetic, rows))
     usual = () if representation else _usual(synthetic)
-    return write_pack(material, out, Wanted(tuple(dict.fromkeys(formats)) or usual, with_generator))
+    wanted = Wanted(tuple(dict.fromkeys(formats)) or usual, with_generator)
+    return write_pack(material, out, wanted, lambda made: note_pack(run_dir, made.digest))
 
 
 def _usual(synthetic: DataSet) -> tuple[FileFormat, ...]:

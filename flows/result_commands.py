@@ -113,11 +113,22 @@ def release(
     print(f"Its digest is {made.digest}. Tell it to the receiver by another way: `radaug verify` prints it.")
 
 
-def verify(pack: Annotated[Path, Parameter(name="PACK")]) -> None:
-    """Check that the release pack PACK is whole and unchanged; exit code 3 if it is not, 2 if there is none."""
+def verify(
+    pack: Annotated[Path, Parameter(name="PACK")],
+    *,
+    register: Annotated[
+        Path | None, Parameter(help="data.patient_register of its study; known for packs of your own.")
+    ] = None,
+) -> None:
+    """Check that the release pack PACK is whole and unchanged; exit code 3 if it is not, 2 if there is none.
+
+    Also 3 where a patient behind it has withdrawn since, which only the study's register can tell.
+    """
+    from flows.withdrawn import refuse_stale_pack
     from pipeline.release.verify import verify_pack
 
     found = verify_pack(pack)
+    refuse_stale_pack(found.digest, register)
     print(f"{pack}: whole and unchanged, {found.images} synthetic images.")
     print(f"Its digest is {found.digest}: compare it with the sender's.")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flows.engines import Engine
+from flows.enrolment import enrol, require_register
 from flows.faults import faults_kept_in
 from flows.graph import Graph, Job
 from flows.kept_report import bring_report
@@ -53,6 +54,7 @@ def run_experiment(experiment: Experiment, place: Path, engine: Engine, *, yes: 
     """
     cache = cache_of(place)
     with open_run(place, experiment), faults_kept_in(place / FAULT_LOG, "run"), clear_disk_errors(place):
+        require_register(experiment, cache)
         read_ledger(cache)  # a ledger that cannot be read is told before anything is trained
         watcher = _RunWatcher(experiment, place, yes=yes)
         directories = run_steps(experiment, plan_experiment(experiment), place, engine, watcher)
@@ -85,7 +87,7 @@ def run_steps(
 
 class StepWatcher:
     """Refuses what has no room on this machine, notes the look at test patients before the first job opens their
-    images, and says what runs and what has ended.
+    images, puts a split's patients into the study's register, and says what runs and what has ended.
 
     Args:
         what, settings: of the look.
@@ -124,6 +126,8 @@ class StepWatcher:
             logger.info("%s%s", self.prefix, job.name)
             return
         self.directories[job.step.name] = execution.directory
+        if job.step.kind == "split":
+            enrol(self.experiment, job.step, execution, self.directories, self.cache)
         logger.info("%s%s", self.prefix, describe_execution(job.name, execution))
 
     def failed(self, job: Job, error: RadaugError) -> None:

@@ -7,6 +7,7 @@ device and the precision are resolved there too, since another machine may have 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from pipeline.config.experiment import Experiment
@@ -40,6 +41,15 @@ def split(experiment: Experiment, fold: int | None, gan_seed: int | None) -> Any
     from pipeline.data.cohort.split import run, split_config
 
     return Stage("split", run, split_config(experiment), seed=experiment.seed)
+
+
+def split_sources(experiment: Experiment) -> dict[str, str]:
+    """The digest of the register that the split reads, where one is kept."""
+    if experiment.data.patient_register is None:
+        return {}
+    from pipeline.data.cohort.register import read_register
+
+    return {"register": read_register(Path(experiment.data.patient_register)).state}
 
 
 def prepare(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.lease import Holder, holder_of
+from flows.withdrawn import stale_packs, told_stale
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
 from pipeline.core.layout import CONFIG, CURVE, FAULT_LOG, LOCK, STAGES, VERDICT
@@ -31,6 +32,7 @@ class RunStatus:
         changed: when it last did something, ISO 8601, UTC.
         stages: finished ones that the run links to.
         utility, release: the decisions of a finished run, else empty.
+        stale: why what the run made may not be used any more, such as patients who have withdrawn; else empty.
     """
 
     run: str
@@ -39,6 +41,7 @@ class RunStatus:
     stages: int
     utility: str
     release: str
+    stale: str
 
 
 def print_status(place: Path, *, as_json: bool) -> None:
@@ -56,6 +59,9 @@ def print_status(place: Path, *, as_json: bool) -> None:
         print(f"No run in {place}.")
     else:
         Console().print(_table(rows))
+        stale = {f"{row.run}: {row.stale}" for row in rows if row.stale}
+        packs = {line for row in rows for line in stale_packs(Path(row.run))}
+        print("\n".join([*sorted(stale), *sorted(packs)]), end="\n" if stale or packs else "")
 
 
 def runs_below(place: Path, deepest: int = _DEEPEST) -> Iterator[Path]:
@@ -76,7 +82,7 @@ def status_of(run: Path) -> RunStatus:
     linked = [path for path in (run / STAGES).glob("*") if path.is_dir()]
     changed = max(path.lstat().st_mtime for path in (run, *run.glob("*"), *(run / STAGES).glob("*")))
     when = datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds")
-    return RunStatus(str(run), _state(run, holder_of(run)), when, len(linked), utility, release)
+    return RunStatus(str(run), _state(run, holder_of(run)), when, len(linked), utility, release, told_stale(run))
 
 
 def _state(run: Path, holder: Holder | None) -> str:
@@ -94,7 +100,8 @@ def _table(rows: list[RunStatus]) -> Table:
     for name in ("run", "state", "age", "stages", "utility", "release"):
         table.add_column(name, justify="right" if name in ("age", "stages") else "left", overflow="fold")
     for row in rows:
-        table.add_row(row.run, row.state, _age(row.changed), str(row.stages), row.utility, row.release)
+        state = f"{row.state}, stale" if row.stale else row.state
+        table.add_row(row.run, state, _age(row.changed), str(row.stages), row.utility, row.release)
     return table
 
 

@@ -192,6 +192,9 @@ class DataConfig(Section):
         external: a second site, only ever a test site.
         duplicates: "refuse" stops on a duplicate across splits; "drop" removes the training copy and lists it.
         max_rejected: more unusable images than this fraction stop the run.
+        patient_register: a file in which patients keep their split for ever, whoever arrives later; beside the
+            configuration unless absolute, and made by the first run. null = every run draws all patients anew.
+        max_withdrawn: with `patient_register`: more patients than this fraction gone from the source stop the run.
         source: where images come from, told apart by `kind`.
         spatial_dims: 2 for images, 3 for volumes.
         spatial_size: voxels a side of every prepared image, at least 8: one number, or one a side.
@@ -214,6 +217,8 @@ class DataConfig(Section):
     external: ExternalConfig | None = None
     duplicates: Literal["refuse", "drop"] = "refuse"
     max_rejected: float = Field(0.05, ge=0, le=1)
+    patient_register: str | None = Field(None, min_length=1)
+    max_withdrawn: float = Field(0.1, ge=0, le=1)
     window: tuple[float, float] | Literal["image"] | None = None
     spacing: Positive | tuple[Positive, ...] | None = None
     crop: CropConfig | None = None

@@ -151,7 +151,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _place_paths(values: dict[str, Any], folder: Path) -> None:
-    """Make paths of data absolute that are not in the data folder, but beside the configuration, in `folder`."""
+    """Make paths of data absolute that are not in the data folder, but beside the configuration, in `folder`; the
+    register, which need not be there yet, is always beside it."""
     data = values.get("data")
     external = data.get("external") if isinstance(data, dict) else None
     sections = {"data.source": data, "data.external.source": external, "quality": values}
@@ -160,6 +161,8 @@ def _place_paths(values: dict[str, Any], folder: Path) -> None:
         for key in ("path", "labels", "extractor"):
             if isinstance(inner, dict) and isinstance(inner.get(key), str) and inner[key]:
                 inner[key] = _placed(inner[key], folder, f"{where}.{key}")
+    if isinstance(data, dict) and isinstance(data.get("patient_register"), str) and data["patient_register"]:
+        data["patient_register"] = os.path.abspath(folder / Path(data["patient_register"]).expanduser())
 
 
 def _placed(name: str, folder: Path, where: str) -> str:

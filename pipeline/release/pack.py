@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -21,8 +22,13 @@ from pipeline.release.material import CARD, GENERATOR_FOLDER, WEIGHTS, Material,
 from pipeline.release.verify import PAYLOAD, Verified, first_few, verify_pack
 
 
-def write_pack(material: Material, out: Path, wanted: Wanted) -> Verified:
+def write_pack(
+    material: Material, out: Path, wanted: Wanted, before: Callable[[Verified], None] = lambda made: None
+) -> Verified:
     """Make the pack `out`, whole or not at all.
+
+    Args:
+        before: is told of the finished pack before it is moved into its place; what it raises leaves no pack.
 
     Raises:
         RefusedError: something of the source is in it; nothing is left of it then.
@@ -41,7 +47,9 @@ def write_pack(material: Material, out: Path, wanted: Wanted) -> Verified:
                 "the pack would hold something of the source, and was not written:\n"
                 + first_few([str(one).removeprefix(f"{PAYLOAD}/") for one in leaks])
             )
-        return verify_pack(place)
+        made = verify_pack(place)
+        before(made)
+        return made
 
 
 def require_free(out: Path) -> None:

@@ -25,20 +25,25 @@ class LowData(Section):
     seed: int
 
 
-def low_data(config: LowData, kept: pd.DataFrame, fold: Assignment, number: int) -> list[Assignment]:
+def low_data(
+    config: LowData, kept: pd.DataFrame, fold: Assignment, number: int, rounds: Mapping[str, int] | None = None
+) -> list[Assignment]:
     """With `train_per_class`: exactly that many training images a class, and at most that many to validate.
 
     Several draws become several folds, which have val and test in common.
+
+    Args:
+        rounds: as of `cut_to`.
     """
     if config.per_class is None:
         return [fold]
     sides = kept["image_id"].map(fold)
     train, val = kept[sides == "train"], kept[sides == "val"]
-    validate = cut_to(val, config.per_class, config.seed, "val", number)
+    validate = cut_to(val, config.per_class, config.seed, "val", number, rounds=rounds)
     base = fold | {image: "unused" for image in val["image_id"] if image not in validate}
     _require_enough(config, train["label"].value_counts(), number)
     numbers = range(number, number + config.split.draws)
-    draws = disjoint_draws(train, config.per_class, numbers, config.seed, "train")
+    draws = disjoint_draws(train, config.per_class, numbers, config.seed, "train", rounds=rounds)
     if len(draws) < config.split.draws:
         raise DataError(
             f"data.split.draws asks for {config.split.draws} training sets that share no patient, but the training "

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from pipeline.core.errors import ConfigError, DataError, LeakageError
-from pipeline.core.layout import AUDIT, MANIFEST, REJECTED, SPLITS_FILE
+from pipeline.core.layout import AUDIT, MANIFEST, REGISTER, REJECTED, SPLITS_FILE
 from pipeline.core.patients import known_patients, patient_units
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import read_table, write_table
-from pipeline.data.cohort.assignment import assign_patients
 from pipeline.data.cohort.audit_rows import INFO, WARNING, Row, audit_table
 from pipeline.data.cohort.cells import require_sites
 from pipeline.data.cohort.duplicates import repeats
+from pipeline.data.cohort.known import NOBODY, Known, after_split, known_of, register_rows
 from pipeline.data.cohort.leakage import (
     PRIORITY,
     SIDES,
@@ -26,17 +26,14 @@ from pipeline.data.cohort.leakage import (
     straddling,
 )
 from pipeline.data.cohort.low_data import Assignment, LowData, low_data
-from pipeline.data.cohort.manifest import EXTERNAL, REJECTED_COLUMNS, shown
+from pipeline.data.cohort.manifest import EXTERNAL, REJECTED_COLUMNS
+from pipeline.data.cohort.register import read_register
+from pipeline.data.cohort.sides import SPLIT_NAMES, sides_of_folds
 
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
 
 FEW_TEST_PATIENTS = 10
-SPLIT_NAMES = {
-    "train": ("train", "training", "tr"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "te"),
-}
 
 
 class SplitStage(LowData):
@@ -45,6 +42,14 @@ class SplitStage(LowData):
     classes: tuple[str, ...]
     duplicates: Literal["refuse", "drop"]
     site: str = ""
+    register_path: str
+    max_withdrawn: float
+
+    @property
+    def study(self) -> dict[str, Any]:
+        """What a register of patients belongs to."""
+        folds = self.split.folds if self.split.kind == "kfold" else 1
+        return {"split": self.split.kind, "folds": folds, "classes": sorted(self.classes)}
 
 
 def split_config(experiment: Experiment) -> SplitStage:
@@ -61,12 +66,16 @@ def split_config(experiment: Experiment) -> SplitStage:
         surplus=data.surplus,
         duplicates=data.duplicates,
         site=data.site,
+        register_path=data.patient_register or "",
+        max_withdrawn=data.max_withdrawn,
         seed=experiment.seed,
     )
 
 
 def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Write manifest.csv (with split, fold and fate, rejected images included), splits.csv and audit.csv.
+
+    With `data.patient_register` patients who are in it keep their sides, and register.json is the next one.
 
     Splits of a fold are train, val, test, unlabelled (of training patients only), unused and, in every fold, the
     external site's images: external. A labelled image may be in `unlabelled` (data.surplus): the manifest keeps its
@@ -76,6 +85,7 @@ def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record
     Raises:
         LeakageError: a patient, or an exact copy of an image with `duplicates: refuse`, is in two splits of a fold, or
             in the source and the external site.
+        RefusedError: the register was tampered with, or is another study's.
         DataError: a class is missing from a split, has fewer images than `train_per_class`, or not for all draws; or
             an image has no site.
     """
@@ -85,13 +95,23 @@ def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record
     refuse_shared(manifest, site)
     if config.site:
         require_sites(manifest[manifest["label"] != ""], config.site)
-    kept, dropped = _without_copies(config, manifest)
-    outside, copies = _without_copies(config, site)
-    folds = [_with_unlabelled(kept, fold) for fold in _folds(config, kept)]
+    rejected, known = read_table(source / REJECTED), NOBODY
+    if config.register_path:
+        register = read_register(Path(config.register_path))
+        known = known_of(register, manifest, rejected, config.study, config.max_withdrawn)
+    kept, dropped = _without_copies(config, manifest, known)
+    outside, copies = _without_copies(config, site, NOBODY)
+    sides = sides_of_folds(config, kept, known)
+    folds = [_with_unlabelled(kept, fold, known.held(number)) for number, fold in enumerate(sides)]
     _refuse_copies(kept, folds)
-    folds = [drawn for number, fold in enumerate(folds) for drawn in low_data(config, kept, fold, number)]
+    folds = [one for number, fold in enumerate(folds) for one in low_data(config, kept, fold, number, known.rounds)]
     _require_classes(config, kept, folds)
     folds = [fold | dict.fromkeys(outside["image_id"], "external") for fold in folds]
+    rows = _unused_split(config, manifest)
+    if config.register_path:
+        register = after_split(register, manifest, rejected, config.study, sides)
+        register.write(out_dir / REGISTER)
+        rows += register_rows(register)
     kept, manifest = (pd.concat([a, b], ignore_index=True).fillna("") for a, b in ((kept, outside), (manifest, site)))
     dropped |= copies
     splits = pd.DataFrame(
@@ -101,8 +121,8 @@ def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record
     )
     assert_no_leakage(splits, manifest)
     write_table(out_dir / SPLITS_FILE, splits)
-    write_table(out_dir / MANIFEST, _decided(config, manifest, folds, dropped, read_table(source / REJECTED)))
-    rows = [*_unused_split(config, manifest), *_audit(kept, folds, dropped)]
+    write_table(out_dir / MANIFEST, _decided(config, manifest, folds, dropped, rejected))
+    rows += _audit(kept, folds, dropped)
     audit = audit_table(rows)
     write_table(out_dir / AUDIT, pd.concat([read_table(source / AUDIT), audit], ignore_index=True))
     counts = {name: sum(split == name for split in folds[0].values()) for name in (*PRIORITY, "unused")}
@@ -112,72 +132,11 @@ def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record
     return Record("split", figures={"folds": len(folds), "fold_0": counts, "duplicates": len(dropped)}, notes=notes)
 
 
-def _folds(config: SplitStage, kept: pd.DataFrame) -> list[Assignment]:
-    """The split of every labelled image, fold by fold."""
-    labelled = kept[kept["label"] != ""]
-    split, seed = config.split, config.seed
-    if split.kind == "column":
-        return [_from_column(config, kept)]
-    if split.kind == "holdout":
-        shares = {"train": 1 - split.val - split.test, "val": split.val, "test": split.test}
-        return [assign_patients(labelled, shares, seed, "holdout")]
-    tested = assign_patients(labelled, {str(fold): 1 / split.folds for fold in range(split.folds)}, seed, "folds")
-    folds = []
-    for number in range(split.folds):
-        rest = labelled[labelled["image_id"].map(tested) != str(number)]
-        val = split.val / (1 - 1 / split.folds)
-        cut = assign_patients(rest, {"train": 1 - val, "val": val}, seed, "val", number)
-        folds.append({image: cut.get(image, "test") for image in labelled["image_id"]})
-    return folds
-
-
-def _from_column(config: SplitStage, kept: pd.DataFrame) -> Assignment:
-    """The source's own split; val is cut from train where there is none."""
-    if "split" not in kept:
-        raise DataError(
-            "data.split.kind: column, but the source has no column split. Name yours in data.source.columns.split, or "
-            "use holdout or kfold."
-        )
-    names = {alias: name for name, aliases in SPLIT_NAMES.items() for alias in aliases}
-    labelled = kept[kept["label"] != ""]
-    given = labelled["split"].str.lower()
-    if not given.isin(set(names)).all():
-        wrong = labelled["path"][~given.isin(set(names))]
-        raise DataError(
-            f"the split column holds nothing, or something else than train, val or test, in {len(wrong)} rows: "
-            f"{shown(list(wrong))}. Mend these rows."
-        )
-    found = given.map(names)
-    if "test" not in set(found) or "train" not in set(found):
-        raise DataError(
-            f"the split column names only {', '.join(sorted(set(found)))}: train and test are needed. "
-            "Use data.split.kind: holdout to have patients drawn."
-        )
-    assignment = dict(zip(labelled["image_id"], found, strict=True))
-    _refuse_patients(labelled, assignment)
-    if "val" not in set(found):
-        train = labelled[found == "train"]
-        val = min(config.split.val * len(labelled) / len(train), 0.5)
-        assignment |= assign_patients(train, {"train": 1 - val, "val": val}, config.seed, "val", 0)
-    return assignment
-
-
-def _refuse_patients(labelled: pd.DataFrame, assignment: Assignment) -> None:
-    units, sides = patient_units(labelled), labelled["image_id"].map(assignment)
-    crossing = straddling(units, sides)
-    if crossing:
-        raise LeakageError(
-            f"the split column puts {crossing} patient(s) into more than one of train, val and test, the first: "
-            f"{first_straddling(labelled['path'], units, sides)}. Mend the column, or use data.split.kind: holdout, "
-            "which keeps patients together."
-        )
-
-
-def _without_copies(config: SplitStage, manifest: pd.DataFrame) -> tuple[pd.DataFrame, set[str]]:
+def _without_copies(config: SplitStage, manifest: pd.DataFrame, known: Known) -> tuple[pd.DataFrame, set[str]]:
     """The manifest without the exact copies that `duplicates: drop` takes out, and their ids.
 
     With a split column the copy of the highest of test, val, train stays; else, and among equals, a labelled one, then
-    the first by image_id.
+    the one that a register saw first, then the first by image_id.
     """
     if config.duplicates == "refuse":
         return manifest, set()
@@ -186,9 +145,10 @@ def _without_copies(config: SplitStage, manifest: pd.DataFrame) -> tuple[pd.Data
     if config.split.kind == "column" and "split" in manifest:
         ranks = [names.get(split, len(SPLIT_NAMES)) for split in manifest["split"].str.lower()]
     unlabelled, ids = list(manifest["label"] == ""), list(manifest["image_id"])
+    came = [(known.rounds or {}).get(image, 0) for image in ids]
     dropped: set[str] = set()
     for group in repeats(manifest["pixel_digest"]):
-        first = min(group, key=lambda place: (unlabelled[place], ranks[place], ids[place]))
+        first = min(group, key=lambda place: (unlabelled[place], ranks[place], came[place], ids[place]))
         dropped |= {ids[place] for place in group if place != first}
     return manifest[~manifest["image_id"].isin(dropped)].reset_index(drop=True), dropped
 
@@ -204,12 +164,16 @@ def _refuse_copies(kept: pd.DataFrame, folds: list[Assignment]) -> None:
         )
 
 
-def _with_unlabelled(kept: pd.DataFrame, fold: Assignment) -> Assignment:
-    """Add unlabelled images: `unlabelled`, but `unused` where their patient, or a copy of them, is in val or test."""
+def _with_unlabelled(kept: pd.DataFrame, fold: Assignment, known: set[str]) -> Assignment:
+    """Add unlabelled images: `unlabelled`, but `unused` where their patient, or a copy of them, is in val or test.
+
+    Args:
+        known: units that are in val or test by the register, though no image of theirs may have a label now.
+    """
     units = patient_units(kept)
     sides = kept["image_id"].map(fold)
     held = sides.isin(["val", "test"])
-    blocked = units.isin(set(units[held])) | kept["pixel_digest"].isin(set(kept["pixel_digest"][held]))
+    blocked = units.isin(known | set(units[held])) | kept["pixel_digest"].isin(set(kept["pixel_digest"][held]))
     extra = {
         image: "unused" if stop else "unlabelled"
         for image, side, stop in zip(kept["image_id"], sides, blocked, strict=True)

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Collection, Iterable
 
 from pipeline.data.cohort.manifest import IMAGE_ENDINGS
-from pipeline.data.cohort.split import SPLIT_NAMES
+from pipeline.data.cohort.sides import SPLIT_NAMES
 
 MOST_CLASSES = 20
 SPLIT_OF = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
