@@ -17,7 +17,7 @@ def reference() -> str:
     """The whole page."""
     made = app.generate_docs(output_format="markdown", heading_level=1)
     commands = made[made.index("## radaug ") :]
-    commands = re.sub(r"^(radaug \w+) -m \S+", r"\1", commands, flags=re.MULTILINE)  # as whom it was asked
+    commands = re.sub(r"^(radaug \w+( \w+)?) -m \S+", r"\1", commands, flags=re.MULTILINE)  # as whom it was asked
     commands = re.sub(r"`([A-Z_]+), --\w+`", r"`\1`", commands)  # what is given by its place has no name to type
     return f"{_HEAD}\n\n{commands.strip()}\n"
 

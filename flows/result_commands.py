@@ -30,7 +30,7 @@ def sample(
     Images that lie there are never overwritten. Unless the audit releases it, their names say so, and NOT-RELEASED.txt
     beside them says why.
     """
-    _require_run(run_dir)
+    require_run(run_dir)
     make_folder(out)
     from flows.audit import NOT_RELEASED, mark_of
     from pipeline.config.loading import load_experiment
@@ -59,7 +59,7 @@ def score(
     ] = None,
 ) -> None:
     """Score INPUT (an image, a series, a folder or a table with a column path) by a detector of RUN, into OUT."""
-    _require_run(run_dir)
+    require_run(run_dir)
     make_folder(out)
     from pipeline.anomaly.scoring import SCORES, score_run
 
@@ -72,7 +72,7 @@ def audit(run_dir: Annotated[Path, Parameter(name="RUN")]) -> None:
 
     By the attacks that the run made, and the weights as they lie there now.
     """
-    _require_run(run_dir)
+    require_run(run_dir)
     from flows.audit import audit_run
 
     found = audit_run(run_dir)
@@ -98,7 +98,7 @@ def release(
 
     In one format or several; PNG unless given, NIfTI where images are volumes or in HU.
     """
-    _require_run(run_dir)
+    require_run(run_dir)
     from flows.release import release_run
 
     made = release_run(
@@ -135,7 +135,7 @@ def verify(
 
 def export(run_dir: Annotated[Path, Parameter(name="RUN")], to: Annotated[Path, Parameter(name="DIR")]) -> None:
     """Copy RUN into DIR with everything that it links to, so that it can be moved: as confidential as RUN itself."""
-    _require_run(run_dir)
+    require_run(run_dir)
     from flows.export import export_run
 
     print(f"Exported: {export_run(run_dir, to) / 2**20:,.0f} MiB into {to}. It is as confidential as the run.")
@@ -147,7 +147,7 @@ def report(
     shareable: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Write the report of RUN again; --shareable leaves out every real image and id."""
-    _require_run(run_dir)
+    require_run(run_dir)
     make_folder(run_dir, "Give it back its permission to be written, or copy the run.")
     from pipeline.report.page import write_report
 
@@ -217,7 +217,12 @@ def attacks(*, as_json: Annotated[bool, Parameter(name="--json", negative="", he
     print_attacks(as_json=as_json)
 
 
-def _require_run(run_dir: Path) -> None:
+def require_run(run_dir: Path) -> None:
+    """Refuse a folder that no run is in.
+
+    Raises:
+        UserError: as above.
+    """
     if not os.path.exists(run_dir / LOCK):  # unlike Path.exists, it takes names that are too long
         raise UserError(f"{run_dir}: is not a run directory. Give what `radaug run` wrote, such as runs/demo.")
 

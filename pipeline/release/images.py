@@ -26,15 +26,20 @@ def write_images(root: Path, material: Material, formats: tuple[FileFormat, ...]
     rows = []
     for row in material.rows:
         told = {name: str(material.synthetic.manifest[name].iloc[row]) for name in FACTS if name != "pixel_digest"}
-        stored = np.ascontiguousarray(material.synthetic.images[row, 0])
+        stored = material.synthetic.images[row, 0]
         told["image_id"] = f"synthetic-{safe_name(told['label'])}-{told['image_id'].rpartition('-')[2]}"
-        told["pixel_digest"] = sha256(stored.tobytes()).hexdigest()
+        told["pixel_digest"] = pixel_digest(stored)
         for one in formats:
             told[one] = _write(root, stored, told, material, one)
         rows.append(told)
     table = pd.DataFrame(rows)
     write_table(root / PROVENANCE, table)
     return table
+
+
+def pixel_digest(stored: np.ndarray) -> str:
+    """Digest of an image's stored numbers [*spatial], by which provenance.csv knows it."""
+    return sha256(np.ascontiguousarray(stored).tobytes()).hexdigest()
 
 
 def _write(root: Path, stored: np.ndarray, told: dict[str, str], material: Material, file_format: FileFormat) -> str:

@@ -111,10 +111,10 @@ def _render(run: Run, redact: Redaction, made_tables: Tables, pictures: dict[str
     )
 
 
-def templates() -> Environment:
-    """The pages' templates, which escape what they are given."""
+def templates(*others: Path) -> Environment:
+    """The pages' templates, and those in folders of `others`; they escape what they are given."""
     return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([Path(__file__).parent, *others]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -124,7 +124,12 @@ def planes(image: np.ndarray) -> list[np.ndarray]:
     if first.ndim == 2:
         return [first]
     x, y, z = (size // 2 for size in first.shape)
-    return [first[::-1, ::-1, z].T, first[::-1, y, ::-1].T, first[x, ::-1, ::-1].T]
+    return [axial_planes(image)[z], first[::-1, y, ::-1].T, first[x, ::-1, ::-1].T]
+
+
+def axial_planes(image: np.ndarray) -> list[np.ndarray]:
+    """All axial planes of a volume [C, x, y, z], from the feet up, as `planes` shows the middle one."""
+    return [image[0][::-1, ::-1, z].T for z in range(image.shape[-1])]
 
 
 def _tile(plane: np.ndarray, side: int) -> np.ndarray:
