@@ -10,7 +10,8 @@ from pipeline.config.arms import ARMS, ArmFacts
 
 def row(name: str, facts: ArmFacts) -> str:
     """One line of the table."""
-    needs = [what for what, needed in (("a GAN", facts.generator), ("unlabelled images", facts.pool)) if needed]
+    asked = (("a GAN", facts.generator), ("unlabelled images", facts.pool), ("sites", facts.sites))
+    needs = [what for what, needed in asked if needed]
     shown = f"{name}@RATIO" if facts.ratio else name
     cells = [f"`{shown}`", facts.words, ", ".join(needs), _listed(facts.controls), _listed(facts.also)]
     return f"| {' | '.join(cells)} |"

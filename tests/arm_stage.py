@@ -81,7 +81,7 @@ def material_of(
     parts.mkdir(exist_ok=True)
     if planted and not (parts / "ensemble-synthetic.npz").exists():
         np.savez(parts / "ensemble-synthetic.npz", scores=np.repeat([[0.9, 0.1], [0.2, 0.8]], 12, axis=0))
-    return Material(config or settings(), CLASSES, 0, inputs, parts, CPU, seed=1)
+    return Material(config or settings(), CLASSES, 0, inputs, parts, CPU, seed=1, site="hospital")
 
 
 def stage(arms: tuple[str, ...], config: ClassifierConfig | None = None) -> train.DownstreamConfig:

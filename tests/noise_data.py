@@ -22,6 +22,7 @@ def write_noise(root: Path, shape: tuple[int, ...] = (12, 12), num: int = 24) ->
     ids = [f"image-{number}" for number in range(num)]
     names = np.array(["normal", "disease"])[label]
     table = pd.DataFrame({"image_id": ids, "label": names, "patient_id": [f"p{i}" for i in range(num)]})
+    table = table.assign(hospital=np.where(np.arange(num) % 3 == 0, "A", "B"))
     table.to_csv(prepare / "manifest.csv", index=False)
     scaling = {"scale": 1.0, "offset": 0.0, "unit": "none", "window": [0.0, 255.0], "dtype": "uint8"}
     Record(kind="prepare", extra={"scaling": scaling}).save(prepare)

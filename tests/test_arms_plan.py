@@ -36,12 +36,13 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     }  # fmt: skip
     assert names_of("pool") == {"pseudolabels", "simclr-features", "autoencoder-features", "pool-gan", "gan-features"}
     assert names_of("ensemble") == {"pseudolabels", "curated", "pool-gan"}
+    assert names_of("sites") == {"cellbalanced", "groupdro"}
     assert names_of("ratio") == {"synthetic", "curated"}
     assert names_of("candidate") == {
         "synthetic", "curated", "synthetic-pretrained", "minority-synthetic", "pool-gan", "gan-features"
     }  # fmt: skip
     assert names_of("on_features") == {
-        "real", REFERENCE_ARM, "oversampling", "classweights", "pseudolabels", "synthetic", "curated",
+        "real", REFERENCE_ARM, "oversampling", "classweights", "cellbalanced", "pseudolabels", "synthetic", "curated",
         "synthetic+classical",
     }  # fmt: skip
     assert {name for name, facts in ARMS.items() if facts.trainings == 2} == {

@@ -168,14 +168,16 @@ FITTING = tuple(f"{name}@1" if facts.ratio else name for name, facts in ARMS.ite
 def test_arms_that_need_a_network_are_refused_in_the_configuration() -> None:
     for network in FEATURE_MODELS:
         overrides = [f"classifier.network={network}"]
-        assert load_experiment(DEMO, [*overrides, f"arms=[{', '.join(FITTING)}]"]).classifier.on_features
+        sited = [*overrides, "data.site=hospital"]
+        assert load_experiment(DEMO, [*sited, f"arms=[{', '.join(FITTING)}]"]).classifier.on_features
         for name, facts in ARMS.items():
             if not (facts.on_features or facts.representation):
                 with pytest.raises((ValidationError, ValueError), match="step by step"):
-                    load_experiment(DEMO, [*overrides, f"arms=[{REFERENCE_ARM}, {name}]"])
+                    load_experiment(DEMO, [*sited, f"arms=[{REFERENCE_ARM}, {name}]"])
     assert {name.split("@")[0] for name in FITTING} == {
         "real", REFERENCE_ARM, *(f"{REFERENCE_ARM}+{what}" for what in
-        ("oversampling", "classweights", "pseudolabels", "synthetic", "curated")), "synthetic+classical",
+        ("oversampling", "classweights", "cellbalanced", "pseudolabels", "synthetic", "curated")),
+        "synthetic+classical",
     }  # fmt: skip
 
 
@@ -192,7 +194,7 @@ def test_every_fitting_arm_runs_and_the_ensemble_is_of_the_same_kind(
         classifier=config, arms=arms, classes=CLASSES, fold=0, gan_seed=0, seed=1, device="cpu", precision="float32",
         needs_pool=True,
     )  # fmt: skip
-    material = Material(config, CLASSES, 0, inputs, tmp_path, CPU, 1)
+    material = Material(config, CLASSES, 0, inputs, tmp_path, CPU, 1, site="hospital")
     said: dict[str, np.ndarray] = {}
     for arm, seed in itertools.product(arms, (5, 6)):
         predict, _ = train.fit_arm(arm, stage, material, seed)

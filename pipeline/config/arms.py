@@ -18,14 +18,15 @@ REFERENCE_ARM = "real+classical"
 PRETRAINED_ARM = "pretrained+classical"
 _RATIO = re.compile(r"(?P<stem>.+)@(?P<ratio>\d+(\.\d+)?)")
 
-Images = Literal["real", "natural", "pool", "synthetic", "judged_synthetic", "minority", "curated"]
+Images = Literal["real", "natural", "cells", "pool", "synthetic", "judged_synthetic", "minority", "curated"]
 """What a batch can be mixed from, as `downstream.material.Material` hands it out.
 
-`real`: the labelled training images, class-balanced; `natural`: as frequent as they are; `pool`: the unlabelled ones
-under an ensemble's labels; `synthetic`: class-balanced under the classes that were asked for; `judged_synthetic`: under
+`real`: the labelled training images, class-balanced; `natural`: as frequent as they are; `cells`: every cell of site
+and class as frequent as the others; `pool`: the unlabelled ones under an ensemble's labels; `synthetic`: class-balanced under the classes that were asked for; `judged_synthetic`: under
 an ensemble's labels; `minority`: synthetic ones of the rarer classes, up to balance; `curated`: those that passed three
 filters, one of which is an ensemble.
 """
+Loss = Literal["plain", "class_weights", "logit_adjustment", "group_dro"]
 Trunk = Literal["gan", "random", "simclr", "autoencoder"]
 Representation = Literal["vae", "f-anogan", "discriminator", "effnet"]
 LinearModel = Literal["logistic", "svm"]
@@ -62,7 +63,7 @@ class Stretch:
     steps: Literal["all", "rest", "refit"] = "all"
     classical: bool = True
     mixup: bool = False
-    loss: Literal["plain", "class_weights", "logit_adjustment"] = "plain"
+    loss: Loss = "plain"
     head: Literal["kept", "fresh", "alone"] = "kept"
 
 
@@ -115,6 +116,11 @@ class ArmFacts:
         return self.pool_gan or self.trunk in _TRUNKS_OF_THE_POOL or self.sees("pool")
 
     @property
+    def sites(self) -> bool:
+        """Must know the site of every training image."""
+        return self.sees("cells")
+
+    @property
     def ensemble(self) -> bool:
         """Begins with an ensemble of `classifier.seeds` classifiers that label images, made once a stage."""
         return any(part.images in _BY_AN_ENSEMBLE for part in self.parts)
@@ -139,7 +145,9 @@ class ArmFacts:
         """What its classifier learns from can be written down before the training, so that models on the features of
         images can learn it too."""
         first = self.stretches[0]
-        plain = not first.mixup and first.loss != "logit_adjustment" and not any(part.fades for part in self.parts)
+        plain = (
+            not first.mixup and first.loss in ("plain", "class_weights") and not any(part.fades for part in self.parts)
+        )
         own_network = self.trunk is not None or self.representation is not None or self.imagenet
         return plain and len(self.stretches) == 1 and not own_network
 
@@ -147,6 +155,9 @@ class ArmFacts:
 _OVERSAMPLING, _MIXUP = f"{REFERENCE_ARM}+oversampling", f"{REFERENCE_ARM}+mixup"
 _PSEUDO_LABELS, _WEIGHTS = f"{REFERENCE_ARM}+pseudolabels", f"{REFERENCE_ARM}+classweights"
 _ADJUSTED, _REFITTED = f"{REFERENCE_ARM}+logitadjustment", f"{REFERENCE_ARM}+refit"
+_CELLS, _GROUP_DRO = f"{REFERENCE_ARM}+cellbalanced", f"{REFERENCE_ARM}+groupdro"
+_OF_SITES = (_CELLS, _GROUP_DRO)
+"""Plain remedies of a shortcut: a GAN that gains less than these where site and class go together is not needed."""
 _REAL, _NATURAL, _SYNTHETIC_PART = Part("real"), Part("natural"), Part("synthetic")
 _REFIT = Stretch(steps="refit", head="alone")
 """The last layer alone, on balanced batches: classifier retraining, Kang et al., "Decoupling representation and
@@ -188,6 +199,15 @@ ARMS: dict[str, ArmFacts] = {
         "real images as frequent as they are, the last layer fitted again on balanced batches",
         (Stretch((_NATURAL,), steps="rest"), _REFIT),
     ),
+    # Where the site tells the class, the classifier meets every cell of site and class equally often.
+    _CELLS: ArmFacts(
+        "real images, every cell of site and class as often as the others", (Stretch((Part("cells"),)),)
+    ),
+    # Sagawa et al., "Distributionally robust neural networks for group shifts", ICLR 2020, algorithm 1.
+    _GROUP_DRO: ArmFacts(
+        "real images, cells of site and class equally often, those with high losses weighing more (group DRO)",
+        (Stretch((Part("cells"),), loss="group_dro"),),
+    ),
     # Lee, "Pseudo-Label", ICML workshop 2013, with soft labels: half of every batch is from the pool. The ensemble
     # knows the labelled training images only.
     _PSEUDO_LABELS: ArmFacts(
@@ -219,12 +239,12 @@ ARMS: dict[str, ArmFacts] = {
     f"{REFERENCE_ARM}+synthetic": ArmFacts(
         "real images, classical augmentation and synthetic images",
         (Stretch((_REAL, Part("synthetic", "@ratio"))),),
-        controls=(REFERENCE_ARM,), also=(_OVERSAMPLING, _MIXUP, PRETRAINED_ARM),
+        controls=(REFERENCE_ARM,), also=(_OVERSAMPLING, _MIXUP, PRETRAINED_ARM, *_OF_SITES),
     ),
     f"{REFERENCE_ARM}+curated": ArmFacts(
         "real images, classical augmentation and those synthetic images that passed three filters",
         (Stretch((_REAL, Part("curated", "@ratio"))),),
-        controls=(REFERENCE_ARM,), also=(_OVERSAMPLING, _MIXUP, PRETRAINED_ARM),
+        controls=(REFERENCE_ARM,), also=(_OVERSAMPLING, _MIXUP, PRETRAINED_ARM, *_OF_SITES),
     ),
     "synthetic+classical": ArmFacts(
         "synthetic images only, with classical augmentation; tested on real ones", (Stretch((_SYNTHETIC_PART,)),)
@@ -232,23 +252,24 @@ ARMS: dict[str, ArmFacts] = {
     "synthetic-pretrained": ArmFacts(
         "synthetic images first, then real ones with a fresh head",
         (Stretch((_SYNTHETIC_PART,)), Stretch(head="fresh")),
-        controls=(REFERENCE_ARM, "augmented-pretrained"), also=(PRETRAINED_ARM,),
+        controls=(REFERENCE_ARM, "augmented-pretrained"), also=(PRETRAINED_ARM, *_OF_SITES),
     ),
     "minority-synthetic": ArmFacts(
         "real images, the rare class filled up with synthetic ones, mixup, the last layer fitted again on real ones",
         (Stretch((_NATURAL, Part("minority")), steps="rest", mixup=True), _REFIT),
-        controls=(REFERENCE_ARM, _WEIGHTS, _OVERSAMPLING, _ADJUSTED, _REFITTED), also=(_MIXUP, PRETRAINED_ARM),
+        controls=(REFERENCE_ARM, _WEIGHTS, _OVERSAMPLING, _ADJUSTED, _REFITTED),
+        also=(_MIXUP, PRETRAINED_ARM, *_OF_SITES),
     ),
     # The class that the GAN was asked for is not trusted: an ensemble says what its images show.
     "pool-gan": ArmFacts(
         "real images and those of a GAN that also saw the unlabelled ones, weighing less and less",
         (Stretch((_REAL, Part("judged_synthetic", "pool_ratio", fades=True))),),
-        controls=(REFERENCE_ARM, _PSEUDO_LABELS), also=(PRETRAINED_ARM,), pool_gan=True,
+        controls=(REFERENCE_ARM, _PSEUDO_LABELS), also=(PRETRAINED_ARM, *_OF_SITES), pool_gan=True,
     ),
     "gan-features": ArmFacts(
         "real images, on the features of the GAN's discriminator", trunk="gan",
-        controls=(REFERENCE_ARM, "simclr-features", "random-features"), also=("autoencoder-features", PRETRAINED_ARM),
-        pool_gan=True,
+        controls=(REFERENCE_ARM, "simclr-features", "random-features"),
+        also=("autoencoder-features", PRETRAINED_ARM, *_OF_SITES), pool_gan=True,
     ),
 }  # fmt: skip
 """Names without @RATIO, in the order of a report."""

@@ -278,6 +278,11 @@ class Experiment(Section):
                 "verdict.stratum and the endpoint worst_cell are about cells of site and class: name the column of the "
                 "site in data.site"
             )
+        wanting = [arm for arm in self.arms if (facts := arm_facts(arm)) and facts.sites]
+        if wanting and not self.data.site:
+            raise ValueError(
+                f"arms: {', '.join(wanting)} balance cells of site and class: name the column in data.site"
+            )
         if self.verdict.stratum and self.verdict.endpoint == "worst_cell":
             raise ValueError("verdict.endpoint: worst_cell looks at every cell by itself; leave verdict.stratum empty")
         return self

@@ -1,8 +1,8 @@
 """scikit-learn's classifiers on EfficientNet-Lite0 features: what an arm's network learns step by step, learnt at once.
 
-A batch's mixture becomes weights: the shares of a phase weigh together as much as in a batch, the classes of a balanced
-share equally, and a soft label is as many weighted copies of the image as there are classes. So `oversampling` and
-`classweights` differ from the reference by the draws of their transforms alone.
+A batch's mixture becomes weights: the shares of a phase weigh as much as in a batch, the classes (or groups) of a
+balanced share equally, and a soft label is as many weighted copies of the image as there are classes. So
+`oversampling` and `classweights` differ from the reference by the draws of their transforms alone.
 """
 
 from __future__ import annotations
@@ -134,6 +134,8 @@ def _weights(share: Share, classes: Sequence[str]) -> np.ndarray:
         return share.soft / share.soft.sum()
     label = share.dataset.labels(share.rows, classes).numpy()
     one_hot = np.eye(len(classes))[label]
+    if share.groups is not None:
+        return one_hot / np.bincount(share.groups)[share.groups, None] / len(np.unique(share.groups))
     counts = one_hot.sum(axis=0)
     spread = one_hot / np.maximum(counts, 1) if share.balanced else one_hot
     return spread / spread.sum()

@@ -87,7 +87,7 @@ class Material:
         return rows
 
     @cached_property
-    def cells(self) -> pd.DataFrame:
+    def held_cells(self) -> pd.DataFrame:
         """`site` and `cell` (rare or common among the fold's labelled training images) of val and test images by id."""
         known = self.dataset.manifest
         own = known[["image_id", "label"]].assign(site=known[self.site])
@@ -105,6 +105,19 @@ class Material:
     def natural(self) -> Share:
         """The labelled training images, classes as frequent as they are; the share's weight is their number."""
         return replace(self.real, weight=float(len(self.real.rows)), balanced=False)
+
+    @cached_property
+    def cells(self) -> Share:
+        """The labelled training images, every cell of site and class as frequent as the others.
+
+        Raises:
+            DataError: there are no sites.
+        """
+        if not self.site:
+            raise DataError("arms: some balance cells of site and class. Name the column of the site in data.site.")
+        known = self.dataset.manifest.iloc[self.real.rows]
+        groups = pd.factorize(known[self.site].astype(str) + "\n" + known["label"].astype(str), sort=True)[0]
+        return replace(self.real, groups=groups.astype(np.int64))
 
     @cached_property
     def pool(self) -> Share:

@@ -239,7 +239,7 @@ def _applied(config: DownstreamConfig, arm: str, seed: int, material: Material, 
         for split, data, rows in targets
     ]
     applied = pd.concat(tables, ignore_index=True)
-    return applied.join(material.cells, on="image_id").fillna("") if config.site else applied
+    return applied.join(material.held_cells, on="image_id").fillna("") if config.site else applied
 
 
 def fit_arm(arm: str, config: DownstreamConfig, material: Material, seed: int) -> tuple[Predict, dict[str, Any]]:

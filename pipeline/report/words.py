@@ -50,6 +50,8 @@ _ARM_TITLES = {
     "real+classical+oversampling": "Real images, duplicated",
     "real+classical+mixup": "Real images, mixed in pairs",
     "real+classical+classweights": "Real images, rare class weighted",
+    "real+classical+cellbalanced": "Real images, sites × classes balanced",
+    "real+classical+groupdro": "Real images, group DRO over sites × classes",
     "real+classical+pseudolabels": "Real + unlabelled images",
     "pretrained+classical": "Real images, pre-trained network",
     "synthetic+classical": "Synthetic images only",

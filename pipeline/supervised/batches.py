@@ -25,6 +25,7 @@ class Share:
             images come as one shuffled pack.
         balanced: classes come in turn; else they are as frequent as they are.
         fades: its weight in the loss falls linearly from 1 to 0 over the training.
+        groups: [len(rows)] numbers from 0 on, such as of cells of site and class: these come in turn, not the classes.
     """
 
     dataset: DataSet
@@ -33,15 +34,18 @@ class Share:
     soft: np.ndarray | None = None
     balanced: bool = True
     fades: bool = False
+    groups: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """A batch: images [B, C, *spatial] in [-1, 1], targets [B, num_classes], weights in the loss [B]."""
+    """A batch: images [B, C, *spatial] in [-1, 1], targets [B, num_classes], weights in the loss [B], and numbers of
+    groups [B], -1 in shares without groups."""
 
     images: Tensor
     target: Tensor
     weight: Tensor
+    group: Tensor
 
 
 class Batches:
@@ -58,13 +62,16 @@ class Batches:
         self.shares = shares
         self._targets: list[Tensor] = []
         self._streams: list[Stream] = []
+        self._groups: list[Tensor] = []
         for number, (share, size) in enumerate(zip(shares, batch_sizes(batch_size, shares), strict=True), start=first):
             label = share_labels(share, classes)
             target = _target(share, label, len(classes))
             images = images_at(share.dataset, share.rows, label, device)
             order = derive_seed(seed, "order", number)
-            self._streams.append(Stream(images, size, order, balanced=share.balanced))
+            groups = None if share.groups is None else torch.from_numpy(share.groups)
+            self._streams.append(Stream(images, size, order, balanced=share.balanced, groups=groups))
             self._targets.append(target.to(device))
+            self._groups.append((torch.full_like(label, -1) if groups is None else groups).to(device))
 
     def next(self, progress: float = 0.0) -> Mixed:
         """The next batch.
@@ -73,14 +80,16 @@ class Batches:
             progress: from 0 at the first step towards 1 after the last one.
         """
         parts = []
-        for share, stream, target in zip(self.shares, self._streams, self._targets, strict=True):
+        for share, stream, target, group in zip(self.shares, self._streams, self._targets, self._groups, strict=True):
             rows = stream.next_rows()
             weight = torch.full((len(rows),), 1 - progress if share.fades else 1.0, device=target.device)
-            parts.append(Mixed(stream.images.batch(rows).images, target[rows.to(target.device)], weight))
+            own = rows.to(target.device)
+            parts.append(Mixed(stream.images.batch(rows).images, target[own], weight, group[own]))
         return Mixed(
             torch.cat([part.images for part in parts]),
             torch.cat([part.target for part in parts]),
             torch.cat([part.weight for part in parts]),
+            torch.cat([part.group for part in parts]),
         )
 
 

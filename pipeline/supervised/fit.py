@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.config.arms import Loss
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware, autocast, place
 from pipeline.core.seeds import derive_seed, numpy_generator
@@ -19,7 +20,7 @@ from pipeline.data.batches.draws import Draws
 from pipeline.nets.classifiers import last_layer, make_classifier
 from pipeline.supervised.batches import Batches, Mixed, Share, batch_sizes, channels_last, share_labels
 from pipeline.supervised.loop import minimise
-from pipeline.supervised.losses import balancing_weights, log_prior, mixed_pairs, weighted_cross_entropy
+from pipeline.supervised.losses import GroupDro, balancing_weights, log_prior, mixed_pairs, weighted_cross_entropy
 
 __all__ = ["Phase", "Regimen", "Share", "apply_classifier", "batch_sizes", "fit", "fit_classifier"]
 _APPLY_BATCH = 256
@@ -35,7 +36,8 @@ class Phase:
         classical: apply the classical transforms to every image, real or synthetic.
         mixup: mix the images of a batch in pairs, shares from Beta(0.4, 0.4), after the classical transforms.
         loss: `class_weights` = rarer classes weigh more; `logit_adjustment` = logits carry the log frequencies. Both
-            are of the labelled images of its shares.
+            are of the labelled images of its shares. `group_dro` = groups with high losses weigh more; all shares then
+            have groups.
         head: the last layer is `kept` as it is, `fresh`, or fresh and trained `alone`, all else being frozen.
     """
 
@@ -43,7 +45,7 @@ class Phase:
     steps: int
     classical: bool = True
     mixup: bool = False
-    loss: Literal["plain", "class_weights", "logit_adjustment"] = "plain"
+    loss: Loss = "plain"
     head: Literal["kept", "fresh", "alone"] = "kept"
 
 
@@ -128,11 +130,14 @@ class ClassifierTraining:
         batches = Batches(phase.shares, self.config.batch_size, self.classes, device, self.seed, self.orders)
         self.orders += len(phase.shares)
         class_weight, shift = class_terms(phase, self.classes, device)
+        robust = GroupDro(num_groups(phase), device) if phase.loss == "group_dro" else None
 
         def loss_at(step: int) -> Tensor:
             batch = self._shown(phase, batches.next(step / phase.steps))
             with autocast(self.hardware):
                 logits = self.net(channels_last(batch.images))
+            if robust is not None:
+                return robust(logits.float(), batch.target, batch.group)
             return weighted_cross_entropy(logits.float() + shift, batch.target, batch.weight, class_weight)
 
         minimise(
@@ -159,13 +164,20 @@ class ClassifierTraining:
         images, count = batch.images, len(batch.images)
         share = torch.from_numpy(self.random.beta(MIXUP_ALPHA, MIXUP_ALPHA, count)).float().to(images.device)
         partner = torch.from_numpy(self.random.permutation(count)).to(images.device)
-        return Mixed(*mixed_pairs(images, batch.target, share, partner), batch.weight)
+        return Mixed(*mixed_pairs(images, batch.target, share, partner), batch.weight, batch.group)
+
+
+def num_groups(phase: Phase) -> int:
+    """Of the shares of a phase, all of which have groups."""
+    groups = [share.groups for share in phase.shares]
+    assert all(one is not None for one in groups), "group DRO needs the group of every image"
+    return 1 + max(int(one.max()) for one in groups if one is not None)
 
 
 def class_terms(phase: Phase, classes: Sequence[str], device: str) -> tuple[Tensor, Tensor]:
     """Weights of the classes in the loss and what is added to the logits, [num_classes] each."""
     ones, zeros = torch.ones(len(classes), device=device), torch.zeros(len(classes), device=device)
-    if phase.loss == "plain":
+    if phase.loss in ("plain", "group_dro"):
         return ones, zeros
     labels = torch.cat([share_labels(share, classes) for share in phase.shares if share.soft is None])
     counts = torch.bincount(labels, minlength=len(classes)).float().to(device)

@@ -18,6 +18,37 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor, class
     return (weight * losses).sum() / weight.sum()
 
 
+class GroupDro:
+    """The loss of group DRO: Sagawa et al., "Distributionally robust neural networks for group shifts", ICLR 2020.
+
+    Every step the weight q_g of a group is multiplied by exp(η L_g), L_g being the mean cross-entropy of its images in
+    the batch (0 where it has none), the weights are scaled to sum to 1, and the loss is Σ_g q_g L_g (algorithm 1;
+    batches hold all groups equally, in place of one group drawn a step).
+
+    Args:
+        groups: how many there are; q starts equal.
+        step: η; 0.01 is the paper's.
+    """
+
+    def __init__(self, groups: int, device: str, step: float = 0.01) -> None:
+        self.step = step
+        self.weights = torch.full((groups,), 1 / groups, device=device)
+
+    def __call__(self, logits: Tensor, target: Tensor, group: Tensor) -> Tensor:
+        """A scalar; the groups' weights move.
+
+        Args:
+            logits, target: [B, num_classes]; a target's row sums to 1.
+            group: [B] numbers of groups.
+        """
+        losses = -(target * logits.log_softmax(dim=1)).sum(dim=1)
+        members = torch.nn.functional.one_hot(group, len(self.weights)).float()
+        means = (members * losses[:, None]).sum(dim=0) / members.sum(dim=0).clamp(min=1)
+        raised = self.weights * (self.step * means.detach()).exp()
+        self.weights = raised / raised.sum()
+        return (self.weights * means).sum()
+
+
 def balancing_weights(counts: Tensor) -> Tensor:
     """Inverse class frequencies n / (K n_k) of `counts` [K]: their mean over the training images is 1."""
     return counts.sum() / (len(counts) * counts)

@@ -206,6 +206,7 @@ class Stream:
         rank, world: this process's number, and how many there are; each gets its part of every batch.
         balanced: classes come in turn, so that their numbers differ by at most one; else images come as one shuffled
             pack, so that classes are as frequent as they are.
+        groups: [N] numbers of what comes in turn instead of the classes, such as cells of site and class.
     """
 
     def __init__(
@@ -217,12 +218,14 @@ class Stream:
         world: int = 1,
         *,
         balanced: bool = True,
+        groups: Tensor | None = None,
     ) -> None:
         self.images, self.batch_size = images, batch_size
         self._own = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self._random = torch.Generator().manual_seed(seed)
-        label = images.label.cpu() if balanced else torch.zeros(len(images.label))
-        self._members = [torch.nonzero(label == number).squeeze(1) for number in label.unique().tolist()]
+        turns = images.label.cpu() if balanced else torch.zeros(len(images.label))
+        turns = turns if groups is None else groups
+        self._members = [torch.nonzero(turns == number).squeeze(1) for number in turns.unique().tolist()]
         self._order = [self._shuffled(members) for members in self._members]
         self._position = [0] * len(self._members)
         self._turn = 0
