@@ -18,7 +18,6 @@ import pandas as pd
 from filelock import FileLock
 
 from flows.older_ledger import older_looks
-from pipeline.config.data import PhantomSource
 from pipeline.config.experiment import Experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import clear_disk_errors, digest_json, digest_text, write_json
@@ -160,7 +159,7 @@ def _changed(cache: Path) -> Iterator[Ledger]:
 def _seen_by(split: Path, experiment: Experiment, ledger: Ledger) -> dict[str, str]:
     """Digests of the sets that are opened, which are put into the ledger."""
     found = {}
-    comparable = not isinstance(experiment.data.source, PhantomSource)
+    comparable = not experiment.data.simulated
     for side in SIDES:
         rows = tested_images(split, side)
         if len(rows):

@@ -24,6 +24,7 @@ from pipeline.core.patients import patient_units
 from pipeline.core.records import Record, load_record, records_of
 from pipeline.data.batches.dataset import DataSet, open_dataset, read_table
 from pipeline.data.cohort.manifest import EXTERNAL
+from pipeline.data.cohort.several import own_ids
 from pipeline.data.synthetic_files import FileFormat, grid_spacing, refuse_format, shows_x_rays
 from pipeline.measures.near_copies import NEAR
 from pipeline.nets.extractors import EffNetLite0
@@ -257,7 +258,8 @@ def _secrets(run_dir: Path, experiment: Experiment, inputs: Mapping[str, Path]) 
     """What of the source the pack must not hold, from every manifest of the run."""
     ingest = run_dir / STAGES / "ingest"
     places = (run_dir / MANIFEST, inputs["split"] / MANIFEST, ingest / REJECTED, ingest / EXTERNAL)
-    source = str(getattr(experiment.data.source, "path", "") or "")
-    words = {source: "folder", str(run_dir.resolve()): "run directory", str(Path.cwd()): "working directory"}
+    sources = {str(getattr(source, "path", "") or ""): "folder" for source in experiment.data.every_source.values()}
+    words = sources | {str(run_dir.resolve()): "run directory", str(Path.cwd()): "working directory"}
     own = (*experiment.data.classes, *experiment.privacy.attacks)
-    return secrets_of((read_table(one) for one in places if one.is_file()), words, own)
+    tables = [read_table(one) for one in places if one.is_file()]
+    return secrets_of([*tables, *(table for one in tables if (table := own_ids(one)) is not None)], words, own)

@@ -48,7 +48,7 @@ def validate(experiment: Experiment, cache: Path, console: Console, *, details: 
         check_configs(steps)
         directories = _read_manifests(steps, cache, console)
         audit = read_text_table(directories["split"] / AUDIT)
-        members = _members(directories["split"], experiment.data.site)
+        members = _members(directories["split"], experiment.data.site_column)
         shown = _what_it_shows(experiment, members)
         fits, estimates = costs()
     needs = needs_of(steps, experiment, count_images(directories["split"]))
@@ -86,7 +86,7 @@ def _what_it_shows(experiment: Experiment, members: pd.DataFrame) -> str:
 
 def _what_sites_tell(experiment: Experiment, members: pd.DataFrame) -> list[str]:
     """How the training images lie in the cells of site and class, and how well the site alone tells the class."""
-    site = experiment.data.site
+    site = experiment.data.site_column
     if not site:
         return []
     first = members[(members["split"] == "train") & (members["label"] != "")].drop_duplicates("image_id")

@@ -22,9 +22,9 @@ Images = Literal["real", "natural", "cells", "pool", "synthetic", "judged_synthe
 """What a batch can be mixed from, as `downstream.material.Material` hands it out.
 
 `real`: the labelled training images, class-balanced; `natural`: as frequent as they are; `cells`: every cell of site
-and class as frequent as the others; `pool`: the unlabelled ones under an ensemble's labels; `synthetic`: class-balanced under the classes that were asked for; `judged_synthetic`: under
-an ensemble's labels; `minority`: synthetic ones of the rarer classes, up to balance; `curated`: those that passed three
-filters, one of which is an ensemble.
+and class as frequent as the others; `pool`: the unlabelled ones under an ensemble's labels; `synthetic`: class-balanced
+under the classes that were asked for; `judged_synthetic`: under an ensemble's labels; `minority`: synthetic ones of the
+rarer classes, up to balance; `curated`: those that passed three filters, one of which is an ensemble.
 """
 Loss = Literal["plain", "class_weights", "logit_adjustment", "group_dro"]
 Trunk = Literal["gan", "random", "simclr", "autoencoder"]

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.by_name import or_nearest
 from pipeline.config.section import Section
+from pipeline.config.sites import SITE_COLUMN, check_correlation, check_labels, check_site_names
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -153,8 +154,8 @@ class SplitConfig(Section):
         return self.folds if self.kind == "kfold" else self.draws
 
 
-class ExternalConfig(Section):
-    """Images of another site, tested and never learnt from. They are prepared exactly as those of `data.source`.
+class SiteConfig(Section):
+    """One of several sites that train and are tested together. All are prepared alike.
 
     Attributes:
         labels: the site's label -> one of `data.classes`, or "" to leave its images out; empty = the names are the
@@ -164,6 +165,10 @@ class ExternalConfig(Section):
 
     source: Source
     labels: Mapping[str, str] = Field(default_factory=dict)
+
+
+class ExternalConfig(SiteConfig):
+    """Images of another site, tested and never learnt from. They are prepared exactly as those of `data.source`."""
 
 
 class CropConfig(Section):
@@ -203,10 +208,17 @@ class DataConfig(Section):
         split: how patients are divided into train, val and test.
         crop: a part around a lesion instead of the whole image; null = the whole.
         site: a column of the manifest that says where an image comes from, such as `hospital` or `manufacturer`: arms
-            are then also judged across sites (docs/sites.md). Every image that is used needs a value; "" = one site.
+            are then also judged across sites (docs/sites.md). Every labelled image needs a value; "" = one site, or
+            with `sources` the column `site`.
+        sources: in place of `source`: several sites by name, such as {children: {source: …}, adults: {source: …}}.
+            Image ids and patient ids begin with the site's name, so patients of two sites are never one.
+        correlation: with sites, a low-data setting by cells: training images of every site and class by number, such
+            as {children: {normal: 10, pneumonia: 190}, adults: {normal: 190, pneumonia: 10}}; val is cut to these
+            proportions, and the test set stays whole.
     """
 
-    source: Source
+    source: Source | None = None
+    sources: Mapping[str, SiteConfig] = Field(default_factory=dict)
     spatial_dims: Literal[2, 3] = 2
     spatial_size: int | tuple[int, ...] = 32
     classes: tuple[str, ...]
@@ -224,6 +236,7 @@ class DataConfig(Section):
     crop: CropConfig | None = None
     fit: Literal["pad", "stretch"] = "pad"
     site: str = ""
+    correlation: Mapping[str, Mapping[str, Annotated[int, Field(ge=0)]]] | None = None
 
     @field_validator("classes", "positive")
     @classmethod
@@ -259,20 +272,60 @@ class DataConfig(Section):
         wanted = self.train_per_class
         if isinstance(wanted, Mapping) and set(wanted) != set(self.classes):
             raise ValueError(f"train_per_class must name each of {list(self.classes)} once; it names {list(wanted)}")
-        if wanted is None and (self.split.draws > 1 or self.surplus == "unlabelled"):
+        if wanted is None and self.correlation is None and (self.split.draws > 1 or self.surplus == "unlabelled"):
             what = "split.draws" if self.split.draws > 1 else "surplus"
-            raise ValueError(f"{what} is about what train_per_class takes and leaves: set train_per_class too")
+            raise ValueError(
+                f"{what} is about what train_per_class (or correlation) takes and leaves: set train_per_class too"
+            )
         return self
 
     @model_validator(mode="after")
-    def _external_labels_are_classes(self) -> Self:
-        unknown = set(self.external.labels.values()) - {*self.classes, ""} if self.external else set()
-        if unknown:
-            raise ValueError(
-                f"external.labels must lead to one of {list(self.classes)} or to an empty name; it leads to "
-                f"{sorted(unknown)}"
-            )
+    def _sites_fit_together(self) -> Self:
+        if (self.source is None) == (not self.sources):
+            raise ValueError("source names where images come from, and sources names several sites: give one of them")
+        if len(self.sources) == 1:
+            raise ValueError("sources needs two sites at least; for one use source")
+        check_site_names(self.sources)
+        sites = {f"sources.{name}": site for name, site in self.sources.items()}
+        for where, site in (sites | ({"external": self.external} if self.external else {})).items():
+            check_labels(site.labels, self.classes, where)
+        if self.correlation is None:
+            return self
+        if self.train_per_class is not None:
+            raise ValueError("correlation and train_per_class both say how many images train: give one of them")
+        if not self.site_column:
+            raise ValueError("correlation is about cells of site and class: name the column of the site in site")
+        own = self.site_column == SITE_COLUMN
+        check_correlation(self.correlation, self.classes, self.sources if own else ())
         return self
+
+    @property
+    def site_column(self) -> str:
+        """The manifest's column of the site; "" = there is none."""
+        return self.site or (SITE_COLUMN if self.sources else "")
+
+    @property
+    def every_source(self) -> dict[str, Source]:
+        """Where all images come from, the external site's too, by configuration key."""
+        found = {f"data.sources.{name}.source": site.source for name, site in self.sources.items()}
+        if self.source is not None:
+            found["data.source"] = self.source
+        if self.external is not None:
+            found["data.external.source"] = self.external.source
+        return found
+
+    @property
+    def simulated(self) -> bool:
+        """Whether an image that trains is a phantom."""
+        own = [self.source, *(site.source for site in self.sources.values())]
+        return any(isinstance(one, PhantomSource) for one in own)
+
+    @property
+    def kind_words(self) -> str:
+        """What kind of source it is, in words: `csv`, or `children (npz), adults (csv)`."""
+        if self.source is not None:
+            return self.source.kind
+        return ", ".join(f"{name} ({site.source.kind})" for name, site in self.sources.items())
 
     @property
     def per_class(self) -> dict[str, int] | None:

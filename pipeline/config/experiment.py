@@ -10,7 +10,7 @@ from pipeline.config.anomaly import AnomalyConfig
 from pipeline.config.arms import ARMS, REFERENCE_ARM, arm_facts, is_candidate, nearest_arm
 from pipeline.config.augment import AugmentConfig
 from pipeline.config.by_name import or_nearest
-from pipeline.config.data import DataConfig, PhantomSource, Positive
+from pipeline.config.data import DataConfig, Positive
 from pipeline.config.families import GanSettings, validate_gan
 from pipeline.config.privacy import PrivacyConfig
 from pipeline.config.quality import QualityConfig
@@ -273,13 +273,13 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _strata_need_sites(self) -> Self:
-        if (self.verdict.stratum or self.verdict.endpoint == "worst_cell") and not self.data.site:
+        if (self.verdict.stratum or self.verdict.endpoint == "worst_cell") and not self.data.site_column:
             raise ValueError(
                 "verdict.stratum and the endpoint worst_cell are about cells of site and class: name the column of the "
                 "site in data.site"
             )
         wanting = [arm for arm in self.arms if (facts := arm_facts(arm)) and facts.sites]
-        if wanting and not self.data.site:
+        if wanting and not self.data.site_column:
             raise ValueError(
                 f"arms: {', '.join(wanting)} balance cells of site and class: name the column in data.site"
             )
@@ -291,7 +291,7 @@ class Experiment(Section):
     def _release_names_a_generator_of_this_run(self) -> Self:
         if self.release.fold >= self.data.split.num_folds or self.release.gan_seed >= self.gan.gan_seeds:
             raise ValueError("release.fold and release.gan_seed must name a generator of this run (they count from 0)")
-        if isinstance(self.data.source, PhantomSource) and self.data.split.kind == "column":
+        if self.data.simulated and self.data.split.kind == "column":
             raise ValueError("data.split.kind: column needs a source with a split column; phantoms have none")
         return self
 

@@ -71,10 +71,7 @@ def require_data(experiment: Experiment, path: Path) -> None:
     Raises:
         ConfigError: as above.
     """
-    sources = {"data.source": experiment.data.source}
-    if experiment.data.external is not None:
-        sources["data.external.source"] = experiment.data.external.source
-    for where, source in sources.items():
+    for where, source in experiment.data.every_source.items():
         for key in ("path", "labels"):
             name = getattr(source, key, "")
             if not name or (data_root() / name).exists():
@@ -154,8 +151,10 @@ def _place_paths(values: dict[str, Any], folder: Path) -> None:
     """Make paths of data absolute that are not in the data folder, but beside the configuration, in `folder`; the
     register, which need not be there yet, is always beside it."""
     data = values.get("data")
-    external = data.get("external") if isinstance(data, dict) else None
+    external, sites = (data.get(name) if isinstance(data, dict) else None for name in ("external", "sources"))
     sections = {"data.source": data, "data.external.source": external, "quality": values}
+    if isinstance(sites, dict):
+        sections |= {f"data.sources.{name}.source": site for name, site in sites.items()}
     for where, section in sections.items():
         inner = section.get(where.rpartition(".")[2]) if isinstance(section, dict) else None
         for key in ("path", "labels", "extractor"):

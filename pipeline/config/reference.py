@@ -63,7 +63,7 @@ def _sections(path: str, section: type[Section]) -> Iterator[tuple[str, type[Sec
             kind = inner.model_fields.get("kind")
             tags = get_args(kind.annotation) if kind else ()
             tag = f" (kind: {tags[0]})" if len(tags) == 1 else ""
-            if name != "source" or not path.endswith("external"):
+            if name != "source" or not path.endswith(("external", "sources")):
                 yield from _sections(f"{path}.{name}{tag}".strip("."), inner)
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.config.data import DataConfig, DicomSource, PhantomSource, Source
+from pipeline.config.data import DataConfig, DicomSource, PhantomSource, SiteConfig, Source
 from pipeline.config.loading import data_root
 from pipeline.config.section import Section
 from pipeline.core.errors import ConfigError, DataError
@@ -28,6 +28,7 @@ from pipeline.data.cohort.audit_rows import Row, audit_table
 from pipeline.data.cohort.duplicates import near_groups
 from pipeline.data.cohort.identities import largest_patient, refuse_one_patient, void_headers, with_patients
 from pipeline.data.cohort.manifest import EXTERNAL, REJECTED_COLUMNS, row_dicts, shown, validate_manifest
+from pipeline.data.cohort.several import refuse_units, with_site
 from pipeline.data.cohort.sources import ImageReader, SourceRows, read_source, source_files, source_root
 from pipeline.data.cohort.units import SIDES_KNOWN, UNIT_FROM, require_one_unit, unit_rows
 from pipeline.data.looking import Look
@@ -36,7 +37,7 @@ from pipeline.data.many_images import on_every_image
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
 
-EXTERNAL_PREFIX, EXTERNAL_ROOT = "external-", "external"
+EXTERNAL_PREFIX, EXTERNAL_ROOT, SITES = "external-", "external", "sites"
 
 
 class IngestConfig(Section):
@@ -45,39 +46,47 @@ class IngestConfig(Section):
     Attributes:
         root: absolute folder that the manifest's paths start from; "" for phantoms, whose root is ingest's directory.
         labels: absolute path of a DICOM source's label table, else "".
-        names: of the external site: its label -> class, "" = left out; empty = its labels are the classes.
+        names: of a site: its label -> class, "" = left out; empty = its labels are the classes.
+        key: the configuration's, for messages.
         external: the external site, if there is one.
+        sites: in place of one source, several by name.
     """
 
-    source: Source
+    source: Source | None
     spatial_dims: int
     classes: tuple[str, ...]
     max_rejected: float
     root: str
     labels: str = ""
     names: dict[str, str] = Field(default_factory=dict)
+    key: str = "data"
     external: IngestConfig | None = None
+    sites: dict[str, IngestConfig] = Field(default_factory=dict)
 
     @property
     def where(self) -> str:
+        if self.source is None:
+            return "data.sources"
         return "phantoms" if isinstance(self.source, PhantomSource) else self.source.path
 
 
 def ingest_config(experiment: Experiment) -> IngestConfig:
     """The ingest section of `experiment`, its relative paths resolved against `RADAUG_DATA`."""
     data = experiment.data
-    site = data.external
-    external = (
-        None if site is None else _source_config(data, site.source).model_copy(update={"names": dict(site.labels)})
-    )
-    return _source_config(data, data.source).model_copy(update={"external": external})
+    external = None if data.external is None else _site_config(data, data.external, "data.external")
+    sites = {name: _site_config(data, site, f"data.sources.{name}") for name, site in data.sources.items()}
+    return _source_config(data, data.source).model_copy(update={"external": external, "sites": sites})
 
 
-def _source_config(data: DataConfig, source: Source) -> IngestConfig:
+def _site_config(data: DataConfig, site: SiteConfig, key: str) -> IngestConfig:
+    return _source_config(data, site.source).model_copy(update={"names": dict(site.labels), "key": key})
+
+
+def _source_config(data: DataConfig, source: Source | None) -> IngestConfig:
     base = data_root()
     if isinstance(source, DicomSource) and source.unit == "series" and data.spatial_dims == 2:
         raise ConfigError("data.source.unit: series makes volumes. Set data.spatial_dims to 3, or the unit to file.")
-    root = source_root(source, base)
+    root = None if source is None else source_root(source, base)
     labels = base / source.labels if isinstance(source, DicomSource) else None
     return IngestConfig(
         source=source,
@@ -94,6 +103,8 @@ def source_digest(config: IngestConfig) -> str:
     if config.external is not None:
         alone = config.model_copy(update={"external": None})
         return digest_json([source_digest(alone), source_digest(config.external)])
+    if config.source is None:
+        return digest_json({name: source_digest(site) for name, site in config.sites.items()})
     if isinstance(config.source, PhantomSource):
         return digest_json(config.source.model_dump(mode="json"))
     root, labels = Path(config.root), _labels(config)
@@ -113,12 +124,13 @@ def source_digest(config: IngestConfig) -> str:
 def run(config: IngestConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Write manifest.csv, rejected.csv and audit.csv (and, for phantoms, the cohort's files).
 
-    An external site becomes external.csv, of the same form; its image ids begin with `external-`.
+    An external site becomes external.csv, of the same form; its image ids begin with `external-`. Of several sites that
+    train together the ids of images and patients begin with the site's name, and the column `site` has it.
 
     Raises:
         DataError: the source as a whole is wrong, or more images than `max_rejected` cannot be used.
     """
-    manifest, rejected, notes = _read(config, out_dir)
+    manifest, rejected, notes = joined(config, out_dir) if config.sites else read_one(config, out_dir)
     refuse_one_patient(manifest, config.where)
     audit = pd.concat([audit_table(notes), audit_manifest(manifest, rejected, config.classes)], ignore_index=True)
     write_table(out_dir / MANIFEST, manifest)
@@ -135,8 +147,9 @@ def run(config: IngestConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
     return Record("ingest", figures=figures, notes=warnings)
 
 
-def _read(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[Row]]:
+def read_one(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[Row]]:
     """The manifest, the rejected images and further audit rows of one source; `own_root` is for phantoms."""
+    assert config.source is not None
     root = Path(config.root) if config.root else own_root
     classes = tuple(config.names) or config.classes
     threads = torch.get_num_threads()
@@ -152,7 +165,28 @@ def _read(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.DataFr
     require_one_unit(manifest, config.where)
     notes = [*rows.notes, *voided, *largest_patient(manifest), *unit_rows(manifest)]
     manifest = manifest.drop(columns=[UNIT_FROM, SIDES_KNOWN])
+    validate_manifest(manifest, config.classes, config.where, every_class=not config.key.startswith("data.sources"))
+    return manifest, rejected, notes
+
+
+def joined(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[Row]]:
+    """The same of several sites, one after the other, under ids of their own.
+
+    Raises:
+        DataError: a class is at no site, or one site's values are in HU and another's not.
+    """
+    parts = {name: read_one(site, own_root / SITES / name) for name, site in config.sites.items()}
+    rows = [with_site(manifest, name) for name, (manifest, _, _) in parts.items()]
+    manifest = pd.concat(rows, ignore_index=True).fillna("")
+    refuse_units(manifest)
     validate_manifest(manifest, config.classes, config.where)
+    unusable = [rejected.assign(image_id=f"{name}-" + rejected["image_id"]) for name, (_, rejected, _) in parts.items()]
+    rejected = pd.concat(unusable, ignore_index=True).fillna("")
+    notes: list[Row] = [
+        (check, severity, count, f"{name}: {detail}")
+        for name, (_, _, found) in parts.items()
+        for check, severity, count, detail in found
+    ]
     return manifest, rejected, notes
 
 
@@ -160,17 +194,19 @@ def _renamed(table: pd.DataFrame, config: IngestConfig) -> pd.DataFrame:
     """Rows whose label is a class of ours, by our name for it; the others are left out."""
     unknown = sorted(set(table["label"]) - {*config.names, ""})
     if unknown:
+        which = "external site" if config.key == "data.external" else "site"
         raise DataError(
-            f"{config.where}: {len(unknown)} label(s) of the external site are not in data.external.labels "
+            f"{config.where}: {len(unknown)} label(s) of the {which} are not in {config.key}.labels "
             f"{list(config.names)}: {shown(unknown)}. Name a class for each, or an empty name to leave its images out."
         )
     label = table["label"].map(config.names).fillna("")
-    return table.assign(label=label)[label != ""].reset_index(drop=True)
+    kept = (label != "") | (table["label"] == "")  # without a label of its own it is an unlabelled image
+    return table.assign(label=label)[kept].reset_index(drop=True)
 
 
 def _read_site(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The external site's labelled images and its rejected ones, under ids of their own."""
-    site, rejected, _ = _read(config, own_root)
+    site, rejected, _ = read_one(config, own_root)
     site = site[site["label"] != ""].reset_index(drop=True)
     if isinstance(config.source, PhantomSource):
         site["patient_id"] = EXTERNAL_PREFIX + site["patient_id"]  # all cohorts count their patients from 1

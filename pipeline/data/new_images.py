@@ -21,7 +21,7 @@ from pipeline.data.cohort.sources import ImageReader
 from pipeline.data.geometry import Placed, geometry
 from pipeline.data.looking import Look
 from pipeline.data.many_images import on_every_image
-from pipeline.data.placing import Placing
+from pipeline.data.placing import ONE_SOURCE, Placing
 from pipeline.data.prepare import PrepareConfig, foreign_kinds, prepare_config
 from pipeline.data.readers.kinds import sniff
 from pipeline.data.resampling import Floats
@@ -77,7 +77,7 @@ def prepare_new(
     """
     data = experiment.data
     found = given_images(given, data.spatial_dims, _columns(data))
-    own = data.model_copy(update={"source": found.source, "external": None})
+    own = data.model_copy(update={"source": found.source, "sources": {}, "correlation": None, "external": None})
     config = prepare_config(experiment.model_copy(update={"data": own}))
     reader = ImageReader(Path(config.root), config.spatial_dims)
     told = getattr(data.source, "unit_of_values", None) or _told(trained_on)
@@ -185,7 +185,7 @@ def _placed(
     if any(row.get("mask") for row in rows):
         new_array(folder / MASKS, np.uint8, shape)
     placing = Placing(
-        readers={False: reader},
+        readers={ONE_SOURCE: reader},
         scaling=scaling,
         geometry=geometry(config.shape, spacing=config.spacing, crop=config.crop, fit=config.fit),
         to_point=config.crop is not None and config.crop.around == "point",

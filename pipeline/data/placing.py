@@ -18,6 +18,7 @@ from pipeline.data.geometry import Item, Placed, Step
 from pipeline.data.resampling import Floats
 
 PERCENTILES = (0.5, 99.5)
+EXTERNAL, ONE_SOURCE = "external", ""
 
 
 @dataclass
@@ -25,13 +26,13 @@ class Placing:
     """Puts images into the arrays of a data set.
 
     Attributes:
-        readers: of the source (False) and of the external site (True).
+        readers: by place, as `place_of` names it.
         geometry: as `pipeline.data.geometry` makes it.
         to_point: whether the lesion's point decides the place.
         folder: holds images.npy [N, 1, *shape], and masks.npy if a row has a mask.
     """
 
-    readers: Mapping[bool, ImageReader]
+    readers: Mapping[str, ImageReader]
     scaling: Scaling
     geometry: Step
     to_point: bool
@@ -60,7 +61,7 @@ class Placing:
 
     def _item(self, row: dict[str, str]) -> Item:
         """One image for the geometry, its lowest value subtracted so that 0 is outside."""
-        reader = self.readers[row["split"] == "external"]
+        reader = self.readers[place_of(row, self.readers)]
         image = reader.image(row)
         if pixel_digest(image.array) != row["pixel_digest"]:
             raise DataError(f"{row['path']}: the file changed since ingest. Run again: ingest will read it anew.")
@@ -76,6 +77,13 @@ class Placing:
             mask = Placed((found.array[:1] > 0).astype(np.uint8), found.affine)
         point = _point(row) if row.get("point_x") and self.to_point else None
         return Item(row["path"], Placed(above, image.affine), mask, point)
+
+
+def place_of(row: Mapping[str, str], readers: Mapping[str, ImageReader]) -> str:
+    """Which of `readers` reads the image of a manifest row: the external site's, the one source's, or its site's."""
+    if row["split"] == EXTERNAL:
+        return EXTERNAL
+    return ONE_SOURCE if ONE_SOURCE in readers else row["site"]
 
 
 def _point(row: dict[str, str]) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from pipeline.config.data import CropConfig
 from pipeline.config.section import Section
@@ -21,9 +22,9 @@ from pipeline.data.batches.scaling import Scaling
 from pipeline.data.cohort.manifest import row_dicts
 from pipeline.data.cohort.sources import ImageReader
 from pipeline.data.geometry import geometry
-from pipeline.data.ingest import EXTERNAL_ROOT, ingest_config
+from pipeline.data.ingest import EXTERNAL_ROOT, SITES, ingest_config
 from pipeline.data.many_images import on_every_image
-from pipeline.data.placing import Placing
+from pipeline.data.placing import EXTERNAL, ONE_SOURCE, Placing, place_of
 from pipeline.data.resampling import Floats
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class PrepareConfig(Section):
         spacing: mm per voxel on each axis, or None.
         root: as in `IngestConfig`.
         external_root: the external site's; None = there is no such site.
+        site_roots: of several sites in place of one source.
     """
 
     spatial_dims: int
@@ -53,6 +55,7 @@ class PrepareConfig(Section):
     fit: Literal["pad", "stretch"]
     root: str
     external_root: str | None = None
+    site_roots: dict[str, str] = Field(default_factory=dict)
 
 
 def prepare_config(experiment: Experiment) -> PrepareConfig:
@@ -67,6 +70,7 @@ def prepare_config(experiment: Experiment) -> PrepareConfig:
         fit=data.fit,
         root=source.root,
         external_root=None if source.external is None else source.external.root,
+        site_roots={name: site.root for name, site in source.sites.items()},
     )
 
 
@@ -138,16 +142,18 @@ def foreign_kinds(scaling: Scaling, kinds: set[str]) -> set[str]:
     return kinds & {"HU", *(["other"] if scaling.dtype == "uint8" else [])}
 
 
-def _readers(config: PrepareConfig, ingested: Path) -> dict[bool, ImageReader]:
-    """Readers of the source (False) and of the external site (True); phantoms lie in ingest's directory."""
-    roots = {False: Path(config.root) if config.root else ingested}
+def _readers(config: PrepareConfig, ingested: Path) -> dict[str, ImageReader]:
+    """Readers by place, as `place_of` names it; phantoms lie in ingest's directory."""
+    roots = {name: Path(root) if root else ingested / SITES / name for name, root in config.site_roots.items()}
+    if not roots:
+        roots[ONE_SOURCE] = Path(config.root) if config.root else ingested
     if config.external_root is not None:
-        roots[True] = Path(config.external_root) if config.external_root else ingested / EXTERNAL_ROOT
-    return {outside: ImageReader(root, config.spatial_dims) for outside, root in roots.items()}
+        roots[EXTERNAL] = Path(config.external_root) if config.external_root else ingested / EXTERNAL_ROOT
+    return {name: ImageReader(root, config.spatial_dims) for name, root in roots.items()}
 
 
 def _write_arrays(
-    config: PrepareConfig, table: pd.DataFrame, scaling: Scaling, readers: Mapping[bool, ImageReader], out_dir: Path
+    config: PrepareConfig, table: pd.DataFrame, scaling: Scaling, readers: Mapping[str, ImageReader], out_dir: Path
 ) -> list[Floats]:
     """Fill images.npy (and masks.npy) row by row; give each image's affine [4, 4]."""
     shape = (len(table), 1, *config.shape)
@@ -162,7 +168,7 @@ def _write_arrays(
         folder=out_dir,
     )
     rows = row_dicts(table)
-    paths = [readers[row["split"] == "external"].root / row["path"] for row in rows]
+    paths = [readers[place_of(row, readers)].root / row["path"] for row in rows]
     with on_every_image("prepare", placing, list(enumerate(rows)), paths) as found:
         affines = list(found)
     images.flush()

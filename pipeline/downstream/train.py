@@ -93,7 +93,7 @@ def downstream_config(experiment: Experiment, fold: int, gan_seed: int | None) -
         precision=hardware.precision,
         trunk=trunk_config(experiment.gan, experiment.classifier.encoder_images) if on_features else None,
         needs_pool=any(known_arm(arm).pool for arm in experiment.arms),
-        site=experiment.data.site,
+        site=experiment.data.site_column,
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config.data import PhantomSource
 from pipeline.core.errors import UserError
 from pipeline.core.files import clear_disk_errors, digest_text, whole_folder, write_text
 from pipeline.data.batches.scaling import Scaling
@@ -55,13 +54,7 @@ def make_study(drawn: Drawn, out: Path, seed: int) -> Study:
 def _page(told: Mapping[str, object], drawn: Drawn) -> str:
     script = "\n".join((_OWN / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    mark = (
-        "pack"
-        if drawn.released
-        else "phantoms"
-        if isinstance(drawn.experiment.data.source, PhantomSource)
-        else "patients"
-    )
+    mark = "pack" if drawn.released else "phantoms" if drawn.experiment.data.simulated else "patients"
     # no "<" in the data, which a class could otherwise end its element by
     data = json.dumps(told).replace("<", "\\u003c")
     page = templates(_OWN).get_template("page.html.j2")

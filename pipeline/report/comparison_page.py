@@ -75,7 +75,7 @@ def _runs_table(runs: Mapping[str, Experiment]) -> Table:
     rows = tuple(
         (
             name, one.gan.family, f"{one.gan.num_images:,}", one.classifier.network, str(one.classifier.steps),
-            str(one.classifier.seeds), " × ".join(map(str, one.data.shape)), one.data.source.kind, str(one.seed),
+            str(one.classifier.seeds), " × ".join(map(str, one.data.shape)), one.data.kind_words, str(one.seed),
         )
         for name, one in runs.items()
     )  # fmt: skip

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from pipeline.config.data import PhantomSource
 from pipeline.config.loading import load_experiment
 from pipeline.core.files import atomic_path, clear_disk_errors, read_json, write_text
 from pipeline.core.layout import (
@@ -64,7 +63,7 @@ def write_curve_page(place: Path) -> Path:
     represented = representation_parts(read_representations(place)) if asked else None
     html = templates().get_template("curve.html.j2").render(
         experiment=experiment,
-        phantoms=isinstance(experiment.data.source, PhantomSource),
+        phantoms=experiment.data.simulated,
         without_patient=int(curve["without_patient"].max()),
         arm=curve["arm"].iloc[0],
         arm_means=arm_words(curve["arm"].iloc[0]),

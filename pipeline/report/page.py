@@ -7,7 +7,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.config.data import PhantomSource
 from pipeline.core.files import atomic_path, clear_disk_errors, write_text
 from pipeline.core.layout import FIGURES, REPORT, SHAREABLE_REPORT, SHAREABLE_SUMMARY, SUMMARY
 from pipeline.core.patients import num_known
@@ -87,7 +86,7 @@ def _render(run: Run, redact: Redaction, made_tables: Tables, pictures: dict[str
         run=run,
         experiment=experiment,
         shareable=shareable,
-        phantoms=isinstance(experiment.data.source, PhantomSource),
+        phantoms=experiment.data.simulated,
         finished=max((stage.record.finished for stage in run.stages), default="")
         .replace("T", " ")
         .replace("+00:00", " UTC"),
@@ -217,5 +216,5 @@ def _summary(run: Run) -> str:
     shape = " × ".join(str(side) for side in data.shape)
     return (
         f"{count(len(used), 'image')} ({people}), {count(len(data.classes), 'class')} ({', '.join(data.classes)}; "
-        f"disease side: {', '.join(data.positive)}), {data.spatial_dims}D at {shape}, source: {data.source.kind}"
+        f"disease side: {', '.join(data.positive)}), {data.spatial_dims}D at {shape}, source: {data.kind_words}"
     )

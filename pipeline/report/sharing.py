@@ -39,8 +39,7 @@ def redaction(run: Run, *, shareable: bool) -> Redaction:
                 found.update(table[column])
         if "files" in table.columns:  # slices that a reason names
             found.update(name for names in table["files"] for name in names.split("/"))
-    external = run.experiment.data.external
-    for source in (run.experiment.data.source, *([external.source] if external else [])):
+    for source in run.experiment.data.every_source.values():
         found.update(str(getattr(source, key, "")) for key in ("path", "labels"))
     files = {part for name in found for part in (PurePosixPath(name).name, PurePosixPath(name).stem)}
     return Redaction((found | files) - {*_SPLITS, *run.experiment.data.classes})
@@ -48,7 +47,11 @@ def redaction(run: Run, *, shareable: bool) -> Redaction:
 
 def config_without_paths(experiment: Experiment) -> str:
     """The resolved configuration as YAML, without the names of folders and files and without patient ids."""
-    data = experiment.data.model_copy(update={"source": _withheld(experiment.data.source)})
+    data = experiment.data
+    if data.source is not None:
+        data = data.model_copy(update={"source": _withheld(data.source)})
+    sites = {name: one.model_copy(update={"source": _withheld(one.source)}) for name, one in data.sources.items()}
+    data = data.model_copy(update={"sources": sites})
     if data.external is not None:
         site = data.external.model_copy(update={"source": _withheld(data.external.source)})
         data = data.model_copy(update={"external": site})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config.data import PhantomSource
 from pipeline.core.layout import REPORT, SHAREABLE_REPORT
 from pipeline.report.picture import Picture
 from pipeline.report.reading import Run
@@ -73,7 +72,7 @@ def summary_parts(
 def _first(run: Run, *, shareable: bool) -> str:
     if shareable:
         return "No image of a patient and no id. Share these numbers as your institution shares such numbers."
-    if isinstance(run.experiment.data.source, PhantomSource):
+    if run.experiment.data.simulated:
         return "As confidential as its source, which is simulated: phantoms, not patients."
     return "Confidential, as its source is."
 
@@ -85,7 +84,7 @@ def _cautions(run: Run) -> list[str]:
             f"{count(run.missing_patients, 'image')} have no patient id: the same patient may be in training and "
             "test, and the result may be too good."
         )
-    if isinstance(run.experiment.data.source, PhantomSource):
+    if run.experiment.data.simulated:
         said.append("The images are simulated. Nothing learned from them holds for patients.")
     return said
 

@@ -83,7 +83,7 @@ def verdict_config(experiment: Experiment) -> VerdictStageConfig:
         false_alarms=experiment.anomaly.false_alarms,
         release=ReleaseConfig(fold=experiment.release.fold, gan_seed=experiment.release.gan_seed),
         privacy=experiment.privacy,
-        site=experiment.data.site,
+        site=experiment.data.site_column,
     )
 
 

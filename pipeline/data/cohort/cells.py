@@ -38,6 +38,18 @@ def require_sites(manifest: pd.DataFrame, column: str) -> None:
         )
 
 
+def cell_name(site: str, label: str) -> str:
+    return f"{label} of {site}"
+
+
+def cells_named(table: pd.DataFrame, column: str) -> pd.Series:
+    """`LABEL of SITE` for each image, and nothing for one without a label."""
+    named = [
+        cell_name(site, label) if label else "" for site, label in zip(table[column], table["label"], strict=True)
+    ]  # fmt: skip
+    return pd.Series(named, index=table.index, dtype=str)
+
+
 def cell_counts(site: pd.Series, label: pd.Series) -> pd.DataFrame:
     """Images of every site (rows) and class (columns)."""
     return pd.crosstab(site.rename("site"), label.rename("label"))

@@ -1,7 +1,9 @@
-"""Low-data settings: how many training images a class, in how many disjoint draws, and what becomes of the rest."""
+"""Low-data settings: how many training images a class, or a cell of site and class, in how many disjoint draws, and
+what becomes of the rest."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -11,18 +13,31 @@ from pipeline.config.data import SplitConfig
 from pipeline.config.section import Section
 from pipeline.core.errors import DataError
 from pipeline.data.cohort.assignment import cut_to, disjoint_draws
+from pipeline.data.cohort.cells import cell_name, cells_named
 
 Assignment = dict[str, str]
 """The split of every image of a fold."""
 
 
 class LowData(Section):
-    """What decides how much of a fold is used. `seed` is the experiment's."""
+    """What decides how much of a fold is used. `seed` is the experiment's.
+
+    Attributes:
+        site: the manifest's column of the site; "" = there is none.
+        cells: site -> class -> training images.
+    """
 
     split: SplitConfig
     per_class: dict[str, int] | None
+    site: str = ""
+    cells: dict[str, dict[str, int]] | None = None
     surplus: Literal["unused", "unlabelled"]
     seed: int
+
+    @property
+    def key(self) -> str:
+        """The configuration's, for messages."""
+        return "data.train_per_class" if self.cells is None else "data.correlation"
 
 
 def low_data(
@@ -30,38 +45,50 @@ def low_data(
 ) -> list[Assignment]:
     """With `train_per_class`: exactly that many training images a class, and at most that many to validate.
 
-    Several draws become several folds, which have val and test in common.
+    With `correlation` the same of every cell of site and class; val is cut to the largest set of these proportions that
+    its images allow, every cell rounded up. Several draws become several folds, which have val and test in common.
 
     Args:
         rounds: as of `cut_to`.
     """
-    if config.per_class is None:
+    wanted, by_cell = config.per_class, kept
+    if config.cells is not None:
+        wanted = {cell_name(site, label): n for site, row in config.cells.items() for label, n in row.items()}
+        by_cell = kept.assign(label=cells_named(kept, config.site))
+    if wanted is None:
         return [fold]
     sides = kept["image_id"].map(fold)
-    train, val = kept[sides == "train"], kept[sides == "val"]
-    validate = cut_to(val, config.per_class, config.seed, "val", number, rounds=rounds)
+    train, val = by_cell[sides == "train"], by_cell[sides == "val"]
+    _require_enough(config, wanted, train["label"].value_counts(), number)
+    most = wanted if config.cells is None else _in_proportion(wanted, val["label"].value_counts())
+    validate = cut_to(val, most, config.seed, "val", number, rounds=rounds)
     base = fold | {image: "unused" for image in val["image_id"] if image not in validate}
-    _require_enough(config, train["label"].value_counts(), number)
     numbers = range(number, number + config.split.draws)
-    draws = disjoint_draws(train, config.per_class, numbers, config.seed, "train", rounds=rounds)
+    draws = disjoint_draws(train, wanted, numbers, config.seed, "train", rounds=rounds)
     if len(draws) < config.split.draws:
         raise DataError(
             f"data.split.draws asks for {config.split.draws} training sets that share no patient, but the training "
-            f"patients suffice for {len(draws)} at data.train_per_class {_as_text(config.per_class)}. Ask for fewer "
+            f"patients suffice for {len(draws)} at {config.key} {_as_text(wanted)}. Ask for fewer "
             "draws or images, or make val and test smaller."
         )
     ids = list(train["image_id"])
     return [base | {image: "train" if image in draw else config.surplus for image in ids} for draw in draws]
 
 
-def _require_enough(config: LowData, counts: pd.Series, number: int) -> None:
-    wanted = config.per_class or {}
+def _in_proportion(wanted: Mapping[str, int], there: pd.Series) -> dict[str, int]:
+    """The largest set in these proportions that is there, a cell's number rounded up and at most as asked; a cell that
+    is not there at all is left out."""
+    share = min([1.0, *(there[name] / number for name, number in wanted.items() if number and name in there)])
+    return {name: math.ceil(share * number) for name, number in wanted.items()}
+
+
+def _require_enough(config: LowData, wanted: Mapping[str, int], counts: pd.Series, number: int) -> None:
     short = {name: int(counts.get(name, 0)) for name, least in wanted.items() if counts.get(name, 0) < least}
     if short:
         has = ", ".join(f"{count} of {name}" for name, count in short.items())
         raise DataError(
-            f"data.train_per_class asks for {_as_text(wanted)} training images a class, but fold {number} "
-            f"has only {has}. Ask for fewer, or make val and test smaller."
+            f"{config.key} asks for {_as_text(wanted)} training images{' a class' * (config.cells is None)}, but fold "
+            f"{number} has only {has}. Ask for fewer, or make val and test smaller."
         )
 
 

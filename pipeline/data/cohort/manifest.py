@@ -80,8 +80,8 @@ def spare_columns(table: pd.DataFrame) -> list[Row]:
     return rows
 
 
-def check_labels(labels: pd.Series, classes: Sequence[str], where: str) -> None:
-    """Refuse labels outside `classes` ("" = unlabelled is allowed), and classes without an image.
+def check_labels(labels: pd.Series, classes: Sequence[str], where: str, *, every_class: bool = True) -> None:
+    """Refuse labels outside `classes` ("" = unlabelled is allowed), and, with `every_class`, classes without an image.
 
     Raises:
         DataError: with the labels found and their counts.
@@ -98,15 +98,15 @@ def check_labels(labels: pd.Series, classes: Sequence[str], where: str) -> None:
             f"{where}: {len(unknown)} label(s) are not in data.classes {list(classes)}. Labels found: {found}. "
             f"{alike}Mend the labels, or name every class in data.classes."
         )
-    if absent := [name for name in classes if name not in counts]:
+    if every_class and (absent := [name for name in classes if name not in counts]):
         raise DataError(
             f"{where}: no image is labelled {', '.join(absent)}. Labels found: {found}. A comparison needs images of "
             "every class in data.classes."
         )
 
 
-def validate_manifest(table: pd.DataFrame, classes: Sequence[str], where: str) -> None:
-    """Check what every later stage relies on.
+def validate_manifest(table: pd.DataFrame, classes: Sequence[str], where: str, *, every_class: bool = True) -> None:
+    """Check what every later stage relies on; one of several sites need not have images of every class.
 
     Raises:
         DataError: a column is missing, an image_id is empty or not unique, or the labels do not fit `classes`.
@@ -114,7 +114,7 @@ def validate_manifest(table: pd.DataFrame, classes: Sequence[str], where: str) -
     require_columns(table, ("image_id", "path", "label", "patient_id", "pixel_digest"), where, "data.source.columns")
     if table["image_id"].duplicated().any() or (table["image_id"] == "").any():
         raise DataError(f"{where}: image_id is empty or not unique in some rows.")
-    check_labels(table["label"], classes, where)
+    check_labels(table["label"], classes, where, every_class=every_class)
 
 
 def row_dicts(table: pd.DataFrame) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ import pandas as pd
 from pipeline.core.errors import DataError, LeakageError
 from pipeline.core.patients import patient_units
 from pipeline.data.cohort.assignment import assign_patients
+from pipeline.data.cohort.cells import cells_named
 from pipeline.data.cohort.known import Known
 from pipeline.data.cohort.leakage import first_straddling, straddling
 from pipeline.data.cohort.low_data import Assignment, LowData
@@ -26,7 +27,7 @@ def sides_of_folds(config: LowData, kept: pd.DataFrame, known: Known) -> list[As
         DataError: the source's own split is asked for, and is not there or cannot be read.
         LeakageError: it has a patient on two sides, or on another one than the register has.
     """
-    labelled = kept[kept["label"] != ""]
+    labelled = _by_cell(config, kept[kept["label"] != ""])
     split, seed = config.split, config.seed
     if split.kind == "column":
         return [_from_column(config, kept, known)]
@@ -42,6 +43,11 @@ def sides_of_folds(config: LowData, kept: pd.DataFrame, known: Known) -> list[As
         cut = assign_patients(rest, {"train": 1 - val, "val": val}, seed, "val", number, known=known.in_fold(number))
         folds.append({image: cut.get(image, "test") for image in labelled["image_id"]})
     return folds
+
+
+def _by_cell(config: LowData, labelled: pd.DataFrame) -> pd.DataFrame:
+    """With sites every side gets its share of every cell of site and class, not of every class alone."""
+    return labelled.assign(label=cells_named(labelled, config.site)) if config.site else labelled
 
 
 def _from_column(config: LowData, kept: pd.DataFrame, known: Known) -> Assignment:
@@ -75,7 +81,7 @@ def _from_column(config: LowData, kept: pd.DataFrame, known: Known) -> Assignmen
         labelled, assignment, {unit: "train" if cut and side == "val" else side for unit, side in sides.items()}
     )
     if cut:
-        train = labelled[found == "train"]
+        train = _by_cell(config, labelled[found == "train"])
         val = min(config.split.val * len(labelled) / len(train), 0.5)
         assignment |= assign_patients(train, {"train": 1 - val, "val": val}, config.seed, "val", 0, known=sides)
     return assignment

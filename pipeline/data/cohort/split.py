@@ -41,7 +41,6 @@ class SplitStage(LowData):
 
     classes: tuple[str, ...]
     duplicates: Literal["refuse", "drop"]
-    site: str = ""
     register_path: str
     max_withdrawn: float
 
@@ -65,7 +64,8 @@ def split_config(experiment: Experiment) -> SplitStage:
         per_class=data.per_class,
         surplus=data.surplus,
         duplicates=data.duplicates,
-        site=data.site,
+        site=data.site_column,
+        cells=None if data.correlation is None else {name: dict(row) for name, row in data.correlation.items()},
         register_path=data.patient_register or "",
         max_withdrawn=data.max_withdrawn,
         seed=experiment.seed,
