@@ -25,9 +25,9 @@ class MakeStage(Protocol):
 
 
 def ingest(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
-    from pipeline.data.ingest import ingest_config, run
+    from pipeline.data.ingest import run, settled_config
 
-    return Stage("ingest", run, ingest_config(experiment), seed=experiment.seed)
+    return Stage("ingest", run, settled_config(experiment), seed=experiment.seed)
 
 
 def ingest_sources(experiment: Experiment) -> dict[str, str]:

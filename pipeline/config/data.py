@@ -197,6 +197,8 @@ class DataConfig(Section):
         external: a second site, only ever a test site.
         duplicates: "refuse" stops on a duplicate across splits; "drop" removes the training copy and lists it.
         max_rejected: more unusable images than this fraction stop the run.
+        settle_seconds: files that changed less than so many seconds ago, and the rest of their studies, wait for a
+            later run; 0 = everything is read at once.
         patient_register: a file in which patients keep their split for ever, whoever arrives later; beside the
             configuration unless absolute, and made by the first run. null = every run draws all patients anew.
         max_withdrawn: with `patient_register`: more patients than this fraction gone from the source stop the run.
@@ -229,6 +231,7 @@ class DataConfig(Section):
     external: ExternalConfig | None = None
     duplicates: Literal["refuse", "drop"] = "refuse"
     max_rejected: float = Field(0.05, ge=0, le=1)
+    settle_seconds: float = Field(0, ge=0)
     patient_register: str | None = Field(None, min_length=1)
     max_withdrawn: float = Field(0.1, ge=0, le=1)
     window: tuple[float, float] | Literal["image"] | None = None

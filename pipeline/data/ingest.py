@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.config.data import DataConfig, DicomSource, PhantomSource, SiteConfig, Source
+from pipeline.config.data import CsvSource, DataConfig, DicomSource, NpzSource, PhantomSource, SiteConfig, Source
 from pipeline.config.loading import data_root
 from pipeline.config.section import Section
 from pipeline.core.errors import ConfigError, DataError
@@ -23,6 +24,15 @@ from pipeline.core.files import digest_file, digest_json
 from pipeline.core.layout import AUDIT, MANIFEST, REJECTED
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import write_table
+from pipeline.data.cohort.arriving import (
+    ARRIVING,
+    arriving_rows,
+    refuse_young_tables,
+    require_some,
+    set_apart,
+    without_studies,
+    young_files,
+)
 from pipeline.data.cohort.audit import audit_manifest
 from pipeline.data.cohort.audit_rows import Row, audit_table
 from pipeline.data.cohort.duplicates import near_groups
@@ -50,6 +60,7 @@ class IngestConfig(Section):
         key: the configuration's, for messages.
         external: the external site, if there is one.
         sites: in place of one source, several by name.
+        young: names, from the root, of files that changed a moment ago: what belongs to them waits for a later run.
     """
 
     source: Source | None
@@ -62,6 +73,7 @@ class IngestConfig(Section):
     key: str = "data"
     external: IngestConfig | None = None
     sites: dict[str, IngestConfig] = Field(default_factory=dict)
+    young: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -76,6 +88,23 @@ def ingest_config(experiment: Experiment) -> IngestConfig:
     external = None if data.external is None else _site_config(data, data.external, "data.external")
     sites = {name: _site_config(data, site, f"data.sources.{name}") for name, site in data.sources.items()}
     return _source_config(data, data.source).model_copy(update={"external": external, "sites": sites})
+
+
+def settled_config(experiment: Experiment) -> IngestConfig:
+    """The ingest section, with the files that still arrive, where `data.settle_seconds` asks for them."""
+    config, settle = ingest_config(experiment), experiment.data.settle_seconds
+    external = config.external and _with_young(config.external, settle)
+    sites = {name: _with_young(site, settle) for name, site in config.sites.items()}
+    return _with_young(config, settle).model_copy(update={"external": external, "sites": sites})
+
+
+def _with_young(config: IngestConfig, settle_seconds: float) -> IngestConfig:
+    if settle_seconds == 0 or config.source is None or isinstance(config.source, PhantomSource):
+        return config
+    with suppress(DataError):  # ingest says what is wrong with the source
+        files = source_files(config.source, Path(config.root), _labels(config))
+        return config.model_copy(update={"young": young_files(files, Path(config.root), settle_seconds)})
+    return config
 
 
 def _site_config(data: DataConfig, site: SiteConfig, key: str) -> IngestConfig:
@@ -132,18 +161,21 @@ def run(config: IngestConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
     """
     manifest, rejected, notes = joined(config, out_dir) if config.sites else read_one(config, out_dir)
     refuse_one_patient(manifest, config.where)
-    audit = pd.concat([audit_table(notes), audit_manifest(manifest, rejected, config.classes)], ignore_index=True)
+    unusable = rejected[rejected["reason"] != ARRIVING]
+    audit = pd.concat([audit_table(notes), audit_manifest(manifest, unusable, config.classes)], ignore_index=True)
     write_table(out_dir / MANIFEST, manifest)
     if config.external is not None:
-        site, unusable = _read_site(config.external, out_dir / EXTERNAL_ROOT)
-        if {*site["image_id"], *unusable["image_id"]} & {*manifest["image_id"], *rejected["image_id"]}:
+        site, theirs = _read_site(config.external, out_dir / EXTERNAL_ROOT)
+        if {*site["image_id"], *theirs["image_id"]} & {*manifest["image_id"], *rejected["image_id"]}:
             raise DataError(f"{config.where}: rename the images whose names begin with {EXTERNAL_PREFIX}.")
         write_table(out_dir / EXTERNAL, site)
-        rejected = pd.concat([rejected, unusable], ignore_index=True)
+        rejected = pd.concat([rejected, theirs], ignore_index=True)
     write_table(out_dir / REJECTED, rejected)
     write_table(out_dir / AUDIT, audit)
     warnings = tuple(audit["detail"][audit["severity"] == "warning"])
-    figures = {"images": len(manifest), "rejected": len(rejected), "labelled": int((manifest["label"] != "").sum())}
+    waiting = int((rejected["reason"] == ARRIVING).sum())
+    figures = {"images": len(manifest), "rejected": len(rejected) - waiting}
+    figures |= {"labelled": int((manifest["label"] != "").sum())} | ({"arriving": waiting} if waiting else {})
     return Record("ingest", figures=figures, notes=warnings)
 
 
@@ -153,17 +185,23 @@ def read_one(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.Dat
     root = Path(config.root) if config.root else own_root
     classes = tuple(config.names) or config.classes
     threads = torch.get_num_threads()
+    refuse_young_tables(_tables(config), root, config.young)
     rows = read_source(config.source, root, _labels(config), classes, config.spatial_dims, threads)
+    rows, apart, studies = set_apart(rows, root, config.young)
+    require_some(rows.table, apart, config.where)
     if config.names:
         rows = replace(rows, table=_renamed(rows.table, config))
     manifest, rejected = _look(
         rows, ImageReader(root, config.spatial_dims), getattr(config.source, "unit_of_values", None) or ""
     )
     _check_rejected(config, len(manifest), rejected)
+    manifest, apart = without_studies(manifest, apart, studies)
+    require_some(manifest, apart, config.where)
+    rejected = pd.concat([rejected, apart], ignore_index=True).fillna("")
     voided = void_headers(manifest)
     manifest = with_patients(manifest, config.where, from_headers=isinstance(config.source, DicomSource))
     require_one_unit(manifest, config.where)
-    notes = [*rows.notes, *voided, *largest_patient(manifest), *unit_rows(manifest)]
+    notes = [*rows.notes, *arriving_rows(len(apart)), *voided, *largest_patient(manifest), *unit_rows(manifest)]
     manifest = manifest.drop(columns=[UNIT_FROM, SIDES_KNOWN])
     validate_manifest(manifest, config.classes, config.where, every_class=not config.key.startswith("data.sources"))
     return manifest, rejected, notes
@@ -215,6 +253,13 @@ def _read_site(config: IngestConfig, own_root: Path) -> tuple[pd.DataFrame, pd.D
         site.assign(image_id=EXTERNAL_PREFIX + site["image_id"], near_group=near),
         rejected.assign(image_id=EXTERNAL_PREFIX + rejected["image_id"]),
     )
+
+
+def _tables(config: IngestConfig) -> list[Path]:
+    """Files that name or hold all images: half of one is worse than none."""
+    if isinstance(config.source, CsvSource | NpzSource):
+        return [Path(config.root) / Path(config.source.path).name]
+    return [Path(config.labels)] if config.labels else []
 
 
 def _labels(config: IngestConfig) -> Path | None:
