@@ -1,7 +1,7 @@
 """How often does the audit err? Generators whose memory is known, on phantoms: the release decision of each.
 
 Run: .venv/bin/python benchmarks/audit_calibration.py [GENERATOR ...] [--cohort lesions] [--draws 100] [--members 120]
-     | table | plot
+     [--also embedding] | table | plot
 
 A draw takes members, as many unseen patients (a third of them for validation) and fresh patients, all different, one
 image each, of a cohort: 3,000 simulated liver lesions of three classes (16 x 16 pixels of 3 mm), the chest X-rays of
@@ -40,25 +40,36 @@ from pipeline.core.threads import use_threads
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.scaling import Scaling
 from pipeline.data.phantoms.lesions import CLASSES, lesion_image
-from pipeline.measures.near_copies import near_copies
 from pipeline.measures.resampling import wilson_interval
 from pipeline.privacy.attack import Candidates, Images, Target
 from pipeline.privacy.attack_stage import replayed
 from pipeline.privacy.attacks import ATTACKS
-from pipeline.privacy.near_search import nearest_known
+from pipeline.privacy.copies import judge_copies
 from pipeline.privacy.outcome import Rate, outcome_of, separation_of
 from pipeline.verdict.release import release_verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "audit_calibration.csv"
-KEPT = ROOT / "runs" / "audit_calibration" / "pool.npy"
+KEPT = ROOT / "runs" / "audit_calibration"
 PLOT = ROOT / "docs" / "figures" / "audit_calibration.png"
 POOL, SIDE, FIELD_MM = 3000, 16, 48
 SCALING = Scaling(1.0, 0.0, "none", (-1.0, 1.0), "float32")
 PRIVACY = PrivacyConfig()
-FIRST = 100
-"""Draws 0 to 99 were those of an earlier gate, whose errors led to this one."""
-COLUMNS = ["cohort", "generator", "members", "draw", "decision", "near_copies", "reason", *PRIVACY.attacks]
+FIRST = 200
+"""Draws 0 to 199 were those of two earlier gates, whose errors led to this one."""
+COLUMNS = [
+    "cohort",
+    "generator",
+    "members",
+    "draw",
+    "decision",
+    "near_copies",
+    "copies",
+    "reason",
+    *PRIVACY.attacks,
+    "also",
+    "embedding",
+]
 PLANTED: dict[int, Rate] = {}
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -109,19 +120,25 @@ GENERATORS = {
 
 
 def pool() -> np.ndarray:
-    """Lesions [POOL, 1, SIDE, SIDE] in [-1, 1], image i of class i mod 3; simulated once."""
-    if not KEPT.is_file():
+    """POOL lesions, simulated once."""
+    return simulated("pool", POOL)
+
+
+def simulated(name: str, number: int) -> np.ndarray:
+    """Lesions [number, 1, SIDE, SIDE] in [-1, 1], image i of class i mod 3; kept for the next time."""
+    kept = KEPT / f"{name}-{number}.npy"
+    if not kept.is_file():
         made = []
-        for number in range(POOL):
-            lesion = lesion_image(np.random.default_rng(derive_seed(0, "pool", number)), CLASSES[number % 3])
+        for at in range(number):
+            lesion = lesion_image(np.random.default_rng(derive_seed(0, name, at)), CLASSES[at % 3])
             middle = (round(axis.mean()) - FIELD_MM // 2 for axis in np.nonzero(lesion.mask))
             row, col = (int(np.clip(one, 0, 96 - FIELD_MM)) for one in middle)
             patch = torch.from_numpy(lesion.image[row : row + FIELD_MM, col : col + FIELD_MM].copy()).float()
             made.append(F.adaptive_avg_pool2d(patch[None], SIDE).numpy())
-        KEPT.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(KEPT) as temporary, temporary.open("wb") as handle:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(kept) as temporary, temporary.open("wb") as handle:
             np.save(handle, (np.clip(np.stack(made), -60, 200) - 70) / 130)
-    return np.load(KEPT).astype(np.float32)
+    return np.load(kept).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -157,7 +174,7 @@ def xrays() -> Cohort:
 
 
 def volumes() -> Cohort:
-    """Adrenal glands of AdrenalMNIST3D, one a patient, averaged down to 14 x 14 x 14."""
+    """Adrenal glands of AdrenalMNIST3D, of which a patient may have two, averaged down to 14 x 14 x 14."""
     pack = np.load(data_root() / "adrenalmnist3d" / "adrenalmnist3d.npz")
     images, label = (np.concatenate([pack[f"{part}_{what}"] for part in ("train", "val", "test")])
                      for what in ("images", "labels"))  # fmt: skip
@@ -168,15 +185,16 @@ def volumes() -> Cohort:
 COHORTS: dict[str, Callable[[], Cohort]] = {"lesions": lesions, "xrays": xrays, "volumes": volumes}
 
 
-def judge(name: str, members: int, draw: int, cohort: Cohort, which: str) -> dict[str, object]:
+def judge(name: str, members: int, draw: int, cohort: Cohort, which: str, also: str = "") -> dict[str, object]:
     """One draw's row."""
     random, seed = numpy_generator(0, "draw", members, draw), derive_seed(0, "audit", which, members, draw)
     seen, unseen, fresh = cohort.parts(members, random)
     generator, images, size = GENERATORS[name], cohort.images, len(fresh)
     copied = seen[random.integers(0, len(seen), max(round(generator.share * size), 0))]
     made = np.concatenate([generator.change(images[copied], random), images[fresh[len(copied) :]]]).clip(-1, 1)
-    row = {"cohort": which, "generator": name, "members": members, "draw": draw}
-    return row | judged(made, cohort, seen, unseen, seed)
+    row = {"cohort": which, "generator": name, "members": members, "draw": draw, "also": also}
+    privacy = PRIVACY.model_copy(update={"attacks": (*PRIVACY.attacks, also)}) if also else PRIVACY
+    return row | judged(made, cohort, seen, unseen, seed, privacy)
 
 
 def judged(
@@ -186,27 +204,28 @@ def judged(
     images, rows = cohort.images, np.sort(np.concatenate([seen, unseen]))
     candidates = Candidates(images_of(images, rows), cohort.label[rows], np.arange(len(rows)))
     member = np.isin(rows, seen)
-    records = [_look(made, images, seen, unseen[::3])]
+    records = [_look(made, images, seen, unseen)]
     figures = {}
     for attack in privacy.attacks:
         records.append(_attack(attack, made, candidates, member, derive_seed(seed, attack)))
         figures[attack] = f"{records[-1].extra['outcome']['rates'][0]['value']:.4f}"
     found = release_verdict(records, ReleaseConfig(), privacy)
     return {
-        "decision": found["decision"], "near_copies": records[0].figures["near_copies"], "reason": found["reasons"][0],
+        "decision": found["decision"], "near_copies": records[0].figures["near_copies"],
+        "copies": records[0].figures["copies"], "reason": found["reasons"][0],
         **figures,
     }  # fmt: skip
 
 
 def images_of(images: np.ndarray, rows: np.ndarray) -> Images:
-    return Images(DataSet(Path("pool"), pd.DataFrame(index=range(len(images))), images, SCALING), rows)
+    table = pd.DataFrame({"image_id": range(len(images)), "patient_id": ""})
+    return Images(DataSet(Path("pool"), table, images, SCALING), rows)
 
 
-def _look(made: np.ndarray, images: np.ndarray, seen: np.ndarray, val: np.ndarray) -> Record:
+def _look(made: np.ndarray, images: np.ndarray, seen: np.ndarray, unseen: np.ndarray) -> Record:
     """What the stage `privacy` says of near copies."""
-    sets = images_of(made, np.arange(len(made))), images_of(images, seen), images_of(images, val)
-    copies = near_copies(*(one.distance for one in nearest_known(*sets, Hardware("cpu", "float32"), 0)))
-    figures = {"near_copies": copies.share, "near_copies_low": copies.low, "near_copies_control": copies.control}
+    sets = images_of(made, np.arange(len(made))), images_of(images, seen), images_of(images, unseen)
+    figures = judge_copies(*sets, Hardware("cpu", "float32"), 0).figures() | {"synthetic_images": len(made)}
     return Record("privacy", fold=0, gan_seed=0, figures=figures)
 
 
@@ -225,29 +244,31 @@ def _attack(name: str, made: np.ndarray, candidates: Candidates, member: np.ndar
     return Record("attack", fold=0, gan_seed=0, variant=name, extra=extra)
 
 
-def measure(names: list[str], which: str, members: int, draws: int) -> None:
+def measure(names: list[str], which: str, members: int, draws: int, also: str) -> None:
     cohort = COHORTS[which]()
     done = pd.read_csv(TABLE) if TABLE.is_file() else pd.DataFrame(columns=COLUMNS)
-    there = set(zip(done["cohort"], done["generator"], done["members"], done["draw"], strict=True))
+    keys = ["cohort", "generator", "members", "draw", "also"]
+    there = set(done[keys].fillna("").itertuples(index=False, name=None))
     flat = cohort.images.ndim == 4
     for draw in range(FIRST, FIRST + draws):
         for name in (one for one in names if flat or not GENERATORS[one].flat_only):
-            if (which, name, members, draw) not in there:
-                append(TABLE, [judge(name, members, draw, cohort, which)], COLUMNS)
+            if (which, name, members, draw, also) not in there:
+                append(TABLE, [judge(name, members, draw, cohort, which, also)], COLUMNS)
 
 
 def shares() -> pd.DataFrame:
     """Shares of the decisions, a row for each cohort, number of members and generator, with Wilson's intervals."""
     rows = []
-    for (which, name, members), part in pd.read_csv(TABLE).groupby(["cohort", "generator", "members"], sort=False):
-        row = {"cohort": which, "generator": name, "members": members, "draws": len(part)}
+    found = pd.read_csv(TABLE).fillna({"also": ""})
+    for (which, name, members, also), part in found.groupby(["cohort", "generator", "members", "also"], sort=False):
+        row = {"cohort": which, "generator": name, "members": members, "draws": len(part), "also": also}
         for decision in ("release", "refuse", "not_audited"):
             count = int((part["decision"] == decision).sum())
             low, high = wilson_interval(count, len(part), 0.05)
             row |= {decision: count / len(part), f"{decision}_low": low, f"{decision}_high": high}
         rows.append(row | {name: part[name].mean() for name in ("distance", "match", "near_copies")})
     order = {name: place for place, name in enumerate([*COHORTS, *GENERATORS])}
-    by = ["cohort", "members", "generator"]
+    by = ["also", "cohort", "members", "generator"]
     return pd.DataFrame(rows).sort_values(by, key=lambda one: one.map(order).fillna(one))
 
 
@@ -258,9 +279,11 @@ def table() -> None:
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for row in shares().to_dict("records"):
+        also = row["also"] and f" (with `{row['also']}`)"
         refused = f"**{row['refuse']:.0%}** ({row['refuse_low']:.0%} to {row['refuse_high']:.0%})"
         print(
-            f"| {row['cohort']} | {row['generator']}: {GENERATORS[row['generator']].words} | {row['members']} | "
+            f"| {row['cohort']} | {row['generator']}: {GENERATORS[row['generator']].words}"
+            f"{also} | {row['members']} | "
             f"{row['draws']} | "
             f"{row['release']:.0%} | {refused} | {row['not_audited']:.0%} | "
             f"{row['distance']:.2f}, {row['match']:.2f} | {row['near_copies']:.0%} |"
@@ -269,6 +292,7 @@ def table() -> None:
 
 def plot() -> None:
     found = shares()
+    found = found[found["also"] == ""]
     sizes = sorted(found["members"].unique())
     figure = Figure(figsize=(9, 1.2 + 0.32 * len(found)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -292,6 +316,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=[*GENERATORS])
     parser.add_argument("--draws", type=int, default=100)
     parser.add_argument("--members", type=int, default=120)
+    parser.add_argument("--also", default="", choices=["", "embedding"])
     parser.add_argument("--cohort", choices=[*COHORTS], default="lesions")
     asked = parser.parse_args()
     use_threads(1)
@@ -300,7 +325,7 @@ def main() -> None:
     elif asked.names == ["plot"]:
         plot()
     else:
-        measure(asked.names, asked.cohort, asked.members, asked.draws)
+        measure(asked.names, asked.cohort, asked.members, asked.draws, asked.also)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ LENGTHS, SHOWN, UNSEEN = (5_000, 20_000, 60_000), 240, 120
 PRIVACY = PrivacyConfig(attacks=(*PrivacyConfig().attacks, "density", "embedding"))
 GAN = {"family": "sngan", "num_images": LENGTHS[-1], "batch_size": 16, "augment_probability": 0.0, "latent_dim": 32,
        "generator_lr": 2e-4, "watch": {"checks": 0}}  # fmt: skip
-COLUMNS = ["members", "run", "num_images", "decision", "near_copies", "reason", *PRIVACY.attacks]
+COLUMNS = ["members", "run", "num_images", "decision", "near_copies", "copies", "reason", *PRIVACY.attacks]
 
 
 def training_of(cohort: Cohort, seen: np.ndarray, seed: int) -> GanTraining:

@@ -26,7 +26,7 @@ from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.scaling import Scaling
 from pipeline.measures.near_copies import NEAR
 from pipeline.privacy.attack import Images
-from pipeline.privacy.near_search import nearest_known
+from pipeline.privacy.near_search import NearSearch
 
 SCALING = Scaling(1.0, 0.0, "none", (-1.0, 1.0), "float32")
 SIZE, COPIES = 10_000, 100
@@ -54,7 +54,8 @@ def volumes() -> None:
     copies = np.roll(clouds[:COPIES], 1, axis=-1) + 0.05 * random.standard_normal((COPIES, 16, 16, 16))
     shown = _set(np.concatenate([copies, clouds[SIZE : 2 * SIZE - COPIES - 500]]))
     began = time.process_time()
-    found, _ = nearest_known(shown, _set(clouds[:SIZE]), _set(clouds[-500:]), Hardware("cpu", "float32"), 0)
+    search = NearSearch(_set(clouds[:SIZE]), _set(clouds[-500:]), len(shown), Hardware("cpu", "float32"), 0)
+    found = search.among_known(shown)
     spent = time.process_time() - began
     right = np.mean(found.which[:COPIES] == np.arange(COPIES))
     print(f"volumes among candidates: {spent:.0f} s of one core; {right:.0%} of the shifted, grainy copies found")
@@ -74,12 +75,12 @@ def main() -> None:
     shown = _set(np.concatenate([planted, _means(val, SIZE - len(planted), random)]))
     held_out, hardware = _set(val[:500]), Hardware("cpu", "float32")
     began = time.process_time()
-    likely, _ = nearest_known(shown, known, held_out, hardware, 0, exact_work=0)
+    likely = NearSearch(known, held_out, len(shown), hardware, 0, exact_work=0).among_known(shown)
     print(f"among candidates: {time.process_time() - began:.0f} s of one core")
     exact, spent = [], 0.0
     for start in range(0, SIZE, 1000):  # the whole matrix is 400 MB
         began = time.process_time()
-        exact.append(nearest_known(_rows(shown, start, start + 1000), known, held_out, hardware, 0)[0])
+        exact.append(NearSearch(known, held_out, 1000, hardware, 0).among_known(_rows(shown, start, start + 1000)))
         spent += time.process_time() - began
         if not start:
             print(f"over all pairs: about {spent / (1500 / 10500):.0f} s of one core")

@@ -26,10 +26,11 @@ from pipeline.data.batches.dataset import DataSet, open_dataset, read_table
 from pipeline.data.cohort.manifest import EXTERNAL
 from pipeline.data.cohort.several import own_ids
 from pipeline.data.synthetic_files import FileFormat, grid_spacing, refuse_format, shows_x_rays
-from pipeline.measures.near_copies import NEAR
+from pipeline.measures.near_copies import NEAR, NearCopies
 from pipeline.nets.extractors import EffNetLite0
+from pipeline.privacy.attack import Images
 from pipeline.privacy.attacks import ATTACKS
-from pipeline.privacy.pack_copies import PackCopies, pack_copies
+from pipeline.privacy.copies import find_copies
 from pipeline.release.features import Features
 from pipeline.release.leaks import Secrets, secrets_of
 from pipeline.release.material import WEIGHTS, Material, Wanted
@@ -59,7 +60,7 @@ def release_run(
     `formats` that are named.
 
     Raises:
-        RefusedError: the gate does not say `release`; the set is not the one that was audited; an image is a near copy
+        RefusedError: the gate does not say `release`; the set is not the one that was audited; an image is a copy
             of a training image; something of the source would be in the pack; or the generator, or features, are asked
             for and nobody attacked them. Nothing is written then.
         UserError: the run lacks something, more images are asked for than were audited, or `out` is there already.
@@ -81,11 +82,13 @@ def release_run(
         _require_attacked_features(run_dir, experiment)
     rows = _chosen(synthetic, experiment.data.classes, num_images)
     pool = learns_from_pool(experiment.gan)
-    copies = pack_copies(rows, inputs, experiment.release.fold, pool=pool, seed=experiment.seed)
+    copies = find_copies(
+        Images(synthetic, rows), inputs, experiment.release.fold, pool=pool, seed=experiment.seed
+    ).judged
     _refuse_copies(copies)
-    material = _material(run_dir, experiment, gan, inputs, rows, copies, found)
+    material = _material(run_dir, experiment, gan, inputs, rows[~copies.near], copies, found)
     if representation:
-        material = replace(material, features=_features(synthetic, rows))
+        material = replace(material, features=_features(synthetic, material.rows))
     usual = () if representation else _usual(synthetic)
     wanted = Wanted(tuple(dict.fromkeys(formats)) or usual, with_generator)
     return write_pack(material, out, wanted, lambda made: note_pack(run_dir, made.digest))
@@ -192,18 +195,20 @@ def _chosen(synthetic: DataSet, classes: tuple[str, ...], num_images: int | None
     return np.concatenate([one[:num_images] for one in rows])
 
 
-def _refuse_copies(found: PackCopies) -> None:
+def _refuse_copies(found: NearCopies) -> None:
     number = int(found.copies.sum())
     if number:
         raise RefusedError(
-            f"no pack was written: {number} of its {len(found.copies)} images are near copies of a training image (of "
-            f"unseen real images {100 * found.figures.control:.1f} % are that near to one). A pack with fewer images "
-            "(--num-images) may hold none; a generator that makes many should not be shared at all."
+            f"no pack was written: {number} of its {len(found.copies)} images are copies of a training image (within "
+            f"{NEAR:g} of the distance that unseen real images keep, and nearer than half of what any image comes to "
+            "an unseen patient). A generator that makes copies should not be shared at all."
         )
+    if found.near.all():
+        raise RefusedError("no pack was written: all of its images are near copies of training images.")
 
 
 def _material(
-    run_dir: Path, experiment: Experiment, gan: Path, inputs: Mapping[str, Path], rows: np.ndarray, copies: PackCopies,
+    run_dir: Path, experiment: Experiment, gan: Path, inputs: Mapping[str, Path], rows: np.ndarray, copies: NearCopies,
     found: Any,
 ) -> Material:  # fmt: skip
     synthetic, prepared = open_dataset(inputs["synthesise"]), open_dataset(inputs["prepare"]).manifest
@@ -218,7 +223,7 @@ def _material(
         spacing_known=known,
         decision=found,
         near_copies={
-            "number": int(copies.copies.sum()), "images": len(rows), "near": NEAR, "control": copies.figures.control,
+            "left_out": int(copies.near.sum()), "images": len(copies.near), "near": NEAR, "control": copies.control,
         },
         cohort=_cohort(inputs["split"], experiment.release.fold, pool=learns_from_pool(experiment.gan)),
         secrets=_secrets(run_dir, experiment, inputs),

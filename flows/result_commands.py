@@ -110,6 +110,8 @@ def release(
         representation=representation,
     )
     print(f"Pack: {out}, {made.images} synthetic images.")
+    if made.left_out:
+        print(f"{made.left_out} more were left out: they lie near to a training image, though not nearer than chance.")
     print(f"Its digest is {made.digest}. Tell it to the receiver by another way: `radaug verify` prints it.")
 
 

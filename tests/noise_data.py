@@ -10,15 +10,19 @@ import pandas as pd
 from pipeline.core.records import Record
 
 
+def noise_images(num: int, shape: tuple[int, ...] = (12, 12)) -> np.ndarray:
+    """The images [num, 1, *shape] of `write_noise`; every other one is of the brighter class."""
+    bright = 100 * (np.arange(num) % 2).reshape(-1, *[1] * (len(shape) + 1))
+    return (np.random.default_rng(0).integers(0, 120, (num, 1, *shape)) + bright).astype(np.uint8)
+
+
 def write_noise(root: Path, shape: tuple[int, ...] = (12, 12), num: int = 24) -> dict[str, Path]:
     """Images [num, 1, *shape] and their split: half for training, a quarter each val and test."""
     prepare, split = root / "prepare", root / "split"
     prepare.mkdir(parents=True)
     split.mkdir()
-    random = np.random.default_rng(0)
     label = np.arange(num) % 2
-    images = random.integers(0, 120, (num, 1, *shape)) + 100 * label.reshape(-1, *[1] * (len(shape) + 1))
-    np.save(prepare / "images.npy", images.astype(np.uint8))
+    np.save(prepare / "images.npy", noise_images(num, shape))
     ids = [f"image-{number}" for number in range(num)]
     names = np.array(["normal", "disease"])[label]
     table = pd.DataFrame({"image_id": ids, "label": names, "patient_id": [f"p{i}" for i in range(num)]})

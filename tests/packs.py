@@ -83,7 +83,7 @@ def material(root: Path, shape: tuple[int, ...] = (12, 10), scaling: Scaling = G
         synthetic=synthetic, rows=np.arange(4), gan=root / "gan",
         description=json.loads((root / "gan" / "model.json").read_text()), spacing=(0.7, 0.8, 2.5)[: len(shape)],
         spacing_known=True, decision=released("distance"),
-        near_copies={"number": 0, "images": 4, "near": 0.25, "control": 0.0},
+        near_copies={"left_out": 0, "images": 4, "near": 0.25, "control": 0.0},
         cohort={"train_images": 80, "train_patients": 60, "unseen_patients": 60}, secrets=NOTHING,
     )  # fmt: skip
     return replace(made, **changes)

@@ -14,7 +14,7 @@ from pipeline.data.batches.scaling import Scaling
 from pipeline.privacy import near_search
 from pipeline.privacy.attack import Images
 from pipeline.privacy.memorisation import authenticity, distance_ratio
-from pipeline.privacy.near_search import nearest_known
+from pipeline.privacy.near_search import NearSearch
 
 SCALING = Scaling(1.0, 0.0, "none", (-1.0, 1.0), "float32")
 
@@ -53,7 +53,8 @@ def test_a_likeness_is_the_smaller_of_two_distances_in_units_of_held_out_images(
     mirrored, grainy = known.images[:1, ..., ::-1], known.images[:1] + 0.05 * random.standard_normal((1, 1, 8, 8))
     shown = stored(np.concatenate([mirrored, grainy]))
     sets = [Images(one, np.arange(len(one.images))) for one in (shown, known, held_out)]
-    found, usual = nearest_known(*sets, Hardware("cpu", "float32"), 0)
+    search = NearSearch(sets[1], sets[2], len(sets[0]), Hardware("cpu", "float32"), 0)
+    found, usual = search.among_known(sets[0]), search.usual
     np.testing.assert_array_equal(found.which, [0, 0])
     assert found.distance[0] == pytest.approx(0, abs=1e-3)  # registered
     plain = np.sqrt(((grainy - known.images[:1]) ** 2).mean())

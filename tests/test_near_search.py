@@ -9,7 +9,7 @@ from clouds import CPU, clouds, stored
 
 from pipeline.measures.ms_ssim import ssim
 from pipeline.privacy import likeness_net, near_search
-from pipeline.privacy.near_search import nearest_known
+from pipeline.privacy.near_search import NearSearch
 from pipeline.privacy.registered import (
     products_a_pair,
     registered_candidates,
@@ -58,8 +58,9 @@ def test_copies_are_found_among_candidates(monkeypatch: pytest.MonkeyPatch, net:
     noise = 0.02 * np.random.default_rng(2).standard_normal((20, 1, 16, 16))
     copies = 0.8 * np.roll(known[:20], 1, axis=-2) + noise
     sets = [stored(one) for one in (np.concatenate([copies, clouds(20, 5)]), known, held_out)]
-    exact = nearest_known(*sets, CPU, 0)
-    likely = nearest_known(*sets, CPU, 0, exact_work=0)
+    shown, *others = sets
+    exact, likely = (NearSearch(*others, len(shown), CPU, 0, exact_work=most) for most in (1e13, 0))
+    exact, likely = ((one.among_known(shown), one.usual) for one in (exact, likely))
     np.testing.assert_array_equal(exact[0].which[:20], np.arange(20))
     assert (likely[0].which[:20] == np.arange(20)).mean() >= 0.9
     assert np.median(likely[0].distance[:20]) < 0.5 < likely[0].distance[20:].min()

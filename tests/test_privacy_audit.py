@@ -132,9 +132,9 @@ def test_the_interval_decides(healthy: list[Record], difference: float, error: f
     assert ("It is not chance." in found["reasons"][0]) == (decision == "refuse")
 
 
-@pytest.mark.parametrize(("chance", "decision"), [(0.02 / 6 - 1e-4, "refuse"), (0.02 / 6 + 1e-4, "release")])
+@pytest.mark.parametrize(("chance", "decision"), [(0.02 / 7 - 1e-4, "refuse"), (0.02 / 7 + 1e-4, "release")])
 def test_patients_who_stand_out_refuse(healthy: list[Record], chance: float, decision: str) -> None:
-    """Three attacks with two tests each share 0.02."""
+    """Three attacks with two tests each, and patients with near copies, share 0.02."""
     quiet = [
         changed(one, {"difference": -0.1, "error": 0.01}, standing_out_p=1.0) if one.kind == "attack" else one
         for one in healthy
@@ -146,11 +146,36 @@ def test_patients_who_stand_out_refuse(healthy: list[Record], chance: float, dec
 
 
 def test_the_smallest_leak_that_is_shown(healthy: list[Record]) -> None:
-    """One-sided 0.02 / 6 and four in five: 2.713 + 0.842 errors; C(150, k) / C(300, k) is below it from 9 on."""
+    """One-sided 0.02 / 7 and four in five: 2.763 + 0.842 errors; C(150, k) / C(300, k) is below it from 9 on."""
     quiet = [changed(one, {"error": 0.04}) if one.kind == "attack" else one for one in healthy]
     smallest = release_verdict(quiet, PLACE, DEFAULT)["evidence"]["attacks"]["smallest"]
-    assert smallest["auroc_difference"] == pytest.approx(3.5546 * 0.04, abs=1e-4)
-    assert [comb(150, k) / comb(300, k) < 0.02 / 6 for k in (8, 9)] == [False, True] and smallest["patients"] == 9
+    assert smallest["auroc_difference"] == pytest.approx(3.6048 * 0.04, abs=1e-4)
+    assert [comb(150, k) / comb(300, k) < 0.02 / 7 for k in (8, 9)] == [False, True] and smallest["patients"] == 9
+
+
+def looked(records: list[Record], **figures: float) -> list[Record]:
+    return [replace(one, figures=one.figures | figures) if one.kind == "privacy" else one for one in records]
+
+
+@pytest.mark.parametrize(
+    ("figures", "reason"),
+    [
+        ({"copies": 1}, "1 of 200 synthetic images are copies"),
+        ({"near_patients": 9, "near_unseen": 0}, "near copies of 9 of 150 training patients' images"),
+        ({"near_patients": 8, "near_unseen": 0}, ""),  # C(150, 8) / C(300, 8) is above 0.02 / 7
+        ({"near_patients": 20, "near_unseen": 14}, ""),
+    ],
+)  # fmt: skip
+def test_near_copies_refuse_beyond_chance(healthy: list[Record], figures: dict[str, float], reason: str) -> None:
+    found = release_verdict(looked(healthy, **figures), PLACE, DEFAULT)
+    assert found["decision"] == ("refuse" if reason else "release")
+    assert reason in found["reasons"][0]
+
+
+def test_near_copies_by_an_older_rule_release_nothing(healthy: list[Record]) -> None:
+    older = [replace(one, figures={"near_copies": 0.0}) if one.kind == "privacy" else one for one in healthy]
+    found = release_verdict(older, PLACE, DEFAULT)
+    assert found["decision"] == "not_audited" and "older rule" in found["reasons"][0]
 
 
 def test_attacks_that_would_see_no_leak_clear_nobody(healthy: list[Record]) -> None:

@@ -19,7 +19,7 @@ from pipeline.measures.histograms import intensity_histograms, jensen_shannon, w
 from pipeline.measures.inception_score import inception_score
 from pipeline.measures.kernel_distance import kid
 from pipeline.measures.ms_ssim import ms_ssim, pairwise_ms_ssim, pairwise_ms_ssim_interval
-from pipeline.measures.near_copies import near_copies
+from pipeline.measures.near_copies import Nearness, chance_of_near, near_copies
 from pipeline.measures.radiomics import (
     NAMES,
     co_occurrence,
@@ -331,15 +331,42 @@ def test_the_users_own_weights_give_features_or_a_clear_error(tmp_path: Path) ->
         ScriptedFeatures(tmp_path / "text.pt", "0")
 
 
+def nearness(distance: list[float], which: list[int], patients: int) -> Nearness:
+    return Nearness(np.array(distance), np.array(which), patients)
+
+
 def test_near_copies_by_hand() -> None:
-    """Held-out images lie 2 away, in the median: below 0.5 is a near copy. Wilson 1927 for 2 of 4 and for 0 of 20."""
-    found = near_copies(np.array([0.0, 0.49, 0.51, 2.0]), np.array([0.4, 2.0, 2.0, 2.0, 3.0]))
-    assert (found.threshold, found.share, found.control) == (0.5, 0.5, 0.2)
+    """Unseen images lie 2 away, in the median: below 0.5 is a near copy, and below half of 0.7 a copy. Wilson 1927."""
+    usual = np.array([0.4, 2.0, 2.0, 2.0, 3.0])
+    to_members, to_unseen = nearness([0.0, 0.49, 0.51, 2.0], [7, 3, 3, 3], 10), nearness([0.7, 0.9, 3, 3], [0] * 4, 5)
+    found = near_copies(to_members, to_unseen, usual)
+    assert (found.near.tolist(), found.copies.tolist()) == ([True, True, False, False], [True, False, False, False])
+    assert (found.share, found.control, found.patients, found.unseen) == (0.5, 0.2, (2, 10), (0, 5))
     half = 1.96 * np.sqrt(0.25 / 4 + 1.96**2 / (4 * 16)) / (1 + 1.96**2 / 4)
     assert (found.low, found.high) == (pytest.approx(0.5 - half, abs=1e-4), pytest.approx(0.5 + half, abs=1e-4))
-    assert not found.beyond_chance, "2 of 4 may be 1 of 5"
-    none = near_copies(np.full(20, 0.5), np.full(3, 2.0))  # at the threshold, not below it
+    none = near_copies(nearness([0.5] * 20, [0] * 20, 1), nearness([9.0] * 20, [0] * 20, 1), np.full(3, 2.0))
     assert (none.share, none.low) == (0, 0) and none.high == pytest.approx(1.96**2 / (20 + 1.96**2), rel=1e-3)
-    assert near_copies(np.zeros(20), np.full(3, 2.0)).beyond_chance
-    with pytest.raises(ValueError, match="held-out images"):
-        near_copies(np.zeros(3), np.zeros(0))
+    for images, unseen in ((3, 0), (0, 3)):
+        some = nearness([0] * images, [0] * images, 1)
+        with pytest.raises(ValueError, match="unseen images"):
+            near_copies(some, some, np.ones(unseen))
+
+
+def test_images_that_fall_as_near_to_unseen_patients_are_no_copies() -> None:
+    """An image at 0.3 is a copy where no image comes nearer than 0.7 to an unseen patient, and none where one has 0.5.
+
+    Without any unseen patient who is not a training patient's twin, all near copies are copies.
+    """
+    usual, one = np.full(9, 2.0), nearness([0.3, 2.0], [0, 1], 4)
+    for unseen, copies in ((0.7, 1), (0.5, 0)):
+        assert near_copies(one, nearness([3.0, unseen], [0, 0], 4), usual).copies.sum() == copies
+    nobody = Nearness(np.full(2, np.inf), np.zeros(2, dtype=int), 0)
+    assert near_copies(one, nobody, usual).copies.sum() == 1
+
+
+def test_the_chance_of_near_training_patients_is_that_of_fisher() -> None:
+    """The lady tasting tea (Fisher 1935): 3 or more of 4 by chance 17/70; and scipy's own exact test."""
+    assert chance_of_near((3, 4), (1, 4)) == pytest.approx(17 / 70)
+    for near, unseen in (((6, 120), (0, 120)), ((9, 40), (3, 35)), ((0, 10), (0, 10))):
+        table = [[near[0], near[1] - near[0]], [unseen[0], unseen[1] - unseen[0]]]
+        assert chance_of_near(near, unseen) == pytest.approx(stats.fisher_exact(table, alternative="greater").pvalue)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from audits import fresh
+from noise_data import noise_images
 from packs import released_run
 
 from flows.cli import launch
@@ -98,6 +99,23 @@ def test_other_images_than_the_audited_ones_are_refused(
     assert "are not those that were audited" in capsys.readouterr().err
 
 
+def test_near_copies_by_chance_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One image lies at a fifth of what unseen images keep from a training image, another at 0.3 from an unseen one."""
+    made, real = fresh(200), noise_images(300)
+    random = np.random.default_rng(0)
+    for row, origin, sd in ((10, 7, 8.0), (21, 297, 12.5)):  # unseen images keep about 42 grey levels
+        made[row] = (real[origin] + sd * random.standard_normal(made[row].shape)).clip(0, 255)
+    run, pack = released_run(tmp_path / "study", made), tmp_path / "pack"
+    assert launch(["audit", str(run)]) == 0
+    capsys.readouterr()
+    assert launch(["release", str(run), "--out", str(pack)]) == 0
+    said = capsys.readouterr().out
+    assert "199 synthetic images" in said and "1 more were left out" in said
+    copies = read_json(pack / "data" / "card.json")["audit"]["near_copies"]
+    assert (copies["left_out"], copies["images"]) == (1, 200)
+    assert "7011" not in pd.read_csv(pack / "data" / "provenance.csv", dtype=str)["sample_seed"].tolist()
+
+
 def test_a_near_copy_that_the_audit_did_not_look_at_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,7 +132,7 @@ def test_a_near_copy_that_the_audit_did_not_look_at_is_refused(
     assert launch(["audit", str(run)]) == 0
     capsys.readouterr()
     assert refused(run, tmp_path / "pack") == 3
-    assert "1 of its 520 images are near copies" in capsys.readouterr().err
+    assert "1 of its 520 images are copies" in capsys.readouterr().err
     before = row % 260
     if before:
         assert launch(["release", str(run), "--out", str(tmp_path / "pack"), "--num-images", str(before)]) == 0

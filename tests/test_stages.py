@@ -197,14 +197,16 @@ def test_copies_of_training_images_are_found(noise_inputs: MakeInputs, tmp_path:
     assert (record.figures["near_copies"], record.figures["near_copies_control"]) == (1, 0)
     assert record.figures["near_copies_low"] == pytest.approx(60 / (60 + 1.96**2), abs=1e-3)  # Wilson for 60 of 60
     assert record.notes == (
-        "100 % of the synthetic images are near copies of a training image "
-        "(0 % of real validation images are that near to one).",
+        "60 of 60 synthetic images are copies of a training image, and 60 are near copies (0 % of unseen real images "
+        "are that near to one).",
     )
+    counts = [record.figures[name] for name in ("near_patients", "near_patients_of", "near_unseen", "near_unseen_of")]
+    assert counts == [60, 60, 0, 60]
     rows = {row.metric: row for row in read_metrics(tmp_path / "privacy")}
     assert (rows["near_copies"].value, rows["near_copies"].n_images, rows["near_copies"].split) == (
         "1.0", "60", "synthetic",
     )  # fmt: skip
-    assert (rows["near_copies_control"].value, rows["near_copies_control"].n_images) == ("0.0", "30")
+    assert (rows["near_copies_control"].value, rows["near_copies_control"].n_images) == ("0.0", "60")
     assert (tmp_path / "privacy" / "closest_pairs.png").stat().st_size > 500
 
 
@@ -227,7 +229,7 @@ def test_of_many_images_some_are_looked_at(
         places = nearest["image_id"].str[1:].astype(int)
         np.testing.assert_allclose(nearest[column], expected[places], rtol=1e-5)
     rows = {row.metric: row.n_images for row in read_metrics(tmp_path / "privacy")}
-    assert (rows["near_copies"], rows["near_copies_control"]) == ("30", "20")  # synthetic images up to ten thousand
+    assert (rows["near_copies"], rows["near_copies_control"]) == ("30", "60")  # synthetic images up to ten thousand
 
 
 def test_fresh_draws_are_as_near_to_held_out_images(noise_inputs: MakeInputs, tmp_path: Path) -> None:

@@ -20,17 +20,18 @@ from PIL import Image
 from pipeline.adversarial.families import learns_from_pool
 from pipeline.adversarial.pictures import tile
 from pipeline.config.section import Section
-from pipeline.core.compute import Hardware, resolve_hardware
+from pipeline.core.compute import resolve_hardware
 from pipeline.core.files import atomic_path
 from pipeline.core.layout import CLOSEST_PAIRS, MEMORISATION
 from pipeline.core.metrics import MetricRow, write_metrics
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed, numpy_generator
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
-from pipeline.measures.near_copies import NEAR, NearCopies, near_copies
+from pipeline.measures.near_copies import COPY, NEAR, NearCopies
 from pipeline.privacy.attack import Images
 from pipeline.privacy.cohort import member_splits, rows_in
-from pipeline.privacy.near_search import nearest_known, parts_of, plain_distances
+from pipeline.privacy.copies import find_copies
+from pipeline.privacy.near_search import parts_of, plain_distances
 
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
@@ -70,15 +71,15 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
     A generator that also learned from the unlabelled images may remember those: they count as training images, and
     since they have no class, neither do the others.
 
-    Validation images, which no generator saw, take the synthetic images' place in the control. They also say how near
-    is too near. Of either 500 at most are drawn, so that time and memory grow with the training images and not with
-    their square; near copies, which this stage alone judges, are looked for among 10,000 synthetic images, by
-    `pipeline.measures.near_copies` on the distances of `nearest_known`. All other distances are those of plain pixels.
+    Validation images, which no generator saw, take the synthetic images' place in the control. Of either 500 at most
+    are drawn, so that time and memory grow with the training images and not with their square; near copies, which this
+    stage alone judges, are looked for among 10,000 synthetic images (`find_copies`), with validation and test images
+    as their measure. All other distances are those of plain pixels.
     """
     real, synthetic = open_dataset(inputs["prepare"]), open_dataset(inputs["synthesise"])
     rows = {
         "train": rows_in(real, inputs["split"], config.fold, member_splits(pool=config.pool)),
-        "val": some_validation_rows(real, inputs["split"], config.fold, config.seed),
+        "val": _some_validation_rows(real, inputs["split"], config.fold, config.seed),
         "test": rows_in(real, inputs["split"], config.fold, ("test",)),
     }
     random = numpy_generator(config.seed, "draws")
@@ -92,16 +93,10 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
         plain_distances(real, rows["val"], real, rows[split]) for split in ("train", "test")
     )
     control = nearer_to_training(val_to_train, val_to_held_out, labels["train"], labels["test"], random)
-    known, held_out = (Images(real, rows[split]) for split in ("train", "val"))
     searched = np.sort(numpy_generator(config.seed, "searched").permutation(len(synthetic.images))[:_SEARCHED])
-    found, usual = nearest_known(
-        Images(synthetic, searched),
-        known,
-        held_out,
-        Hardware(config.device, "float32"),
-        derive_seed(config.seed, "net"),
+    found = find_copies(
+        Images(synthetic, searched), inputs, config.fold, pool=config.pool, seed=config.seed, device=config.device
     )
-    copies = near_copies(found.distance, usual.distance)
     nearest = pd.DataFrame(
         {
             "image_id": synthetic.manifest["image_id"].iloc[chosen].to_numpy(),
@@ -112,7 +107,7 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
     )
     write_table(out_dir / MEMORISATION, nearest)
     closest = np.argsort(found.distance, kind="stable")[:_PAIRS]
-    pairs = [(int(searched[at]), int(rows["train"][found.which[at]])) for at in closest]
+    pairs = [(int(searched[at]), int(found.which[at])) for at in closest]
     _draw_pairs(out_dir / CLOSEST_PAIRS, synthetic, real, pairs)
     figures = {
         "nearer_to_training_rate": rates.mean(),
@@ -123,23 +118,21 @@ def run(config: MemorisationConfig, inputs: Mapping[str, Path], out_dir: Path) -
         "distance_ratio": distance_ratio(to_train, to_held_out, labels["train"], labels["test"], random),
         "authenticity": authenticity(to_train, real, rows["train"]),
         "authenticity_control": authenticity(val_to_train, real, rows["train"]),
-        "near_copies": copies.share,
-        "near_copies_low": copies.low,
-        "near_copies_high": copies.high,
-        "near_copies_control": copies.control,
-    }
+    } | found.figures()
     rounded = {name: round(float(value), 4) for name, value in figures.items()}
-    write_metrics(out_dir, _metrics(config, rounded, (len(chosen), len(searched)), len(rows["val"])))
+    write_metrics(
+        out_dir, _metrics(config, rounded, (len(chosen), len(searched)), (len(rows["val"]), found.num_unseen))
+    )
     nearness = [round(float(found.distance[at]), 3) for at in closest]
     return Record(
         kind="privacy",
         figures=rounded | {"synthetic_images": len(searched)},
-        notes=_notes(copies),
+        notes=_notes(found.judged),
         extra={"closest": nearness, "near": NEAR},
     )
 
 
-def some_validation_rows(real: DataSet, split: Path, fold: int, seed: int) -> np.ndarray:
+def _some_validation_rows(real: DataSet, split: Path, fold: int, seed: int) -> np.ndarray:
     """Where the fold's validation images are, of more than `_LOOKED_AT` so many at random, in their order."""
     rows = rows_in(real, split, fold, ("val",))
     some = numpy_generator(seed, "validation").permutation(len(rows))[:_LOOKED_AT]
@@ -235,8 +228,9 @@ def _draw_pairs(path: Path, synthetic: DataSet, real: DataSet, pairs: list[tuple
 
 
 def _metrics(
-    config: MemorisationConfig, figures: Mapping[str, float], num: tuple[int, int], num_val: int
+    config: MemorisationConfig, figures: Mapping[str, float], num: tuple[int, int], num_real: tuple[int, int]
 ) -> list[MetricRow]:
+    num_val, num_unseen = num_real
     row = MetricRow(
         stage="privacy", fold=str(config.fold), gan_seed=str(config.gan_seed), split="synthetic",
         metric="nearer_to_training_rate", value=str(figures["nearer_to_training_rate"]),
@@ -247,7 +241,7 @@ def _metrics(
     copies = replace(
         row, metric="near_copies", value=str(figures["near_copies"]), ci_low=str(figures["near_copies_low"]),
         ci_high=str(figures["near_copies_high"]), n_images=str(num[1]),
-        detail=f"pixels, plain or registered, within {NEAR} of validation images' median distance to a training image",
+        detail=f"pixels, plain or registered, within {NEAR} of unseen images' median distance to a training image",
     )  # fmt: skip
     ratio = replace(row, metric="distance_ratio", value=str(figures["distance_ratio"]), ci_low="", ci_high="")
     authentic = replace(
@@ -258,18 +252,32 @@ def _metrics(
         authentic, metric="authenticity_control", value=str(figures["authenticity_control"]), split="val",
         n_images=str(num_val),
     )  # fmt: skip
-    of_val = replace(
+    of_unseen = replace(
         copies, metric="near_copies_control", value=str(figures["near_copies_control"]), ci_low="", ci_high="",
-        split="val", n_images=str(num_val),
+        split="unseen", n_images=str(num_unseen),
     )  # fmt: skip
-    return [row, control, ratio, authentic, authentic_val, copies, of_val]
+    known = replace(
+        copies, metric="near_patients", value=str(figures["near_patients"]), ci_low="", ci_high="",
+        n_patients=str(int(figures["near_patients_of"])), detail="training patients of whom some image is a near copy",
+    )  # fmt: skip
+    others = replace(
+        known, metric="near_unseen", value=str(figures["near_unseen"]), n_patients=str(int(figures["near_unseen_of"])),
+        detail="unseen patients to whom some image is as near",
+    )  # fmt: skip
+    certain = replace(
+        copies, metric="copies", value=str(figures["copies"]), ci_low="", ci_high="",
+        detail=f"near copies within {COPY} of the smallest distance of any image to an unseen patient's",
+    )  # fmt: skip
+    return [row, control, ratio, authentic, authentic_val, copies, of_unseen, certain, known, others]
 
 
 def _notes(copies: NearCopies) -> tuple[str, ...]:
-    """A sentence where synthetic images are near copies beyond what real ones are."""
-    if not copies.beyond_chance:
+    """A sentence where synthetic images are copies."""
+    number = int(copies.copies.sum())
+    if not number:
         return ()
     return (
-        f"{100 * copies.share:.0f} % of the synthetic images are near copies of a training image "
-        f"({100 * copies.control:.0f} % of real validation images are that near to one).",
+        f"{number} of {len(copies.near)} synthetic images are copies of a training image, and "
+        f"{int(copies.near.sum())} are near copies ({100 * copies.control:.0f} % of unseen real images are that near "
+        "to one).",
     )

@@ -41,31 +41,53 @@ class Nearest:
     which: np.ndarray
 
 
-def nearest_known(
-    shown: Images, known: Images, held_out: Images, hardware: Hardware, seed: int, exact_work: float = EXACT_WORK
-) -> tuple[Nearest, Nearest]:
-    """The known image nearest to every image that is shown, and to every held-out one.
+class NearSearch:
+    """Finds the image nearest to each of some: among known ones, or among others by the same measure.
 
     The smaller of two distances: that of plain pixels, which noise and blur change little, and that of registered ones,
     which flips, small shifts and contrast do not change (`registered_distances`). Of each, 1 is the median distance of
     held-out images to the known image nearest to them.
 
     Where all pairs would take more than `exact_work` products, a net learns on the known images alone which images are
-    alike (`likeness_net`), and an image is compared with those known ones whose embeddings are nearest to its own. A
-    distance may then be too large, where the nearest one is not among these, and never too small.
+    alike (`likeness_net`), and an image is compared with those whose embeddings are nearest to its own. A distance may
+    then be too large, where the nearest one is not among these, and never too small.
+
+    Attributes:
+        usual: the known image nearest to each held-out one.
     """
-    work = (len(shown) + len(held_out)) * len(known) * products_a_pair(known.dataset.images.shape[1:])
-    if work <= exact_work:
-        found = [_among_all(one, known, hardware.device) for one in (shown, held_out)]
-    else:
-        grids = _grids(known, hardware.device)
-        net = fit_likeness_net(grids, hardware, seed)
-        memory = embedded(net, [grids], hardware.device)
-        found = [_among_likely(one, known, grids, embedded(net, one, hardware.device), memory, hardware.device)
-                 for one in (shown, held_out)]  # fmt: skip
-    usual = [float(np.median(one.distance)) or 1.0 for one in found[1]]
-    of_shown, of_held_out = (_nearer(one, usual) for one in found)
-    return of_shown, of_held_out
+
+    def __init__(
+        self,
+        known: Images,
+        held_out: Images,
+        num_shown: int,
+        hardware: Hardware,
+        seed: int,
+        exact_work: float = EXACT_WORK,
+    ) -> None:
+        """`num_shown`: of the images that will be looked at."""
+        work = (num_shown + len(held_out)) * len(known) * products_a_pair(known.dataset.images.shape[1:])
+        self._known, self._device = known, hardware.device
+        self._net = None
+        if work > exact_work:
+            self._net = fit_likeness_net(_grids(known, hardware.device), hardware, seed)
+        usual = self._among(held_out, known)
+        self._units = [float(np.median(one.distance)) or 1.0 for one in usual]
+        self.usual = _nearer(usual, self._units)
+
+    def among_known(self, shown: Images) -> Nearest:
+        return self.among_others(shown, self._known)
+
+    def among_others(self, shown: Images, others: Images) -> Nearest:
+        """The image of `others` nearest to each, in the unit of the known ones."""
+        return _nearer(self._among(shown, others), self._units)
+
+    def _among(self, shown: Images, others: Images) -> tuple[Nearest, Nearest]:
+        if self._net is None:
+            return _among_all(shown, others, self._device)
+        grids = _grids(others, self._device)
+        memory = embedded(self._net, [grids], self._device)
+        return _among_likely(shown, others, grids, embedded(self._net, shown, self._device), memory, self._device)
 
 
 def _nearer(found: Sequence[Nearest], usual: Sequence[float]) -> Nearest:

@@ -50,9 +50,9 @@ def assessment(
     untried = [what for name, what in _UNTRIED.items() if name not in attacks]
     said = {
         "extraction": [
-            f"{copies['number']} of the pack's {copies['images']} images are near copies of a training image (within "
-            f"{copies['near']:g} of the distance at which unseen real images usually lie to one); of unseen real "
-            f"images {100 * copies['control']:.1f} % are.",
+            f"{copies['left_out']} of {copies['images']} images were left out as near copies of a training image "
+            f"(within {copies['near']:g} of the distance at which unseen real images usually lie to one; of unseen "
+            f"real images {100 * copies['control']:.1f} % are that near). None was a copy beyond chance.",
             "The generator's weights are in the pack: whoever holds them can make images that nobody has looked at."
             if generator
             else "The generator is not in the pack.",

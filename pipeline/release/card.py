@@ -56,7 +56,7 @@ def card_of(
         "intended_use": list(INTENDED_USE),
         "limits": [*LIMITS, *material.limits],
         "audit": {"decision": material.decision["decision"], "reasons": list(material.decision["reasons"]),
-                  "near_copies_in_the_pack": dict(material.near_copies), "evidence": evidence},
+                  "near_copies": dict(material.near_copies), "evidence": evidence},
         "differential_privacy": None if certificate is None else dict(certificate),
         "anonymity_assessment": {
             "note": ASSESSMENT_NOTE,

@@ -36,7 +36,7 @@ class Material:
         description: the generator's `model.json`.
         spacing: mm a voxel; `spacing_known`: whether the source states it.
         decision: what the gate said, with its reasons and evidence.
-        near_copies: how many of the pack's images are near copies, and by which threshold.
+        near_copies: how many near copies were left out of the pack, of how many images, and by which threshold.
         cohort: how many patients and images it was made from, and how many were never seen.
         features: of the images at `rows`, where the pack shall hold them.
         limits: of these images, beside those of any pack.

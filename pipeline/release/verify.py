@@ -41,10 +41,12 @@ class Verified:
     Attributes:
         digest: of the bag's list of digests; it changes with any byte of the pack. Whoever gives the pack away tells
             it by another way, so that a pack that was made anew by somebody else is seen.
+        left_out: near copies that were left out of it, by its card.
     """
 
     images: int
     digest: str
+    left_out: int = 0
 
 
 def verify_pack(pack: Path) -> Verified:
@@ -67,7 +69,8 @@ def verify_pack(pack: Path) -> Verified:
     if wrong:
         raise RefusedError(f"{pack}: was changed since it was made:\n" + first_few(wrong))
     images = len(read_table(pack / PAYLOAD / PROVENANCE))
-    return Verified(images, digest_file(pack / _BAG[-1]))
+    left_out = int(read_json(pack / PAYLOAD / CARD)["audit"]["near_copies"]["left_out"])
+    return Verified(images, digest_file(pack / _BAG[-1]), left_out)
 
 
 def first_few(lines: Sequence[str]) -> str:

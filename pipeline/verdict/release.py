@@ -16,6 +16,7 @@ from pipeline.config.experiment import ReleaseConfig
 from pipeline.config.privacy import PrivacyConfig
 from pipeline.core.decisions import Decision
 from pipeline.core.records import Record
+from pipeline.measures.near_copies import NEAR, chance_of_near
 from pipeline.privacy.outcome import Outcome, Rate
 
 RELEASE, REFUSE, NOT_AUDITED = "release", "refuse", "not_audited"
@@ -56,10 +57,10 @@ class _Findings:
 def release_verdict(records: Sequence[Record], place: ReleaseConfig, privacy: PrivacyConfig) -> Decision:
     """Decide by the records of the stages `attack` and `privacy`, and of `fit-gan` where it is given too.
 
-    `refuse` where a leak is shown: synthetic images are near copies of training images beyond what unseen images are;
-    or training patients stand out from all unseen ones; or an attack's interval lies above 0 and reaches what is not
-    tolerated; or the figures are not of these weights. `not_audited` where the run lacks what the audit needs, unseen
-    patients enough to exclude what is not tolerated among it. Else `release`.
+    `refuse` where a leak is shown: a synthetic image is a copy of a training image; or more training patients have near
+    copies than unseen ones, beyond chance; or training patients stand out from all unseen ones; or an attack's interval
+    lies above 0 and reaches what is not tolerated; or the figures are not of these weights. `not_audited` where the run
+    lacks what the audit needs, unseen patients enough to exclude what is not tolerated among it. Else `release`.
     """
     own = [one for one in records if (one.fold, one.gan_seed) == (place.fold, place.gan_seed)]
     made = {one.variant: one for one in own if one.kind == "attack"}
@@ -77,9 +78,10 @@ def release_verdict(records: Sequence[Record], place: ReleaseConfig, privacy: Pr
     gating = {name: one for name, one in attacks.items() if one.extra["gates"]}
     if attacks and not gating:
         found.lacking.append("All attacks are for information only. Name one that has a say in privacy.attacks.")
+    tests = _number_of_tests(gating)
     for one in looks[:1]:
-        _judge_copies(found, one)
-    _judge_attacks(found, gating, privacy)
+        _judge_copies(found, one, privacy.alpha / tests)
+    _judge_attacks(found, gating, privacy, tests)
     return _decision(found, place, privacy, [*attacks.values(), *looks])
 
 
@@ -99,23 +101,43 @@ def _judge_provenance(found: _Findings, audits: Sequence[Record], gans: Sequence
                 found.refused.append("The audit took other patients for members than the generator learned from.")
 
 
-def _judge_copies(found: _Findings, look: Record) -> None:
+def _judge_copies(found: _Findings, look: Record, alpha: float) -> None:
+    """One copy is enough; near copies are too many where training patients have more of them than unseen ones have."""
     figures = look.figures
     found.figures["memorisation"] = figures
-    if figures.get("near_copies_low", 0.0) > figures.get("near_copies_control", 0.0):
+    if "copies" not in figures:
+        found.lacking.append("Near copies were judged by an older rule. Do `radaug run` again.")
+        return
+    if figures["copies"]:
         found.refused.append(
-            f"{100 * figures['near_copies']:.1f} % of the synthetic images are near copies of a training image; of "
-            f"unseen real images {100 * figures['near_copies_control']:.1f} % are that near to one."
+            f"{int(figures['copies'])} of {int(figures['synthetic_images'])} synthetic images are copies of a training "
+            f"image: within {NEAR:g} of the distance that unseen real images keep, and nearer than half of what any "
+            "image comes to an unseen patient."
+        )
+    (near, members), (other, unseen) = (
+        (int(figures[name]), int(figures[f"{name}_of"])) for name in ("near_patients", "near_unseen")
+    )
+    chance = chance_of_near((near, members), (other, unseen))
+    if chance < alpha:
+        found.refused.append(
+            f"Synthetic images are near copies of {near} of {members} training patients' images, and as near to "
+            f"{other} of {unseen} unseen patients' (chance {chance:.2g})."
         )
 
 
-def _judge_attacks(found: _Findings, attacks: dict[str, Record], privacy: PrivacyConfig) -> None:
-    outcomes = {
-        name: Outcome.from_json(one.extra["outcome"]) for name, one in attacks.items() if not one.extra["lacking"]
-    }
+def _outcomes(attacks: dict[str, Record]) -> dict[str, Outcome]:
+    return {name: Outcome.from_json(one.extra["outcome"]) for name, one in attacks.items() if not one.extra["lacking"]}
+
+
+def _number_of_tests(attacks: dict[str, Record]) -> int:
+    """That share `alpha`: of every attack the AUROCs and who stands out, and patients with near copies."""
+    return 1 + sum(len(_judged_rates(one)) + 1 for one in _outcomes(attacks).values())
+
+
+def _judge_attacks(found: _Findings, attacks: dict[str, Record], privacy: PrivacyConfig, tests: int) -> None:
+    outcomes = _outcomes(attacks)
     for why in dict.fromkeys(one.extra["lacking"] for one in attacks.values() if one.extra["lacking"]):
         found.lacking.append(why)
-    tests = sum(len(_judged_rates(one)) + 1 for one in outcomes.values())
     limit = tolerated_auroc(privacy.advantage)
     for name, outcome in outcomes.items():
         planted = attacks[name].extra["planted"]
@@ -197,8 +219,8 @@ def _decision(found: _Findings, place: ReleaseConfig, privacy: PrivacyConfig, au
         return {"decision": NOT_AUDITED, "reasons": [said, *found.weak, *power], "evidence": evidence}
     said = (
         f"By {', '.join(found.clears)}, training patients are told from unseen ones hardly better than members from "
-        f"members: a membership advantage of {privacy.advantage:g} is excluded. No synthetic image is a near copy "
-        "beyond what unseen images are."
+        f"members: a membership advantage of {privacy.advantage:g} is excluded. No synthetic image is a copy of a "
+        "training image, and near copies are no more than chance."
     )
     told = f"{', '.join(found.blind)}: would not see a generator that replays its training images, and clears nobody."
     blind = [told] if found.blind else []
