@@ -23,15 +23,16 @@ from pipeline.adversarial.loop import train
 from pipeline.adversarial.private.certificate import OUTSIDE
 from pipeline.adversarial.private.check import obstacles
 from pipeline.adversarial.private.outlook import outlook
-from pipeline.adversarial.weights import read_certificate
+from pipeline.adversarial.weights import read_description
 from pipeline.anomaly.normal_gan import fit_normals_config
 from pipeline.config.experiment import ReleaseConfig
 from pipeline.config.families import validate_gan
 from pipeline.config.loading import dump_experiment, validate_experiment
 from pipeline.config.privacy import PrivacyConfig
+from pipeline.core.certificates import read_certificate
 from pipeline.core.compute import Hardware
 from pipeline.core.cost import CostEstimate
-from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.errors import ConfigError, DataError, RefusedError
 from pipeline.report.privacy_tables import certificate_table
 from pipeline.supervised import classifier_cost
 from pipeline.verdict.release import release_verdict
@@ -114,7 +115,7 @@ def stage_config(family: str, **dp: Any) -> FitConfig:
 def test_the_stage_leaves_a_certificate_of_its_weights(family: str, noise_inputs: MakeInputs, tmp_path: Path) -> None:
     record = run(stage_config(family), noise_inputs((12, 12), num=600), tmp_path)
     found = json.loads((tmp_path / "certificate.json").read_text(encoding="utf-8"))
-    assert found == read_certificate(tmp_path)
+    assert found == read_certificate(tmp_path, found["weights"]["generator"])
     assert 9.9 < found["epsilon"] <= 10.01 and found["delta"] == 1 / 3000 and found["units"] == 300
     assert found["unit"] == "patient" and found["budget"]["epsilon"] == 10 and found["outside"] == list(OUTSIDE)
     assert found["weights"] == json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))["weights"]
@@ -129,9 +130,12 @@ def test_the_stage_leaves_a_certificate_of_its_weights(family: str, noise_inputs
     told = (tmp_path / "stats.jsonl").read_text(encoding="utf-8") + json.dumps(record.figures)
     assert "real" not in told and "discriminator" not in told, "no figure of real images is logged"
     assert not (tmp_path / "resume.pt").exists(), "it holds the noise"
-    (tmp_path / "certificate.json").write_text(json.dumps(found | {"weights": {"generator": "0"}}), encoding="utf-8")
-    with pytest.raises(DataError, match="of other weights"):
-        read_certificate(tmp_path)
+    with pytest.raises(RefusedError, match="of other weights"):
+        read_certificate(tmp_path, "0")
+    for damaged in ("{", "[]", "{}"):
+        (tmp_path / "certificate.json").write_text(damaged, encoding="utf-8")
+        with pytest.raises(DataError, match="is damaged"):
+            read_certificate(tmp_path, found["weights"]["generator"])
 
 
 def test_too_few_patients_and_images_without_patients_are_refused(tmp_path: Path) -> None:
@@ -145,7 +149,7 @@ def test_too_few_patients_and_images_without_patients_are_refused(tmp_path: Path
     with pytest.raises(DataError, match=r"gan\.dp\.unit: 300 of 300 training images have no patient id"):
         run(stage_config("cgan"), inputs, out)
     run(stage_config("dp-merf", unit="image"), inputs, out)
-    certificate = read_certificate(out)
+    certificate = read_certificate(out, read_description(out)["weights"]["generator"])
     assert certificate is not None and certificate["unit"] == "image"
 
 

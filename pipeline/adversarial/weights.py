@@ -16,7 +16,7 @@ from pipeline.adversarial.families import FAMILIES
 from pipeline.config.families import validate_gan
 from pipeline.core.errors import DataError
 from pipeline.core.files import atomic_path, digest_file, read_json, write_json
-from pipeline.core.layout import CERTIFICATE, MODEL
+from pipeline.core.layout import MODEL
 from pipeline.nets.conditions import as_generator
 from pipeline.nets.sizes import ImageShape
 
@@ -65,24 +65,6 @@ def read_description(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{MODEL}: is missing or damaged; train this generator again.") from error
     return description
-
-
-def read_certificate(directory: Path) -> dict[str, Any] | None:
-    """What the weights in `directory` promise by differential privacy; None = nothing.
-
-    Raises:
-        DataError: the certificate is damaged, or of other weights.
-    """
-    if not (directory / CERTIFICATE).is_file():
-        return None
-    try:
-        certificate: dict[str, Any] = read_json(directory / CERTIFICATE)
-        same = certificate["weights"] == read_description(directory)["weights"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{CERTIFICATE}: is damaged; train this generator again.") from error
-    if not same:
-        raise DataError(f"{CERTIFICATE}: is of other weights than those beside it; train this generator again.")
-    return certificate
 
 
 def has_net(directory: Path, name: str) -> bool:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from pipeline.adversarial.families import learns_from_pool
-from pipeline.adversarial.weights import has_net, read_certificate, read_description
+from pipeline.adversarial.weights import has_net, read_description
 from pipeline.config.privacy import PrivacyConfig
 from pipeline.config.section import Section
+from pipeline.core.certificates import read_certificate
 from pipeline.core.compute import Hardware, resolve_hardware
 from pipeline.core.errors import RefusedError
 from pipeline.core.layout import ATTACK_SCORES
@@ -84,7 +85,8 @@ def run(config: AttackConfig, inputs: Mapping[str, Path], out_dir: Path) -> Reco
         RefusedError: the synthetic images were not made with the generator's weights.
     """
     facts, asked = ATTACKS[config.attack], config.privacy
-    own = {"weights": _weights(inputs), "certificate": read_certificate(inputs["fit-gan"])}
+    weights = _weights(inputs)
+    own = {"weights": weights, "certificate": read_certificate(inputs["fit-gan"], weights)}
     cohort = cohort_of(
         inputs, config.fold, pool=config.pool, most=asked.real_images, seed=derive_seed(config.seed, "cohort")
     )

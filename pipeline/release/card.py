@@ -9,9 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.core.errors import RefusedError
-from pipeline.core.files import digest_tree, read_json, write_json, write_text
-from pipeline.core.layout import CERTIFICATE
+from pipeline.core.files import digest_tree, write_json, write_text
 from pipeline.release.assessment import ASSESSMENT_NOTE, INTENDED_USE, LIMITS, assessment
 from pipeline.release.features import FEATURES
 from pipeline.release.material import CARD, FORMAT, README, Material, Wanted
@@ -75,26 +73,6 @@ def write_card(root: Path, card: Mapping[str, Any]) -> None:
     """Write card.json with the digests of all other files below `root`: it comes last."""
     digests = {name: digest for name, (_, digest) in digest_tree(root, skip=frozenset((CARD,))).items()}
     write_json(root / CARD, dict(card) | {"digests": digests})
-
-
-def read_certificate(gan: Path, weights: str) -> dict[str, Any] | None:
-    """What a fit under differential privacy left beside its weights.
-
-    Raises:
-        RefusedError: it is of other weights than those with the digest `weights`.
-    """
-    path = gan / CERTIFICATE
-    if not path.is_file():
-        return None
-    found: dict[str, Any] = read_json(path)
-    if not certifies(found, weights):
-        raise RefusedError(f"no pack was written: {CERTIFICATE} is of other weights than the generator's.")
-    return found
-
-
-def certifies(certificate: Mapping[str, Any], weights: str) -> bool:
-    """Whether the certificate is of the generator whose weights have this digest."""
-    return bool(certificate.get("weights", {}).get("generator") == weights)
 
 
 def as_markdown(card: Mapping[str, Any]) -> str:

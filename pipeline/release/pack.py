@@ -10,10 +10,11 @@ from pathlib import Path
 
 import bagit
 
+from pipeline.core.certificates import read_certificate
 from pipeline.core.errors import RefusedError, UserError
 from pipeline.core.files import clear_disk_errors, digest_file, read_json, whole_folder, write_json
 from pipeline.core.layout import CERTIFICATE, MODEL
-from pipeline.release.card import card_of, read_certificate, write_card, write_readme
+from pipeline.release.card import card_of, write_card, write_readme
 from pipeline.release.croissant import write_croissant
 from pipeline.release.features import write_features
 from pipeline.release.images import write_images

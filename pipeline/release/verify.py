@@ -10,12 +10,13 @@ from typing import Any
 import bagit
 import pandas as pd
 
+from pipeline.core.certificates import certifies
 from pipeline.core.errors import RefusedError, UserError
 from pipeline.core.files import digest_file, read_json
 from pipeline.core.layout import CERTIFICATE, MODEL
 from pipeline.data.batches.dataset import read_table
 from pipeline.data.file_parts import dicom_marks
-from pipeline.release.card import as_markdown, certifies
+from pipeline.release.card import as_markdown
 from pipeline.release.features import FEATURES, num_features
 from pipeline.release.material import (
     CARD,
