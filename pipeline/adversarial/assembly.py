@@ -13,6 +13,7 @@ from pipeline.adversarial.private.embedding import EMBEDDING, fill
 from pipeline.adversarial.private.stepping import PRIVATE_NET, STREAM, PrivateStepper, private_recipe
 from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup
 from pipeline.adversarial.recipe import Recipe
+from pipeline.adversarial.starting import Start, begin_with
 from pipeline.adversarial.stepping import READ_EVERY, Ema, Stepper
 from pipeline.adversarial.turns import Context
 from pipeline.config.gan import GanConfig
@@ -32,11 +33,13 @@ def assemble(
     seed: int,
     group: ProcessGroup = ONE_PROCESS,
     budget: Budget | None = None,
+    start: Start | None = None,
 ) -> GanTraining:
     """A training at its first step.
 
     Args:
         budget: of a training under `gan.dp`; what it spends is counted there.
+        start: whose weights it begins with; None = random ones.
 
     Raises:
         ConfigError: adaptive augmentation was asked of a family without a discriminator.
@@ -44,6 +47,8 @@ def assemble(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         nets, recipe = FAMILIES[gan.family].build(gan, shape)
+    if start is not None:
+        begin_with(start, nets, skip=frozenset((EMBEDDING,)))
     if gan.ada is not None:
         recipe = adaptive(recipe, gan.ada, gan.family, nets)
     if gan.dp is not None and PRIVATE_NET in nets:

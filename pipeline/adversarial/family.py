@@ -56,8 +56,8 @@ usual_nets = net_pair()
 
 
 def usual_generator(config: GanConfig) -> Callable[..., nn.Module]:
-    """The usual generator; under `gan.dp` without batch norm, through which the images of a batch see each other."""
-    return ConvGenerator if config.dp is None else partial(ConvGenerator, norm="group")
+    """The usual generator; where images may not see each other, without batch norm."""
+    return partial(ConvGenerator, norm="group") if config.norms_alone else ConvGenerator
 
 
 def player_pair(

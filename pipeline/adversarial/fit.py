@@ -23,6 +23,7 @@ from pipeline.adversarial.private.start import private_start
 from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup, launch, require_devices
 from pipeline.adversarial.rollback import GOOD, Collapsed, Watch
 from pipeline.adversarial.snapshots import Snapshots
+from pipeline.adversarial.starting import Start, require_strangers, start_notes, start_of
 from pipeline.adversarial.watch import Probe, validation_images, within_share
 from pipeline.adversarial.weights import refresh_batch_norm, save_nets
 from pipeline.config.families import GanSettings
@@ -51,6 +52,7 @@ class FitConfig(Section):
 
     Attributes:
         normals_only: it sees nobody who has an image of another class than `classes`.
+        start: whose weights it begins with.
         half: it is a shadow, and sees half of all the fold's patients, whatever their split: none of its images may be
             used for anything but the audit.
     """
@@ -67,6 +69,7 @@ class FitConfig(Section):
     devices: int = 1
     normals_only: bool = False
     half: Half | None = None
+    start: Start | None = None
 
 
 def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
@@ -74,7 +77,7 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
 
     Raises:
         ConfigError: the family cannot be asked by attributes, and some are named; or a device is missing; or what was
-            asked cannot be kept private.
+            asked cannot be kept private; or `gan.start_from` names no generator of this family.
     """
     if experiment.gan.attributes and "attributes" not in FAMILIES[experiment.gan.family].conditions:
         able = ", ".join(name for name, family in FAMILIES.items() if "attributes" in family.conditions)
@@ -87,8 +90,8 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
     hardware = resolve_hardware(experiment.compute.device, "float32" if exact else experiment.compute.precision)
     require_devices(hardware.device, experiment.compute.devices)
     return FitConfig(
-        # how many generators there are does not change this one
-        gan=experiment.gan.model_copy(update={"gan_seeds": 1}),
+        # how many generators there are does not change this one, nor where the weights lie that it begins with
+        gan=experiment.gan.model_copy(update={"gan_seeds": 1, "start_from": None}),
         classes=experiment.data.classes,
         positive=experiment.data.positive,
         fold=fold,
@@ -98,6 +101,7 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
         precision=hardware.precision,
         deterministic=experiment.compute.deterministic,
         devices=experiment.compute.devices,
+        start=start_of(experiment.gan),
     )
 
 
@@ -109,6 +113,7 @@ def run(config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
 
     Raises:
         NonFiniteLoss: a loss became NaN or infinite.
+        LeakageError: the generator that it begins with saw an image of the fold that it may not have seen.
     """
 
     def attempt(gan: GanSettings) -> Record:
@@ -132,6 +137,8 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
             f"all {' or '.join(config.classes)}: too few to train a GAN on. Leave out the detectors that look through "
             "a GAN of their own, or write NAME@run for the run's GAN."
         )
+    if config.start is not None:
+        require_strangers(config.start, inputs["split"], config.fold, private=config.gan.dp is not None)
     if config.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
     training, sampler = start(config, dataset, np.concatenate([train_rows, unlabelled]), group)
@@ -167,7 +174,7 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
     return Record(
         kind="fit-gan",
         figures=figures | last_losses(training) | {"watch": watch.figures()},
-        notes=(*watch.notes(), *private_notes(training, name)),
+        notes=(*watch.notes(), *private_notes(training, name), *start_notes(config.start, name)),
         wall_s=log.earlier_s,
     )
 
@@ -274,7 +281,7 @@ def start(
     )
     sampler = ConditionSampler(images.of_classes(range(shape.num_classes)), family.needs, shape.positive)
     images, budget = private_start(config.gan, dataset, rows, images)
-    return assemble(config.gan, images, shape, hardware, config.seed, group, budget), sampler
+    return assemble(config.gan, images, shape, hardware, config.seed, group, budget, config.start), sampler
 
 
 def _description(config: FitConfig, dataset: DataSet, train_images: int) -> dict[str, Any]:
@@ -289,6 +296,7 @@ def _description(config: FitConfig, dataset: DataSet, train_images: int) -> dict
         "fold": config.fold,
         "gan_seed": config.gan_seed,
         "train_images": train_images,
+        "started_from": "" if config.start is None else config.start.weights["generator"],
     }
 
 
@@ -300,6 +308,6 @@ def _finish(
     frames = sorted((out_dir / GRIDS).glob("*.png"))
     save_film_strip(out_dir / FILM_STRIP, frames, [int(frame.stem) for frame in frames], config.classes)
     save_nets(out_dir, {**training.context.nets, **averaged}, description)
-    write_certificate(out_dir, training, config.gan)
+    write_certificate(out_dir, training, config.gan, description["started_from"])
     for name in (RESUME, GOOD):
         (out_dir / name).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ def fit_normals_config(experiment: Experiment, normal: Sequence[str], fold: int)
 
     It is of the run's family and sizes; where that family translates between classes or is asked by masks, which
     healthy images alone cannot teach, of the default one. Attributes are left out: an image to be scored has none.
-    It never leaves, and so has no `gan.dp`.
+    It never leaves, and so has no `gan.dp`; it begins at random weights.
     """
     gan, images = experiment.gan, experiment.anomaly.gan_images or experiment.gan.num_images
     changes = {"attributes": (), "num_images": images, "dp": None}
@@ -35,5 +35,6 @@ def fit_normals_config(experiment: Experiment, normal: Sequence[str], fold: int)
             "positive": (),
             "seed": derive_seed(experiment.seed, "gan of normals", fold),
             "normals_only": True,
+            "start": None,
         }
     )

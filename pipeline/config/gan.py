@@ -76,6 +76,10 @@ class GanConfig(Section):
         family: which GAN: `radaug families` lists them.
         gan_seeds: GANs a fold that differ in their random numbers alone; the verdict is on all of them.
         latent_dim: random numbers that an image is made from.
+        start_from: directory of a finished run; training begins with the weights of the generator that its `release:`
+            names, and of its discriminator. What that run saw counts as public. A relative path starts where the
+            command is given. null = random weights.
+        group_norm: instead of batch norm, as under `gan.dp`: for a public set's GAN from which a private one starts.
         embedding_dim: numbers that a class and attributes are embedded in.
         watch: what is looked at while training.
     """
@@ -87,6 +91,8 @@ class GanConfig(Section):
     checkpointing: bool = False
     gan_seeds: int = Field(1, ge=1)
     latent_dim: int = Field(64, ge=1)
+    start_from: str | None = None
+    group_norm: bool = False
     embedding_dim: int = Field(32, ge=1)
     attributes: tuple[str, ...] = ()
     generator_width: int = Field(32, ge=4)
@@ -101,6 +107,11 @@ class GanConfig(Section):
     dp: DpConfig | None = None
     snapshots: int = Field(8, ge=1)
     checkpoints: int = Field(10, ge=1)
+
+    @property
+    def norms_alone(self) -> bool:
+        """Whether no image of a batch may depend on the others, as batch norm makes it."""
+        return self.dp is not None or self.group_norm
 
     @model_validator(mode="before")
     @classmethod

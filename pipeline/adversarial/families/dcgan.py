@@ -33,8 +33,8 @@ class DcganConfig(GanConfig):
 
 def nets(config: DcganConfig, shape: ImageShape) -> Nets:
     # a transposed convolution is cheap: with 3 / 2 of the channels it does the work of the other families
-    draw = partial(TransposedGenerator, norm="batch" if config.dp is None else "group")
-    judge = partial(StridedDiscriminator, norm="batch" if config.dp is None else "layer")
+    draw = partial(TransposedGenerator, norm="group" if config.norms_alone else "batch")
+    judge = partial(StridedDiscriminator, norm="layer" if config.norms_alone else "batch")
     return net_pair(draw, judge, generator_share=Fraction(3, 2))(config, shape)
 
 

@@ -38,6 +38,10 @@ OUTSIDE = (
     "Arithmetic: the noise is of floating-point numbers (Mironov 2012) and of a Mersenne Twister that the operating "
     "system's 63 random bits start; it is no cryptographic generator.",
 )
+_PUBLIC = (
+    "The weights that training began with, of a generator with the digest {}: the images behind them count as public, "
+    "and nothing is promised to the patients whom these show."
+)
 SWITCHED_OFF = (
     "collapse watch and rollbacks", "adaptive augmentation", "attributes and masks of training images",
     "batch norm (group norm instead)", "losses and logits of real images in the log", "unlabelled images",
@@ -51,11 +55,14 @@ _MECHANISMS = {
 }
 
 
-def certificate_of(gan: GanConfig, budget: Budget, weights: dict[str, str], figures: dict[str, Any]) -> dict[str, Any]:
+def certificate_of(
+    gan: GanConfig, budget: Budget, weights: dict[str, str], figures: dict[str, Any], started_from: str = ""
+) -> dict[str, Any]:
     """The certificate of weights with these digests.
 
     Args:
         figures: what was spent, as `Budget.spent` gives it.
+        started_from: digest of the generator's weights that training began with; empty = random ones.
     """
     assert gan.dp is not None
     unit = gan.dp.unit
@@ -78,19 +85,19 @@ def certificate_of(gan: GanConfig, budget: Budget, weights: dict[str, str], figu
         "clip": budget.clip,
         "trust_model": TRUST,
         "covers": "the weights beside it, and whatever is made from them without another look at the patients",
-        "outside": list(OUTSIDE),
+        "outside": [*OUTSIDE, *([_PUBLIC.format(started_from)] if started_from else [])],
         "switched_off": list(SWITCHED_OFF),
         "opacus": version("opacus"),
         "weights": weights,
     }
 
 
-def write_certificate(out_dir: Path, training: GanTraining, gan: GanConfig) -> None:
+def write_certificate(out_dir: Path, training: GanTraining, gan: GanConfig, started_from: str = "") -> None:
     """Leave the certificate beside finished weights; nothing where there is no `gan.dp`."""
     budget = training.budget
     if budget is not None:
         weights = read_json(out_dir / MODEL)["weights"]
-        write_json(out_dir / CERTIFICATE, certificate_of(gan, budget, weights, budget.spent()))
+        write_json(out_dir / CERTIFICATE, certificate_of(gan, budget, weights, budget.spent(), started_from))
 
 
 def private_notes(training: GanTraining, name: str) -> tuple[str, ...]:

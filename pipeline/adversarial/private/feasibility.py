@@ -59,6 +59,6 @@ def require_feasible(dp: DpConfig, patients: int, moves: int) -> Feasibility:
             f"gan.dp.epsilon: {dp.epsilon:g} with {patients} training patients leaves a noise over batch of "
             f"{found.least:.2f} at least; from {_LIMITS[-1][0]:g} on a discriminator learns nothing but noise. More "
             "patients are needed, or a larger gan.dp.epsilon; gan.family: dp-merf looks once, and needs fewer "
-            f"patients. A start from a public set's GAN would help too, and radaug has none yet.\n{table}"
+            f"patients.\n{table}"
         )
     return found
