@@ -52,7 +52,11 @@ def validate(experiment: Experiment, cache: Path, console: Console, *, details: 
         shown = _what_it_shows(experiment, members)
         fits, estimates = costs()
     needs = needs_of(steps, experiment, count_images(directories["split"]))
-    promised = (*_what_sites_tell(experiment, members), *_what_it_promises(experiment, members))
+    promised = (
+        *_what_sites_tell(experiment, members),
+        *_what_it_begins_with(experiment, directories["split"]),
+        *_what_it_promises(experiment, members),
+    )
     for sentence in (_what_it_takes(members, experiment, estimates, needs), shown, *promised):
         console.print(sentence, markup=False, highlight=False)
     _print_warnings(console, audit)
@@ -102,6 +106,19 @@ def _what_sites_tell(experiment: Experiment, members: pd.DataFrame) -> list[str]
         f"Training images by {site}: {cells}. {site} alone tells the class in {100 * told.value:.0f} %{span} of them "
         f"(guessing {chance:.0f} %)."
     ]
+
+
+def _what_it_begins_with(experiment: Experiment, split: Path) -> list[str]:
+    """Where the GAN begins with another's weights; a generator that saw this run's patients ends `validate`."""
+    if experiment.gan.start_from is None:
+        return []
+    from pipeline.adversarial.starting import require_strangers, start_of
+
+    start = start_of(experiment.gan)
+    assert start is not None
+    for fold in range(experiment.data.split.num_folds):
+        require_strangers(start, split, fold, private=experiment.gan.dp is not None)
+    return [f"The GAN begins with weights of {experiment.gan.start_from}, whose images count as public."]
 
 
 def _what_it_promises(experiment: Experiment, members: pd.DataFrame) -> list[str]:

@@ -14,6 +14,7 @@ import yaml
 from noise_data import write_noise
 from safetensors.torch import load_file
 
+from flows.cli import launch
 from pipeline.adversarial.fit import FitConfig, run, start
 from pipeline.adversarial.starting import Start, begin_with, require_strangers, start_of
 from pipeline.config.families import validate_gan
@@ -133,6 +134,30 @@ def test_an_image_that_it_may_not_have_seen_is_a_leak(finished: Path, tmp_path: 
         with pytest.raises(LeakageError):
             run(config(begins=start_at, **({"dp": {"epsilon": 10}} if private else {})), own, tmp_path)
     require_strangers(start_at, own["split"], 0, private=False)  # training images may be the same without a promise
+
+
+def test_validate_says_whose_weights_and_refuses_a_leak(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RADAUG_CACHE", str(tmp_path / "cache"))
+    demo = Path(__file__).parents[1] / "configs" / "demo.yaml"
+    settings = [token for name, value in SMALL.items() if isinstance(value, str | int | bool)
+                for token in ("--set", f"gan.{name}={str(value).lower()}")]  # fmt: skip
+    command = ["validate", str(demo), *settings, "--set", f"gan.start_from={finished}"]
+    assert launch(command) == 0
+    assert "whose images count as public" in " ".join(capsys.readouterr().out.split())
+    (split,) = (tmp_path / "cache").glob("split-*")
+    mine = pd.read_csv(split / "splits.csv", dtype=str)
+    tested = mine.loc[mine["split"] == "test", "image_id"].iloc[0]
+    own = pd.read_csv(split / "manifest.csv", dtype=str).set_index("image_id")["pixel_digest"]
+    seen = tmp_path / "seen"
+    shutil.copytree(finished, seen)
+    place = seen / "stages" / "split" / "manifest.csv"
+    table = pd.read_csv(place, dtype=str)
+    table.loc[table["image_id"] == "image-0", "pixel_digest"] = own[tested]
+    table.to_csv(place, index=False)
+    assert launch([*command[:-1], f"gan.start_from={seen}"]) == 3
+    assert "1 of this run's test images" in capsys.readouterr().err
 
 
 def test_the_certificate_says_that_the_first_weights_are_outside(finished: Path, tmp_path: Path) -> None:
