@@ -17,6 +17,7 @@ from rich.console import Console
 from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
 from flows.obeying import NobodyReads, Terminated, ended_by_sigterm, obey
+from flows.pacs.commands import COMMANDS as PACS_COMMANDS
 from flows.readers import readers
 from flows.result_commands import COMMANDS
 from flows.server import start_server, wait_for_server
@@ -36,7 +37,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for command in (*COMMANDS, readers):
+for command in (*COMMANDS, *PACS_COMMANDS, readers):
     app.command(command)
 Overrides = Annotated[
     list[str],

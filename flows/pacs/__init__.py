@@ -1,0 +1,1 @@
+"""Studies from a PACS, and released packs to one: by DICOMweb or by DICOM's own protocol."""
