@@ -246,7 +246,7 @@ def _attack(name: str, made: np.ndarray, candidates: Candidates, member: np.ndar
 
 def measure(names: list[str], which: str, members: int, draws: int, also: str) -> None:
     cohort = COHORTS[which]()
-    done = pd.read_csv(TABLE) if TABLE.is_file() else pd.DataFrame(columns=COLUMNS)
+    done = pd.read_csv(TABLE, dtype={"also": str}) if TABLE.is_file() else pd.DataFrame(columns=COLUMNS)
     keys = ["cohort", "generator", "members", "draw", "also"]
     there = set(done[keys].fillna("").itertuples(index=False, name=None))
     flat = cohort.images.ndim == 4
@@ -259,7 +259,7 @@ def measure(names: list[str], which: str, members: int, draws: int, also: str) -
 def shares() -> pd.DataFrame:
     """Shares of the decisions, a row for each cohort, number of members and generator, with Wilson's intervals."""
     rows = []
-    found = pd.read_csv(TABLE).fillna({"also": ""})
+    found = pd.read_csv(TABLE, dtype={"also": str}).fillna({"also": ""})
     for (which, name, members, also), part in found.groupby(["cohort", "generator", "members", "also"], sort=False):
         row = {"cohort": which, "generator": name, "members": members, "draws": len(part), "also": also}
         for decision in ("release", "refuse", "not_audited"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import nibabel as nib
@@ -9,9 +12,17 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
+from test_synthetic_dicom import KNOWN_LINE
 
 from flows.cli import launch
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+CHEAP = {
+    "gan.family": "dp-merf", "gan.num_images": 10000, "gan.generator_width": 16, "gan.discriminator_width": 16,
+    "data.spatial_size": 32, "classifier.steps": 20, "classifier.seeds": 2, "verdict.bootstrap": 100,
+    "synthesis.samples_per_class": 100, "anomaly.detectors": "[]",
+    "arms": "[real, real+classical, real+classical+synthetic@1]",
+}  # fmt: skip
 STUDY = {
     "name": "shared",
     "data": {
@@ -54,3 +65,41 @@ def test_a_study_becomes_a_pack(
     with (pack / "data" / "README.md").open("a") as handle:
         handle.write("!")
     assert launch(["verify", str(pack)]) == 3
+
+
+def run_on_real_patients(config: str, pack: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    root = Path(os.environ.get("RADAUG_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not (root / pack).is_dir():
+        pytest.skip(f"the data pack {pack} is not here: set RADAUG_DATA to the folder that holds it")
+    monkeypatch.setenv("RADAUG_DATA", str(root))
+    monkeypatch.setenv("RADAUG_CACHE", str(run.parent / "cache"))
+    settings = [token for name, value in CHEAP.items() for token in ("--set", f"{name}={value}")]
+    return launch(["run", str(CONFIGS / config), "--out", str(run), "--engine", "direct", *settings])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_chest_x_rays_become_a_pack_that_other_tools_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, pack = tmp_path / "run", tmp_path / "pack"
+    assert run_on_real_patients("nih-cxr.yaml", "nih-cxr-normal-vs-pneumonia-256", run, monkeypatch) == 0
+    assert launch(["release", str(run), "--out", str(pack), "--num-images", "10", "--format", "png", "dicom"]) == 0
+    assert launch(["verify", str(pack)]) == 0
+    files = sorted(pack.rglob("*.dcm"))
+    assert len(files) == 20 and len(list(pack.rglob("*.png"))) == 20
+    for path in files[::7] if shutil.which("dciodvfy") else ():
+        said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False).stderr
+        assert "DXImageForPresentation" in said
+        assert [one for one in said.splitlines() if one.startswith("Error") and KNOWN_LINE not in one] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ct_of_fifty_patients_stays_in_the_house(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert run_on_real_patients("tcga-contrast.yaml", "tcga-luad-ct-contrast-dicom", run, monkeypatch) == 0
+    capsys.readouterr()
+    assert launch(["release", str(run), "--out", str(tmp_path / "pack")]) == 3
+    assert "an audit needs 20" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "pack").exists()

@@ -18,7 +18,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.metrics import MetricRow, table_of
 from pipeline.report.glossary import terms_in
 from pipeline.report.plots import ROC_GRID, mean_roc, roc_curve
-from pipeline.report.privacy_tables import attacks_table, guesses_table
+from pipeline.report.privacy_tables import attacks_table, guesses_table, memorisation_table
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths
 from pipeline.report.sheets import planes, small_png, to_grey
 from pipeline.report.tables import PER_PATIENT
@@ -197,3 +197,22 @@ def test_the_plan_says_how_many_patients_it_takes() -> None:
     evidence = {"margin": 0.02, "n_patients": 33, "patients_needed": {"fewest": 287, "most": 2864}}
     assert patients_needed_words(evidence).startswith("about 290 to 2,900 test patients to see a gain of 2.0 points")
     assert patients_needed_words({"margin": 0.02, "n_patients": 33}) == ""
+
+
+def test_memorisation_is_told_in_words_and_whole_numbers() -> None:
+    """An older run has fewer figures, and no figure is made up for it."""
+    full = {
+        "synthetic_images": 10000, "copies": 2.0, "near_copies": 0.0012, "near_copies_low": 0.0007,
+        "near_copies_high": 0.0021, "near_copies_control": 0.0, "near_patients": 9.0, "near_patients_of": 120.0,
+        "near_unseen": 1.0, "near_unseen_of": 110.0, "nearer_to_training_rate": 0.53, "rate_high": 0.56,
+        "rate_low": 0.5, "baseline_rate": 0.5, "control_rate": 0.49, "distance_ratio": 0.98, "authenticity": 0.9,
+        "authenticity_control": 0.91,
+    }  # fmt: skip
+    stages = [SimpleNamespace(title=name, record=SimpleNamespace(figures=figures)) for name, figures in
+              (("new", full), ("old", {"control_rate": 0.49}))]  # fmt: skip
+    rows = {row[0]: row[1:] for row in memorisation_table(SimpleNamespace(of_kind=lambda kind: stages)).rows}
+    assert rows["Images looked at for near copies"] == ("10,000", "–")
+    assert rows["Near copies (interval)"] == ("0.12 % (0.07 % to 0.21 %)", "–")
+    assert rows["Training patients of whom there is a near copy"] == ("9 of 120", "–")
+    assert rows["The same of real validation images"] == ("49 %", "49 %")
+    assert not memorisation_table(SimpleNamespace(of_kind=lambda kind: [])).rows

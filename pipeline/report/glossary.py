@@ -75,7 +75,11 @@ GLOSSARY = (
     ("Memorisation", "a generator repeating images of its training patients instead of making new ones"),
     ("Mixup", "training on mixtures of two images and their labels"),
     ("MS-SSIM", "multi-scale structural similarity: how alike two images are, 1 for the same"),
-    ("Near copy, near copies", "a synthetic image nearer to a training image than an unseen patient's usually is"),
+    (
+        "Near copy, near copies",
+        "a synthetic image within a quarter of what unseen patients' images usually keep from training images; a copy "
+        "where it is also nearer than half of what any synthetic image comes to an unseen patient",
+    ),
     ("Operating point", "sensitivity and specificity at the threshold that was fixed on validation patients"),
     ("p-value, p", "how often chance alone would show a difference this large if there were none"),
     ("Point", "one hundredth: a sensitivity of 0.85 is 2 points above 0.83"),

@@ -15,7 +15,7 @@ from pipeline.report.anomaly_parts import worklist_table
 from pipeline.report.glossary import terms_in
 from pipeline.report.picture import Picture
 from pipeline.report.pictures import all_pictures, reliability_sentence
-from pipeline.report.privacy_tables import attacks_table, certificate_table, guesses_table
+from pipeline.report.privacy_tables import attacks_table, certificate_table, guesses_table, memorisation_table
 from pipeline.report.reading import Run, read_run
 from pipeline.report.representation_tables import representations_table
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths, redaction
@@ -151,7 +151,7 @@ def _tables(run: Run, redact: Redaction, *, shareable: bool) -> Tables:
         "attacks": attacks_table(run),
         "guesses": guesses_table(run),
         "certificate": certificate_table(run),
-        "memorisation": tables.memorisation_table(run),
+        "memorisation": memorisation_table(run),
         "audit": tables.audit_table(run),
         "ledger": None if run.ledger is None else tables.look_table(run.ledger),
         "stages": tables.stages_table(run),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.report.reading import Run
@@ -69,6 +70,37 @@ def _cells(found: dict[str, Any]) -> tuple[str, ...]:
         *(value(f"membership_tpr_at_fpr_{fpr}", "too few unseen") for fpr in ("0.01", "0.001")),
         "" if out is None else str(int(out["value"])),
     )  # fmt: skip
+
+
+_MEMORY: dict[str, str] = {
+    "Images looked at for near copies": "{synthetic_images:,}",
+    "Copies of a training image": "{copies:.0f}",
+    "Near copies (interval)": "{near_copies:.2%} ({near_copies_low:.2%} to {near_copies_high:.2%})",
+    "Unseen real images that are as near to a training image": "{near_copies_control:.2%}",
+    "Training patients of whom there is a near copy": "{near_patients:.0f} of {near_patients_of:.0f}",
+    "Unseen patients to whom a synthetic image is as near": "{near_unseen:.0f} of {near_unseen_of:.0f}",
+    "Nearer to a training image than to an unseen one (range over draws)":
+        "{nearer_to_training_rate:.0%} ({rate_low:.0%} to {rate_high:.0%}); without memory {baseline_rate:.0%}",
+    "The same of real validation images": "{control_rate:.0%}",
+    "Distance to the nearest training image over that to the nearest unseen one": "{distance_ratio:.2f}",
+    "Authentic (validation images)": "{authenticity:.0%} ({authenticity_control:.0%})",
+}  # fmt: skip
+"""A line of the table -> how it reads the figures of the stage `privacy`."""
+
+
+def memorisation_table(run: Run) -> Table:
+    """What was found of copies, one column a GAN; of figures that an older run does not have, a dash."""
+    stages = run.of_kind("privacy")
+    told = {title: [_filled(text, stage.record.figures) for stage in stages] for title, text in _MEMORY.items()}
+    rows = tuple((title, *cells) for title, cells in told.items() if cells)
+    return Table("Memorisation figures, by GAN.", ("Figure", *(stage.title for stage in stages)), rows)
+
+
+def _filled(text: str, figures: Mapping[str, Any]) -> str:
+    try:
+        return text.format(**figures).replace("%", " %")
+    except KeyError:
+        return "–"
 
 
 _CERTIFIED = {

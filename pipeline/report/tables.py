@@ -229,22 +229,6 @@ def anomaly_table(run: Run) -> Table:
     return Table("Anomaly detectors: normal against abnormal patients.", ("Detector", *columns, "Verdict"), cells)
 
 
-def memorisation_table(run: Run) -> Table:
-    """The figures of the privacy stages, one column a GAN."""
-    stages = run.of_kind("privacy")
-    names = list(dict.fromkeys(name for stage in stages for name in stage.record.figures))
-    rows = tuple((metric_name(name), *(_figure(stage.record.figures.get(name)) for stage in stages)) for name in names)
-    return Table("Memorisation figures, by GAN.", ("Figure", *(stage.title for stage in stages)), rows)
-
-
-def _figure(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_figure(one)}" for key, one in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_figure(one) for one in value)
-    return number(value if isinstance(value, float | int | str) else None)
-
-
 def audit_rows(run: Run) -> pd.DataFrame:
     """Rows of the audit, the gravest first."""
     audit = run.only("split").table(AUDIT, ("check", "severity", "count", "detail")).drop_duplicates()
