@@ -124,7 +124,9 @@ def test_a_shareable_configuration_names_no_folder_of_any_site_and_no_patient() 
     source = {"kind": "npz", "path": "/home/smith/m.npz", "patients": {"test": "MRN77"}}
     site = {"kind": "dicom", "path": "/mnt/site-b", "labels": "/mnt/doe.csv"}
     data = {"source": source, "classes": ["a", "b"], "positive": ["b"], "external": {"source": site}}
+    data["patient_register"] = "/home/smith/register.json"
     named = {"name": "t", "data": data, "quality": {"extractor": "/home/smith/net.pt"}}
+    named["gan"] = {"start_from": "/home/smith/runs/public"}
     text = config_without_paths(validate_experiment(named, "t"))
     for word in ("smith", "site-b", "doe", "MRN77"):
         assert word not in text

@@ -55,11 +55,18 @@ def config_without_paths(experiment: Experiment) -> str:
     if data.external is not None:
         site = data.external.model_copy(update={"source": _withheld(data.external.source)})
         data = data.model_copy(update={"external": site})
+    if data.patient_register is not None:
+        data = data.model_copy(update={"patient_register": "(withheld)"})
+    gan = experiment.gan
+    if gan.start_from is not None:
+        gan = gan.model_copy(update={"start_from": "(withheld)"})
     quality = experiment.quality
     if quality.extractor.endswith(".pt"):
         quality = quality.model_copy(update={"extractor": "(withheld)"})
     notify = experiment.notify.model_copy(update={"webhook": WITHHELD if experiment.notify.webhook else ""})
-    return dump_experiment(experiment.model_copy(update={"data": data, "quality": quality, "notify": notify}))
+    return dump_experiment(
+        experiment.model_copy(update={"data": data, "gan": gan, "quality": quality, "notify": notify})
+    )
 
 
 def _withheld(source: Source) -> Source:
