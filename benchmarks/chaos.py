@@ -74,17 +74,8 @@ class Started:
 
 def start(place: Path, mebibytes: int | None = None) -> Started:
     mark = uuid.uuid4().hex
-    command = [
-        sys.executable,
-        "-m",
-        "flows.cli",
-        "run",
-        str(ROOT / "configs" / "demo.yaml"),
-        "--engine",
-        "direct",
-        "--yes",
-    ]
-    command += ["--out", str(place / "run"), *(token for one in SETTINGS for token in ("--set", one))]
+    command = [sys.executable, "-m", "flows.cli", "run", str(ROOT / "configs" / "demo.yaml"), "--engine", "direct"]
+    command += ["--yes", "--out", str(place / "run"), *(token for one in SETTINGS for token in ("--set", one))]
     if mebibytes:
         command = ["prlimit", f"--as={mebibytes * 2**20}", *command]
     environment = os.environ | {MARK: mark, "RADAUG_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}

@@ -32,7 +32,7 @@ from pipeline.core.processes import end_with_parent, ready_context
 LOGGED = ("flows", "pipeline", "radaug")
 """Loggers whose records come from a child to its parent."""
 GRACE_S = 10.0
-_MEND = "Run the same command again: finished stages and checkpoints are kept."
+MEND = "Run the same command again: finished stages and checkpoints are kept."
 _READY = ["flows.ready"]
 _PAUSES_S = (0.0, 0.1, 0.5, 2.0)
 """Before each attempt to start a child: a server that was killed is not gone at once."""
@@ -126,7 +126,7 @@ def _started(context: ForkServerContext | SpawnContext, theirs: Connection, work
         except (EOFError, ConnectionError):
             continue
         return child
-    raise Killed(f"{work.name}: the process that starts the others was killed, {len(_PAUSES_S)} times. {_MEND}")
+    raise Killed(f"{work.name}: the process that starts the others was killed, {len(_PAUSES_S)} times. {MEND}")
 
 
 def warm_up() -> None:
@@ -176,11 +176,11 @@ def _how_it_ended(name: str, code: int | None) -> str:
     if code == -signal.SIGKILL:
         return (
             f"{name}: its process was killed, most often because memory ran out. Set compute.workers: 1, a smaller "
-            f"batch or smaller images, or ask for more memory. {_MEND}"
+            f"batch or smaller images, or ask for more memory. {MEND}"
         )
     if code is not None and code < 0:
-        return f"{name}: its process was ended by signal {-code} ({signal.Signals(-code).name}). {_MEND}"
-    return f"{name}: its process ended with code {code} before the work did. {_MEND}"
+        return f"{name}: its process was ended by signal {-code} ({signal.Signals(-code).name}). {MEND}"
+    return f"{name}: its process ended with code {code} before the work did. {MEND}"
 
 
 def _child(connection: Connection, work: Work, environment: dict[str, str], levels: dict[str, int]) -> None:

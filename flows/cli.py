@@ -16,6 +16,7 @@ from rich.console import Console
 
 from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
+from flows.gone import despite_its_server
 from flows.obeying import NobodyReads, Terminated, ended_by_sigterm, obey
 from flows.pacs.commands import COMMANDS as PACS_COMMANDS
 from flows.readers import readers
@@ -23,7 +24,7 @@ from flows.result_commands import COMMANDS
 from flows.server import start_server, wait_for_server
 from pipeline.core.decisions import Verdicts
 from pipeline.core.errors import RadaugError, UserError
-from pipeline.core.files import make_folder
+from pipeline.core.files import make_folder, read_json
 from pipeline.core.layout import CURVE, FAULT_LOG, REPORT, SUMMARY, VERDICT
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def run(
     experiment = _load_with_data(config, overrides or [])
     place = _run_directory(experiment, out)
     make_folder(place)
-    with _ready(engine, place) as chosen:
+    with _ready(engine, place, experiment.compute.engine) as chosen:
         if chosen == "direct":
             from flows.engines import direct_engine
             from flows.running import run_experiment
@@ -123,7 +124,9 @@ def run(
         else:
             from flows.flow import experiment_flow
 
-            verdicts = experiment_flow(experiment.model_dump(mode="json"), str(place), yes)
+            verdicts = despite_its_server(
+                lambda: experiment_flow(experiment.model_dump(mode="json"), str(place), yes), place / VERDICT, read_json
+            )
     print_verdicts(verdicts)
     print(f"Report: {place / REPORT}")
     print(f"On one page: {place / SUMMARY}")
@@ -176,7 +179,7 @@ def curve(
     print(f"{len(sizes)} sizes, up to {draws} draws each: {most}, {takes}, less what the cache holds.")
     if cost.minutes > 60 and not yes:
         raise UserError("This takes more than an hour. Give --yes to start it, or fewer --sizes or --draws.")
-    with _ready(engine, place) as chosen:
+    with _ready(engine, place, experiment.compute.engine) as chosen:
         if chosen == "direct":
             from flows.curve import run_curve
             from flows.engines import direct_engine
@@ -269,9 +272,9 @@ def _run_directory(experiment: Experiment, out: Path | None) -> Path:
 
 
 @contextmanager
-def _ready(engine: Literal["prefect", "direct"], place: Path) -> Iterator[Literal["prefect", "direct"]]:
+def _ready(engine: Literal["prefect", "direct"], place: Path, jobs: str) -> Iterator[Literal["prefect", "direct"]]:
     """Show progress, end on SIGTERM as on Ctrl-C, and give the engine to use: a server that does not start is done
-    without."""
+    without, where no other engine has the `jobs`."""
     server = start_server() if engine == "prefect" else None
     if not (place / VERDICT).is_file():
         from flows.children import warm_up
@@ -283,8 +286,10 @@ def _ready(engine: Literal["prefect", "direct"], place: Path) -> Iterator[Litera
         import flows.flow  # noqa: F401  (takes as long as the server's start)
 
         if not wait_for_server(server):
-            print("The local Prefect server did not start: this run goes on without it, as with --engine direct.")
+            print("The local Prefect server did not start: without it this is a run with --engine direct.")
             engine = "direct"
+    if engine == "direct" and jobs != "local":
+        raise UserError(f"compute.engine: {jobs} needs a Prefect server, and there is none. Set it to local.")
     with ended_by_sigterm(), progress_shown(Console(highlight=False)):
         yield engine
 

@@ -29,6 +29,7 @@ def set_prefect_environment() -> None:
         "PREFECT_HOME": str(user_cache() / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "PREFECT_LOGGING_COLORS": "false",

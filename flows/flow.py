@@ -32,6 +32,8 @@ from flows.lease import holder_of, note_flow_run
 from flows.running import run_experiment
 from flows.server import has_pages
 from flows.shares import Machine
+from flows.spread import sending
+from pipeline.config.experiment import ComputeConfig
 from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import Execution
 from pipeline.core.decisions import Verdicts
@@ -55,8 +57,8 @@ def run_job(work: Work, found: Execution | None) -> Execution | None:
     return carry_out(work, found)
 
 
-def prefect_engine(out: Path) -> Engine:
-    """The engine of a run into `out`: jobs are tasks of the flow that is running.
+def prefect_engine(out: Path, compute: ComputeConfig) -> Engine:
+    """The engine of a run into `out`: jobs are tasks of the running flow, here or where `compute.engine` has it.
 
     The flow run of a process that was killed while it ran into `out` is still `Running` in Prefect, which does not see
     that its process is gone; once this one holds `out` it is closed as `Crashed`.
@@ -69,7 +71,7 @@ def prefect_engine(out: Path) -> Engine:
         if before and before.flow_run and before.flow_run != flow_run:
             close_forsaken(before.flow_run)
         note_flow_run(out, flow_run)
-        with _tasks() as start:
+        with _tasks(compute, machine) as start:
             yield start
 
     return engine
@@ -88,8 +90,8 @@ def close_forsaken(flow_run: str) -> None:
 
 
 @contextmanager
-def _tasks() -> Iterator[Start]:
-    """Each job a task, after those of the steps that it needs."""
+def _tasks(compute: ComputeConfig, machine: Machine) -> Iterator[Start]:
+    """Each job a task; on this machine after those of the steps that it needs, as Prefect's pages draw it."""
     tasks: dict[str, PrefectFuture[Execution | None]] = {}
 
     def start(work: Work, found: Execution | None) -> Future[Execution | None]:
@@ -102,8 +104,12 @@ def _tasks() -> Iterator[Start]:
         submitted.add_done_callback(lambda ended: _hand_over(ended, outcome))
         return outcome
 
-    with no_child_left_behind():
-        yield start
+    if compute.engine == "local":
+        with no_child_left_behind():
+            yield start
+        return
+    with sending(run_job, compute, machine) as send:
+        yield lambda work, found: start(work, found) if found else send(work)
 
 
 def _hand_over(ended: PrefectFuture[Execution | None], outcome: Future[Execution | None]) -> None:
@@ -128,9 +134,8 @@ def experiment_flow(experiment: dict[str, Any], out: str, yes: bool = False) -> 
         RadaugError: a stage refused or could not go on.
     """
     _say_page()
-    verdicts = run_experiment(
-        validate_experiment(experiment, "the flow's parameters"), Path(out), prefect_engine(Path(out)), yes=yes
-    )
+    settings = validate_experiment(experiment, "the flow's parameters")
+    verdicts = run_experiment(settings, Path(out), prefect_engine(Path(out), settings.compute), yes=yes)
     publish_artifacts(str(experiment["name"]), Path(out))
     return verdicts
 
@@ -146,7 +151,7 @@ def curve_flow(
     """
     _say_page()
     settings = validate_experiment(experiment, "the flow's parameters")
-    return run_curve(settings, Path(out), prefect_engine(Path(out)), sizes, draws, arm, yes=yes)
+    return run_curve(settings, Path(out), prefect_engine(Path(out), settings.compute), sizes, draws, arm, yes=yes)
 
 
 def publish_artifacts(name: str, out: Path) -> None:

@@ -107,8 +107,9 @@ def finish_look(
 
 
 def settings_of(experiment: Experiment, *more: object) -> str:
-    """Digest of an experiment whatever it is called and however many processes and threads it is run by."""
-    unlike: dict[str, Any] = {"name": True, "notify": True, "compute": {"workers", "threads"}}
+    """Digest of an experiment whatever it is called and however many processes and threads, wherever, run it."""
+    where = {"workers", "threads", "engine", "cluster"}
+    unlike: dict[str, Any] = {"name": True, "notify": True, "compute": where}
     return digest_json([experiment.model_dump(mode="json", exclude=unlike), *more])[:16]
 
 

@@ -40,7 +40,7 @@ def needs_of(steps: Iterable[Step], experiment: Experiment, images: int) -> Need
     """What `steps` need, where none of them is in the cache.
 
     The disk is a least: arrays, weights and checkpoints are reckoned, and a MiB a step for all the rest. Memory of a
-    GPU is not reckoned: a GAN that does not fit there goes on with its batch in more parts.
+    GPU is not reckoned: a GAN that does not fit there goes on with its batch in more parts. Nor is that of a cluster.
 
     Args:
         images: of the data set; 0 where they are not known yet.
@@ -56,8 +56,8 @@ def needs_of(steps: Iterable[Step], experiment: Experiment, images: int) -> Need
     made = experiment.synthesis.samples_per_class * len(experiment.data.classes)
     disk = image * (images * kinds["prepare"] + made * sum(kinds[kind] for kind in _SYNTHETIC))
     disk += weights * (gans + _RESUME_COPIES) + _STEP_MIB * kinds.total()
-    memory = PROCESS_MIB
-    if resolve_hardware(experiment.compute.device).device == "cpu":
+    memory = 0.0 if experiment.compute.cluster else PROCESS_MIB
+    if memory and resolve_hardware(experiment.compute.device).device == "cpu":
         memory = max(
             memory,
             gan_cost.memory_mib(experiment, weights) if gans else 0.0,

@@ -20,6 +20,7 @@ from flows.progress import WHOLE_RUN
 from flows.run_directory import cache_of, link_stage, open_run, publish_results
 from flows.shares import machine_of
 from flows.standing import Standing, ledger_table, looks_json, standings
+from flows.telemetry import spans_of
 from pipeline.config.experiment import Experiment
 from pipeline.core.cache import Execution
 from pipeline.core.decisions import Verdicts
@@ -81,8 +82,8 @@ def run_steps(
     """
     check_configs(steps)
     machine = machine_of(experiment.compute)
-    with engine(machine) as start:
-        return Graph(experiment, steps, machine, cache_of(place), place / FAULT_LOG, start, watcher).run()
+    with engine(machine) as start, spans_of(watcher) as told:
+        return Graph(experiment, steps, machine, cache_of(place), place / FAULT_LOG, start, told).run()
 
 
 class StepWatcher:
@@ -112,7 +113,8 @@ class StepWatcher:
         if split:
             disk, memory = in_gib(needs.disk_mib), in_gib(needs.memory_mib)
             asked = "%swhat is not there yet takes about %s, %s of disk and %s of memory a process"
-            whole_run.info(asked, self.prefix, in_minutes(seconds), disk, memory)
+            told = {"event": "what is ahead", "jobs": len(steps), "seconds": round(seconds)}
+            whole_run.info(asked, self.prefix, in_minutes(seconds), disk, memory, extra=told)
 
     def started(self, job: Job, threads: int) -> None:
         self._running[job.name] = threads
@@ -123,24 +125,26 @@ class StepWatcher:
     def finished(self, job: Job, execution: Execution | None) -> None:
         del self._running[job.name]
         if execution is None:
-            logger.info("%s%s", self.prefix, job.name)
+            logger.info("%s%s", self.prefix, job.name, extra={"job": job.name, "event": "part made"})
             return
         self.directories[job.step.name] = execution.directory
         if job.step.kind == "split":
             enrol(self.experiment, job.step, execution, self.directories, self.cache)
-        logger.info("%s%s", self.prefix, describe_execution(job.name, execution))
+        told = {"event": "stage cached" if execution.cached else "stage made", "seconds": execution.record.wall_s}
+        logger.info("%s%s", self.prefix, describe_execution(job.name, execution), extra=told | {"job": job.name})
 
     def failed(self, job: Job, error: RadaugError) -> None:
         del self._running[job.name]
-        logger.error("%s%s failed; what does not need it goes on", self.prefix, job.name)
+        told = {"job": job.name, "event": "stage failed"}
+        logger.error("%s%s failed; what does not need it goes on", self.prefix, job.name, extra=told)
 
     def waiting(self, jobs: int, seconds: float) -> None:
         if time.monotonic() - self._said >= _WHOLE_RUN_EVERY_S:
             self._said = time.monotonic()
             names = ", ".join(f"{name} ({number})" if number > 1 else name for name, number in self._running.items())
-            whole_run.info(
-                "%swhole run: %d jobs left, about %s; running now: %s", self.prefix, jobs, in_minutes(seconds), names
-            )
+            line = "%swhole run: %d jobs left, about %s; running now: %s"
+            told = {"event": "whole run", "jobs": jobs, "seconds": round(seconds)}
+            whole_run.info(line, self.prefix, jobs, in_minutes(seconds), names, extra=told)
 
 
 class _RunWatcher(StepWatcher):

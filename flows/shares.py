@@ -35,6 +35,8 @@ _MS_A_PIXEL = {
 Detectors that train a network lie between 4e-4 and 2.2e-3."""
 _NO_NETS = ("ingest", "split", "prepare", "shift", "verdict")
 _COPIES = 4
+_MOST_SENT = 64
+"""Jobs that other engines have at once: with hundreds Prefect's submission to Dask is known to stop."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,18 @@ class Machine:
 
 
 def machine_of(compute: ComputeConfig) -> Machine:
-    """This machine as it is now: what this process may use of it, and what others leave."""
+    """This machine as it is now: what this process may use of it, and what others leave. Of a cluster, the jobs that
+    `compute.workers` allows, each with its own worker's memory and GPUs."""
+    if compute.cluster:
+        workers, threads = min(compute.workers or 1, _MOST_SENT), compute.threads or 1
+        return Machine(workers, workers * threads, threads, math.inf, threads=threads)
     from pipeline.core.compute import resolve_hardware
     from pipeline.core.threads import available_cores, available_memory_mib, free_cores
 
     cores = available_cores()
     workers = compute.workers or max(1, cores // (compute.threads or 1))
+    if compute.engine != "local":
+        workers = min(workers, _MOST_SENT)
     return Machine(
         workers=workers,
         cores=max(cores, workers * (compute.threads or 1)),

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -52,6 +52,35 @@ def test_a_schedule_and_its_runs_outlive_a_restart_of_the_server(base: str, tmp_
     assert (tmp_path / "prefect" / "prefect.db").is_file() == (base == "sqlite")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_run_ends_right_though_its_server_is_killed(comes_back: bool, tmp_path: Path) -> None:
+    """Killed once the images are prepared; where it stays away, the run says so and its verdict is there."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": url}
+    (tmp_path / "prefect").mkdir()
+    changes = [token for change in TINY for token in ("--set", change)]
+    run = [sys.executable, "-m", "flows.cli", "run", str(DEMO), "--out", "runs/n", *changes]
+    with (tmp_path / "said").open("w+") as said, ExitStack() as servers:
+        first = servers.enter_context(_server(port, environment))
+        process = subprocess.Popen(run, env=environment, cwd=tmp_path, stdout=said, stderr=said)
+        cache = tmp_path / "runs" / ".cache"
+        wait_for(lambda: bool([*cache.glob("prepare-*")]) or process.poll() is not None, 400)
+        first.kill()
+        first.wait()
+        assert not server_answers(url) and not (tmp_path / "runs" / "n" / "verdict.json").exists()
+        if comes_back:
+            servers.enter_context(_server(port, environment))
+        assert process.wait(timeout=500) == 0, (tmp_path / "said").read_text()
+        text = (tmp_path / "said").read_text()
+        assert "Utility: " in text and (tmp_path / "runs" / "n" / "report.html").is_file()
+        assert ("went away" in text) is not comes_back
+        if comes_back:
+            assert flow_runs(url, ["COMPLETED"], scheduled=False) == 1
+
+
 @contextmanager
 def _database(base: str, place: Path) -> Iterator[dict[str, str]]:
     """The settings that give a Prefect server its database; a PostgreSQL of the test's own, which refuses root."""
@@ -84,12 +113,12 @@ def _database(base: str, place: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def _server(port: int, environment: dict[str, str]) -> Iterator[None]:
+def _server(port: int, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     command = [str(TOOLS / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: server_answers(environment["PREFECT_API_URL"]), 180)
-        yield
+        yield process
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)

@@ -194,7 +194,7 @@ class Watch:
         )
 
     def _say(self, event: str, more: str = "") -> None:
-        logger.warning("%s: %s%s.", self.name, event, more)
+        logger.warning("%s: %s%s.", self.name, event, more, extra={"event": "collapse watch"})
         self.memory.events.append(f"{self.name}: {event}.")
 
     def _shared(self, reading: Reading, training: GanTraining) -> Reading:

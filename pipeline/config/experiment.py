@@ -160,6 +160,11 @@ class ComputeConfig(Section):
             rounds sums in another order: figures then differ as between two seeds.
         device: auto = a GPU if torch finds one.
         precision: auto = bf16 where the device computes it natively, else float32.
+        engine: what starts the run's jobs: this machine's processes, or workers of Dask or Ray (`radaug[dask]`,
+            `radaug[ray]`), which see the same paths.
+        cluster: address of a Dask scheduler or a Ray head; "" = as many workers of this machine as there are `workers`.
+            With it `workers` is how many jobs the cluster gets at once (64 at most), of one thread unless `threads` is
+            set.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -168,6 +173,14 @@ class ComputeConfig(Section):
     devices: int = Field(1, ge=1)
     workers: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
+    engine: Literal["local", "dask", "ray"] = "local"
+    cluster: str = ""
+
+    @model_validator(mode="after")
+    def _a_cluster_has_an_engine_and_workers(self) -> Self:
+        if self.cluster and (self.engine == "local" or self.workers is None):
+            raise ValueError("cluster needs engine: dask or ray, and workers: how many jobs it gets at once")
+        return self
 
 
 class NotifyConfig(Section):

@@ -1,0 +1,45 @@
+"""A flow whose Prefect server goes away while it runs: what it made all the same, or an error that says so."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from flows.server import API_URL, server_answers
+from pipeline.core.errors import RadaugError, UserError
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+def despite_its_server(flow: Callable[[], Result], file: Path, read: Callable[[Path], Result]) -> Result:
+    """The result of `flow`. A server that is back in time changes nothing; where it is not, Prefect fails the flow, be
+    all its work done or not, and the result is read from `file`, where the flow has written that anew.
+
+    Raises:
+        UserError: the server does not answer any more, and the work is not done.
+        RadaugError: the flow's own.
+    """
+    before = _written(file)
+    try:
+        return flow()
+    except RadaugError:
+        raise
+    except Exception:
+        url = os.environ.get(API_URL, "")
+        if server_answers(url):
+            raise
+        if _written(file) in (None, before):
+            raise UserError(
+                f"{url}: the Prefect server went away. Start it and run the same command again: finished stages and "
+                "checkpoints are kept. `--engine direct` needs no server."
+            ) from None
+        logger.warning("%s: the Prefect server went away, and does not know that this run has ended.", url)
+        return read(file)
+
+
+def _written(file: Path) -> int | None:
+    return file.stat().st_mtime_ns if file.is_file() else None
