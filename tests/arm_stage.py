@@ -65,6 +65,7 @@ def with_generator(inputs: dict[str, Path], root: Path, samples: int = 12) -> di
     np.save(found["synthesise"] / "images.npy", (noise + bright).astype(np.uint8))
     ids = [f"synthetic-{number}" for number in range(2 * samples)]
     table = pd.DataFrame({"image_id": ids, "label": np.array(CLASSES)[label], "patient_id": "", "fold": "0"})
+    table = table.assign(site=np.array(["A", "B"])[np.arange(2 * samples) % 2])
     table.to_csv(found["synthesise"] / "manifest.csv", index=False)
     Record(kind="synthesise", extra={"scaling": real.scaling.as_json()}).save(found["synthesise"])
     return found

@@ -73,7 +73,7 @@ def test_steps_are_equal_and_only_a_pretraining_takes_them_twice(inputs: dict[st
     for arm in STEPPED:
         name = f"{arm}@1" if ARMS[arm].ratio else arm
         regimen = regimen_of(name, config, material)
-        twice = arm in ("synthetic-pretrained", "augmented-pretrained")
+        twice = arm.endswith("-pretrained")
         assert [sum(phase.steps for phase in regimen.phases)] == [50 if twice else 25], arm
         assert all(phase.classical for phase in regimen.phases) == (arm != "real"), arm
         assert regimen.lr == (config.pretrained_lr if arm == SLOW_ARM else None)

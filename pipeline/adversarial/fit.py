@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.condition_sampler import ConditionSampler
@@ -37,7 +38,8 @@ from pipeline.core.seeds import derive_seed
 from pipeline.core.stopping import sigterm_waits
 from pipeline.data.batches.dataset import DataSet, write_table
 from pipeline.data.batches.streams import stored_images
-from pipeline.data.cohort.folds import open_fold, split_ids
+from pipeline.data.cohort.cells import cell_name
+from pipeline.data.cohort.folds import labelled_by_cell, open_fold, split_ids
 from pipeline.data.cohort.halves import Half, in_half
 from pipeline.data.cohort.normals import normal_rows
 from pipeline.nets.conditions import as_generator
@@ -53,6 +55,8 @@ class FitConfig(Section):
     Attributes:
         normals_only: it sees nobody who has an image of another class than `classes`.
         start: whose weights it begins with.
+        cells: where it is asked by site and class: each of `classes` -> its site and its class.
+        site: the manifest's column of the site, with `cells`.
         half: it is a shadow, and sees half of all the fold's patients, whatever their split: none of its images may be
             used for anything but the audit.
     """
@@ -70,6 +74,8 @@ class FitConfig(Section):
     normals_only: bool = False
     half: Half | None = None
     start: Start | None = None
+    cells: dict[str, tuple[str, str]] = Field(default_factory=dict)
+    site: str = ""
 
 
 def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
@@ -89,11 +95,14 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
     exact = experiment.gan.dp is not None
     hardware = resolve_hardware(experiment.compute.device, "float32" if exact else experiment.compute.precision)
     require_devices(hardware.device, experiment.compute.devices)
+    data, cells = experiment.data, cells_of_generator(experiment)
     return FitConfig(
         # how many generators there are does not change this one, nor where the weights lie that it begins with
         gan=experiment.gan.model_copy(update={"gan_seeds": 1, "start_from": None}),
-        classes=experiment.data.classes,
-        positive=experiment.data.positive,
+        classes=tuple(cells) or data.classes,
+        positive=tuple(name for name, (_, label) in cells.items() if label in data.positive) or data.positive,
+        cells=cells,
+        site=data.site_column if cells else "",
         fold=fold,
         gan_seed=gan_seed,
         seed=derive_seed(experiment.seed, "gan", fold, gan_seed),
@@ -103,6 +112,12 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
         devices=experiment.compute.devices,
         start=start_of(experiment.gan),
     )
+
+
+def cells_of_generator(experiment: Experiment) -> dict[str, tuple[str, str]]:
+    """What the generator is asked for with `gan.by_site`: the name of each cell -> site and class; else nothing."""
+    sites = experiment.data.named_sites if experiment.gan.by_site else ()
+    return {cell_name(site, label): (site, label) for site in sites for label in experiment.data.classes}
 
 
 def run(config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
@@ -130,6 +145,9 @@ def _name(config: FitConfig) -> str:
 def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """One process's part of `run`; the leading one writes, and its record counts."""
     dataset = open_fold(inputs["prepare"], inputs["split"], config.fold)
+    if config.cells:
+        dataset = labelled_by_cell(dataset, config.site)
+        _require_cells(dataset, dataset.rows(split_ids(inputs["split"], config.fold, "train")), config)
     train_rows, unlabelled = (_rows(config, dataset, inputs["split"], part) for part in ("train", "unlabelled"))
     if config.normals_only and len(train_rows) < config.gan.batch_size // 4:
         raise DataError(
@@ -177,6 +195,15 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
         notes=(*watch.notes(), *private_notes(training, name), *start_notes(config.start, name)),
         wall_s=log.earlier_s,
     )
+
+
+def _require_cells(dataset: DataSet, rows: np.ndarray, config: FitConfig) -> None:
+    absent = sorted(set(config.classes) - set(dataset.manifest["label"].iloc[rows]))
+    if absent:
+        raise DataError(
+            f"gan.by_site: fold {config.fold} has no training image of {', '.join(absent)}, so the GAN cannot learn "
+            "what it is asked for. Train with some (data.correlation), or set gan.by_site: false."
+        )
 
 
 def _rows(config: FitConfig, dataset: DataSet, split: Path, part: str) -> np.ndarray:
@@ -290,6 +317,8 @@ def _description(config: FitConfig, dataset: DataSet, train_images: int) -> dict
         "gan": config.gan.model_dump(mode="json"),
         "classes": list(config.classes),
         "positive": list(config.positive),
+        "cells": {name: list(pair) for name, pair in config.cells.items()},
+        "site": config.site,
         "spatial_size": list(dataset.images.shape[2:]),
         "channels": dataset.images.shape[1],
         "scaling": dataset.scaling.as_json(),

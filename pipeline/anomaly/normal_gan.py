@@ -33,6 +33,8 @@ def fit_normals_config(experiment: Experiment, normal: Sequence[str], fold: int)
             "gan": gan.model_copy(update={**changes, "gan_seeds": 1}),
             "classes": tuple(normal),
             "positive": (),
+            "cells": {},
+            "site": "",
             "seed": derive_seed(experiment.seed, "gan of normals", fold),
             "normals_only": True,
             "start": None,

@@ -18,19 +18,22 @@ REFERENCE_ARM = "real+classical"
 PRETRAINED_ARM = "pretrained+classical"
 _RATIO = re.compile(r"(?P<stem>.+)@(?P<ratio>\d+(\.\d+)?)")
 
-Images = Literal["real", "natural", "cells", "pool", "synthetic", "judged_synthetic", "minority", "curated"]
+Images = Literal[
+    "real", "natural", "cells", "pool", "synthetic", "synthetic_cells", "judged_synthetic", "minority", "curated"
+]
 """What a batch can be mixed from, as `downstream.material.Material` hands it out.
 
 `real`: the labelled training images, class-balanced; `natural`: as frequent as they are; `cells`: every cell of site
 and class as frequent as the others; `pool`: the unlabelled ones under an ensemble's labels; `synthetic`: class-balanced
-under the classes that were asked for; `judged_synthetic`: under an ensemble's labels; `minority`: synthetic ones of the
-rarer classes, up to balance; `curated`: those that passed three filters, one of which is an ensemble.
+under the classes that were asked for; `synthetic_cells`: every cell that was asked for as frequent as the others;
+`judged_synthetic`: under an ensemble's labels; `minority`: synthetic ones of the rarer classes, up to balance;
+`curated`: those that passed three filters, one of which is an ensemble.
 """
 Loss = Literal["plain", "class_weights", "logit_adjustment", "group_dro"]
 Trunk = Literal["gan", "random", "simclr", "autoencoder"]
 Representation = Literal["vae", "f-anogan", "discriminator", "effnet"]
 LinearModel = Literal["logistic", "svm"]
-_SYNTHETIC = {"synthetic", "judged_synthetic", "minority", "curated"}
+_SYNTHETIC = {"synthetic", "synthetic_cells", "judged_synthetic", "minority", "curated"}
 _BY_AN_ENSEMBLE = {"pool", "judged_synthetic", "curated"}
 _TRUNKS_OF_THE_POOL = {"simclr", "autoencoder"}
 _REPRESENTATIONS_OF_THE_GAN = {"f-anogan", "discriminator"}
@@ -118,7 +121,17 @@ class ArmFacts:
     @property
     def sites(self) -> bool:
         """Must know the site of every training image."""
-        return self.sees("cells")
+        return self.sees("cells", "synthetic_cells")
+
+    @property
+    def by_site(self) -> bool:
+        """Needs a generator that is asked by site and class."""
+        return self.sees("synthetic_cells")
+
+    @property
+    def looks_through_gan(self) -> bool:
+        """Asks the GAN's nets about real or synthetic images, class by class."""
+        return self.trunk == "gan" or self.representation in _REPRESENTATIONS_OF_THE_GAN or self.sees("curated")
 
     @property
     def ensemble(self) -> bool:
@@ -220,6 +233,10 @@ ARMS: dict[str, ArmFacts] = {
         "real images, first in a pre-training of equal length, then with a fresh head",
         (Stretch(), Stretch(head="fresh")),
     ),
+    "cells-pretrained": ArmFacts(
+        "real images, cells balanced, first in a pre-training of equal length, then with a fresh head",
+        (Stretch((Part("cells"),)), Stretch((Part("cells"),), head="fresh")),
+    ),
     "random-features": ArmFacts(
         "real images, on the frozen features of a trunk that was never trained", trunk="random"
     ),
@@ -253,6 +270,13 @@ ARMS: dict[str, ArmFacts] = {
         "synthetic images first, then real ones with a fresh head",
         (Stretch((_SYNTHETIC_PART,)), Stretch(head="fresh")),
         controls=(REFERENCE_ARM, "augmented-pretrained"), also=(PRETRAINED_ARM, *_OF_SITES),
+    ),
+    # Qraitem et al., "From Fake to Real", ECCV 2024: real and synthetic images never share a batch, so that "is
+    # synthetic" cannot become the label.
+    "cells-synthetic-pretrained": ArmFacts(
+        "synthetic images of every cell of site and class first, then real ones, cells balanced, with a fresh head",
+        (Stretch((Part("synthetic_cells"),)), Stretch((Part("cells"),), head="fresh")),
+        controls=(REFERENCE_ARM, _CELLS, "cells-pretrained"), also=(_GROUP_DRO, PRETRAINED_ARM),
     ),
     "minority-synthetic": ArmFacts(
         "real images, the rare class filled up with synthetic ones, mixup, the last layer fitted again on real ones",

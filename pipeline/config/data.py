@@ -308,6 +308,11 @@ class DataConfig(Section):
         return self.site or (SITE_COLUMN if self.sources else "")
 
     @property
+    def named_sites(self) -> tuple[str, ...]:
+        """The sites whose names the configuration has."""
+        return tuple(self.correlation or self.sources)
+
+    @property
     def every_source(self) -> dict[str, Source]:
         """Where all images come from, the external site's too, by configuration key."""
         found = {f"data.sources.{name}.source": site.source for name, site in self.sources.items()}

@@ -16,6 +16,7 @@ from pipeline.config.privacy import PrivacyConfig
 from pipeline.config.quality import QualityConfig
 from pipeline.config.representation import RepresentationConfig
 from pipeline.config.section import Section
+from pipeline.config.sites import check_by_site
 from pipeline.config.synthesis import SynthesisConfig
 
 Direction = Literal["R", "L", "A", "P", "H", "F"]
@@ -298,6 +299,18 @@ class Experiment(Section):
             )
         if self.verdict.stratum and self.verdict.endpoint == "worst_cell":
             raise ValueError("verdict.endpoint: worst_cell looks at every cell by itself; leave verdict.stratum empty")
+        return self
+
+    @model_validator(mode="after")
+    def _cells_are_asked_for_by_name(self) -> Self:
+        if self.gan.by_site:
+            arms = [arm for arm in self.arms if (facts := arm_facts(arm)) and facts.looks_through_gan]
+            detectors = [name for name in self.anomaly.detectors if name.endswith("@run")]
+            attacks = [name for name in self.privacy.attacks if name in ("latent-inversion", "discriminator", "lira")]
+            check_by_site(self.data.named_sites, arms, detectors, attacks)
+        wanting = [arm for arm in self.arms if (facts := arm_facts(arm)) and facts.by_site]
+        if wanting and not self.gan.by_site:
+            raise ValueError(f"arms: {', '.join(wanting)} need a generator of cells of site and class: set gan.by_site")
         return self
 
     @model_validator(mode="after")

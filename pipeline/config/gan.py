@@ -82,6 +82,8 @@ class GanConfig(Section):
         group_norm: instead of batch norm, as under `gan.dp`: for a public set's GAN from which a private one starts.
         embedding_dim: numbers that a class and attributes are embedded in.
         watch: what is looked at while training.
+        by_site: with `data.sources` or `data.correlation`: images are asked for by site and class, not by class alone,
+            and `synthesis.samples_per_class` is shared out among the sites.
     """
 
     family: str
@@ -107,6 +109,7 @@ class GanConfig(Section):
     dp: DpConfig | None = None
     snapshots: int = Field(8, ge=1)
     checkpoints: int = Field(10, ge=1)
+    by_site: bool = False
 
     @property
     def norms_alone(self) -> bool:
@@ -126,6 +129,7 @@ class GanConfig(Section):
             "watch compares with training images and goes back by what it sees": self.watch.checks > 0,
             "attributes lends the training images' own to new ones": bool(self.attributes),
             "accumulate divides a batch whose size is random": self.accumulate > 1,
+            "by_site makes cells of few patients": self.by_site,
         }
         if self.dp is not None and any(unaccounted.values()):
             named = "; ".join(name for name, used in unaccounted.items() if used)

@@ -12,6 +12,24 @@ SITE_COLUMN = "site"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+def check_by_site(named: Sequence[str], arms: Sequence[str], detectors: Sequence[str], attacks: Sequence[str]) -> None:
+    """A generator of cells is asked by site and class, which what looks through a GAN by class alone does not do.
+
+    Args:
+        named: the sites whose names the configuration has.
+        arms, detectors, attacks: those that look through the run's GAN.
+
+    Raises:
+        ValueError: as above.
+    """
+    if not named:
+        raise ValueError("gan.by_site needs the names of the sites: use data.sources, or data.correlation")
+    if looking := [*arms, *detectors, *attacks]:
+        raise ValueError(
+            f"gan.by_site: {', '.join(looking)} look through a GAN by class alone; leave them out, or by_site"
+        )
+
+
 def check_site_names(names: Iterable[str]) -> None:
     """Names become parts of image ids and of folders.
 

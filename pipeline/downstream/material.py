@@ -130,6 +130,13 @@ class Material:
         return Share(self.generated, np.arange(len(self.generated.images)))
 
     @cached_property
+    def synthetic_cells(self) -> Share:
+        """All synthetic images, every cell of site and class that was asked for as frequent as the others."""
+        table = self.generated.manifest
+        groups = pd.factorize(table["site"].astype(str) + "\n" + table["label"].astype(str), sort=True)[0]
+        return replace(self.synthetic, groups=groups.astype(np.int64))
+
+    @cached_property
     def judged_synthetic(self) -> Share:
         """All synthetic images under the ensemble's probabilities."""
         return replace(self.synthetic, soft=self._synthetic_scores)

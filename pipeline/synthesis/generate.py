@@ -15,7 +15,7 @@ from pipeline.adversarial.weights import load_net
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import open_dataset
 from pipeline.data.batches.streams import stored_images
-from pipeline.data.cohort.folds import split_ids
+from pipeline.data.cohort.folds import labelled_by_cell, split_ids
 from pipeline.nets.conditions import Condition, as_generator, condition_of
 
 _BATCH = 64
@@ -42,6 +42,8 @@ class TrainedGenerator:
         self._sampler: ConditionSampler | None = None
         if family.needs or attributes:
             dataset = open_dataset(inputs["prepare"])
+            if self.cells:
+                dataset = labelled_by_cell(dataset, str(self.description["site"]))
             rows = dataset.rows(split_ids(inputs["split"], int(self.description["fold"]), "train"))
             images = stored_images(dataset, rows, self.classes, attributes, device)
             positive = [self.classes.index(name) for name in self.description["positive"]]
@@ -50,6 +52,11 @@ class TrainedGenerator:
     @property
     def classes(self) -> list[str]:
         return list(self.description["classes"])
+
+    @property
+    def cells(self) -> dict[str, tuple[str, str]]:
+        """Where it is asked by site and class: each of `classes` -> its site and its class."""
+        return {name: (site, label) for name, (site, label) in self.description.get("cells", {}).items()}
 
     def images(self, label: str, num: int, seed: int, truncation_psi: float = 1.0) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (sample_seed, image [C, *spatial] in [-1, 1]) for `num` images of class `label`.

@@ -48,6 +48,8 @@ def synthesise_config(experiment: Experiment, fold: int, gan_seed: int) -> Synth
 def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Write `samples_per_class` images a class, unpicked, in the form of a real data set without patients.
 
+    A generator of cells of site and class shares them out among the sites, and the column `site` has the site.
+
     Raises:
         DataError: the generator gives the same flat image for everything, or values that are not numbers.
     """
@@ -55,15 +57,17 @@ def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     scaling = Scaling.from_json(generator.description["scaling"])
     images: np.memmap[Any, np.dtype[Any]] | None = None
     rows: list[dict[str, str]] = []
-    total = config.samples_per_class * len(generator.classes)
-    for label in generator.classes:
-        for number, (seed, image) in enumerate(
-            generator.images(label, config.samples_per_class, config.seed, config.truncation_psi)
-        ):
+    asked = {name: {"label": name} for name in generator.classes}
+    asked |= {name: {"label": label, "site": site} for name, (site, label) in generator.cells.items()}
+    each = max(1, config.samples_per_class * len({one["label"] for one in asked.values()}) // len(asked))
+    total = each * len(asked)
+    for name, facts in asked.items():
+        for number, (seed, image) in enumerate(generator.images(name, each, config.seed, config.truncation_psi)):
             if images is None:
                 images = new_array(out_dir / IMAGES, scaling.dtype, (total, *image.shape))
             images[len(rows)] = scaling.to_stored(scaling.to_physical(image))
-            rows.append({"image_id": f"synthetic-{label}-{number:05d}", "label": label, "sample_seed": str(seed)})
+            known = "-".join(reversed(facts.values()))  # SITE-LABEL, or LABEL
+            rows.append({"image_id": f"synthetic-{known}-{number:05d}", **facts, "sample_seed": str(seed)})
             if not np.isfinite(image).all():
                 raise DataError("the generator makes values that are not numbers; train it again with lower rates.")
     assert images is not None

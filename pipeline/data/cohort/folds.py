@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline.core.errors import DataError
 from pipeline.core.layout import MANIFEST, SPLITS_FILE
 from pipeline.data.batches.dataset import DataSet, open_dataset, read_table
+from pipeline.data.cohort.cells import cells_named
 from pipeline.data.cohort.leakage import assert_no_leakage
 
 
@@ -42,3 +43,12 @@ def open_fold(prepare: Path, split_dir: Path, fold: int) -> DataSet:
     assert_no_leakage(part, read_table(split_dir / MANIFEST))
     hidden = dataset.manifest["image_id"].isin(part["image_id"][part["split"] == "unlabelled"])
     return replace(dataset, manifest=dataset.manifest.assign(label=dataset.manifest["label"].mask(hidden, "")))
+
+
+def labelled_by_cell(dataset: DataSet, site: str) -> DataSet:
+    """The data set with `LABEL of SITE` in place of every label.
+
+    Args:
+        site: the manifest's column of the site.
+    """
+    return replace(dataset, manifest=dataset.manifest.assign(label=cells_named(dataset.manifest, site)))
