@@ -31,8 +31,8 @@ def names_of(fact: str) -> set[str]:
 def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     assert names_of("generator") == {
         "synthetic", "curated", "synthetic+classical", "synthetic-pretrained", "cells-synthetic-pretrained",
-        "minority-synthetic", "pool-gan", "gan-features", "f-anogan-features+logistic", "f-anogan-features+svm", "discriminator-features+logistic",
-        "discriminator-features+svm",
+        "minority-synthetic", "pool-gan", "gan-features", "f-anogan-features+logistic", "f-anogan-features+svm",
+        "discriminator-features+logistic", "discriminator-features+svm",
     }  # fmt: skip
     assert names_of("pool") == {"pseudolabels", "simclr-features", "autoencoder-features", "pool-gan", "gan-features"}
     assert names_of("ensemble") == {"pseudolabels", "curated", "pool-gan"}
