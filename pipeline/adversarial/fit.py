@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 
 from pipeline.adversarial.assembly import assemble
+from pipeline.adversarial.cells import by_cell, cells_of_generator
 from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.log import RESUME, Log, last_losses, load_resume, save_resume
@@ -38,8 +39,7 @@ from pipeline.core.seeds import derive_seed
 from pipeline.core.stopping import sigterm_waits
 from pipeline.data.batches.dataset import DataSet, write_table
 from pipeline.data.batches.streams import stored_images
-from pipeline.data.cohort.cells import cell_name
-from pipeline.data.cohort.folds import labelled_by_cell, open_fold, split_ids
+from pipeline.data.cohort.folds import open_fold, split_ids
 from pipeline.data.cohort.halves import Half, in_half
 from pipeline.data.cohort.normals import normal_rows
 from pipeline.nets.conditions import as_generator
@@ -114,12 +114,6 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
     )
 
 
-def cells_of_generator(experiment: Experiment) -> dict[str, tuple[str, str]]:
-    """What the generator is asked for with `gan.by_site`: the name of each cell -> site and class; else nothing."""
-    sites = experiment.data.named_sites if experiment.gan.by_site else ()
-    return {cell_name(site, label): (site, label) for site in sites for label in experiment.data.classes}
-
-
 def run(config: FitConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Train on the fold's `train` images; leaves weights, grids, the film strip and `stats.jsonl`.
 
@@ -146,8 +140,8 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
     """One process's part of `run`; the leading one writes, and its record counts."""
     dataset = open_fold(inputs["prepare"], inputs["split"], config.fold)
     if config.cells:
-        dataset = labelled_by_cell(dataset, config.site)
-        _require_cells(dataset, dataset.rows(split_ids(inputs["split"], config.fold, "train")), config)
+        train = split_ids(inputs["split"], config.fold, "train")
+        dataset = by_cell(dataset, config.site, train, config.classes, config.fold)
     train_rows, unlabelled = (_rows(config, dataset, inputs["split"], part) for part in ("train", "unlabelled"))
     if config.normals_only and len(train_rows) < config.gan.batch_size // 4:
         raise DataError(
@@ -195,15 +189,6 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
         notes=(*watch.notes(), *private_notes(training, name), *start_notes(config.start, name)),
         wall_s=log.earlier_s,
     )
-
-
-def _require_cells(dataset: DataSet, rows: np.ndarray, config: FitConfig) -> None:
-    absent = sorted(set(config.classes) - set(dataset.manifest["label"].iloc[rows]))
-    if absent:
-        raise DataError(
-            f"gan.by_site: fold {config.fold} has no training image of {', '.join(absent)}, so the GAN cannot learn "
-            "what it is asked for. Train with some (data.correlation), or set gan.by_site: false."
-        )
 
 
 def _rows(config: FitConfig, dataset: DataSet, split: Path, part: str) -> np.ndarray:
