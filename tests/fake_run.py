@@ -90,6 +90,20 @@ def build(root: Path, case: Case) -> Path:
     return root
 
 
+def with_maps(root: Path, case: Case) -> Path:
+    """A fake run whose downstream stages kept maps of 12 test images, two classifiers an arm."""
+    place = build(root, case)
+    lines = (place / "predictions.csv").read_text(encoding="utf-8").splitlines()[1:]
+    test = list(dict.fromkeys(line.split(",")[5] for line in lines))[:12]
+    for gan_seed, arms in ((None, ARMS[:2]), (0, ARMS[2:3])):
+        folder = stage(place, "downstream", 0, gan_seed)
+        rows = [[arm, image_id, 2] for arm in arms for image_id in test]
+        table(folder / "attention.csv", "arm,image_id,classifiers", rows)
+        grid = (8,) * case.spatial_dims
+        np.save(folder / "attention.npy", np.random.default_rng(1).integers(0, 256, (len(rows), *grid), dtype=np.uint8))
+    return place
+
+
 def write_data_stages(root: Path, case: Case, images: list[list[str]]) -> None:
     rejected = [["IMG9999", "ward/IMG9999.dcm", "pixel data are cut short", ""]]
     rejected.append(["IMG9998", "ward/series", "slice DOE_JANE.dcm: pixel data are cut short", "DOE_JANE.dcm"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from browsing import NEEDS_CHROMIUM, OVERFLOWING, WIDTHS, Seen, amiss, started_browser
-from fake_run import Case, build
+from fake_run import Case, with_maps
 from test_compare import two_runs
 
 from flows.cli import launch
@@ -29,7 +29,7 @@ def browser() -> Iterator[Any]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two folds with its pages, and a comparison beside them."""
     root = tmp_path_factory.mktemp("pages")
-    place = build(root / "run", Case(folds=2, per_class=12))
+    place = with_maps(root / "run", Case(folds=2, per_class=12))
     write_report(place)
     runs = two_runs(root)
     assert launch(["compare", *map(str, runs), "--out", str(place / "compare.html")]) == 0

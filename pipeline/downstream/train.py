@@ -6,7 +6,7 @@ import itertools
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
 from pipeline.core.usage import peak_mib, used_threads
 from pipeline.data.batches.dataset import DataSet, read_table, write_table
+from pipeline.downstream.attention import keep_maps, write_attention
 from pipeline.downstream.feature_models import Predict, fit_feature_model
 from pipeline.downstream.features import TrunkConfig, fit_on_features, trunk_config
 from pipeline.downstream.linear_models import fit_on_representation
@@ -44,6 +45,17 @@ from pipeline.downstream.shortcut import called_rare, shortcut_notes
 from pipeline.supervised.fit import apply_classifier, fit
 
 _PARTS = "parts"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A network that was trained, as what predicts."""
+
+    net: nn.Module
+    hardware: Hardware
+
+    def __call__(self, dataset: DataSet, rows: np.ndarray) -> np.ndarray:
+        return apply_classifier(self.net, dataset, rows, self.hardware)
 
 
 class DownstreamConfig(Section):
@@ -112,7 +124,8 @@ def require_pool_family(experiment: Experiment) -> None:
 
 
 def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
-    """Fit `classifier.seeds` classifiers an arm; write class probabilities on val, test and external images.
+    """Fit `classifier.seeds` classifiers an arm; write class probabilities on val, test and external images, and what
+    networks look at in some test images.
 
     With synthetic images at hand, the reference arm's first classifier is fitted too and applied to them (the reverse
     check: what one that never saw a synthetic image says of them). Classifiers that a killed run or other processes
@@ -132,6 +145,8 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
         progress.update(done)
     write_table(out_dir / PREDICTIONS, pd.concat([read_table(_kept(out_dir, *fit)) for fit in fits], ignore_index=True))
     made = {fit: _facts_of_fit(out_dir, *fit) for fit in fits}
+    kept = [(arm, _maps(_kept(out_dir, arm, seed))) for arm, seed in fits]
+    write_attention(out_dir, material, {arm: [path for own, path in kept if own == arm] for arm in config.arms})
     shutil.rmtree(out_dir / _PARTS)
     figures = {
         "classifiers": len(fits),
@@ -184,6 +199,8 @@ def _make(arm: str, seed: int, config: DownstreamConfig, material: Material) -> 
     predict, facts = fit_arm(arm, config, material, _classifier_seed(config, arm, seed))
     kept = material.parts / f"{arm}-{seed}.csv"
     write_table(kept, _applied(config, arm, seed, material, predict))
+    if isinstance(predict, Fitted) and not _is_reverse_check(config, arm):
+        keep_maps(_maps(kept), predict.net, material)
     write_json(
         _facts_beside(kept),
         {
@@ -195,6 +212,10 @@ def _make(arm: str, seed: int, config: DownstreamConfig, material: Material) -> 
 
 def _kept(out_dir: Path, arm: str, seed: int) -> Path:
     return out_dir / _PARTS / f"{arm}-{seed}.csv"
+
+
+def _maps(predictions: Path) -> Path:
+    return predictions.with_name(f"{predictions.name}.npy")
 
 
 def _facts_of_fit(out_dir: Path, arm: str, seed: int) -> dict[str, Any]:
@@ -253,8 +274,8 @@ def fit_arm(arm: str, config: DownstreamConfig, material: Material, seed: int) -
         predict = fit_feature_model(config.classifier, regimen.phases[0], config.classes, material.hardware, seed=seed)
         return predict, _facts_of(arm, predict, material)
     net = fit(config.classifier, regimen, config.classes, material.hardware, seed=seed)
-    predict = partial(_apply, net, material.hardware)
-    return predict, _facts_of(arm, predict, material)
+    fitted = Fitted(net, material.hardware)
+    return fitted, _facts_of(arm, fitted, material)
 
 
 def _facts_of(arm: str, predict: Predict, material: Material) -> dict[str, Any]:
@@ -265,10 +286,6 @@ def _facts_of(arm: str, predict: Predict, material: Material) -> dict[str, Any]:
     if known_arm(arm).sees("minority"):
         found["called_rare"] = called_rare(predict, material)
     return found
-
-
-def _apply(net: nn.Module, hardware: Hardware, dataset: DataSet, rows: np.ndarray) -> np.ndarray:
-    return apply_classifier(net, dataset, rows, hardware)
 
 
 def predictions(

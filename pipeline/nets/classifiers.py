@@ -78,6 +78,21 @@ def last_layer(net: nn.Module) -> nn.Linear:
     return [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
 
 
+_LAST_GRIDS = ("class_layers.relu", "layer4", "trunk._swish", "trunk")
+"""Of DenseNet, ResNet, EfficientNet and `TrunkClassifier`, by their modules' names."""
+
+
+def last_grid(net: nn.Module) -> nn.Module | None:
+    """The module whose last output is a classifier's last grid of features [B, features, *grid]; None if not known.
+
+    Of `SmallCnn` the one before the last pooling: the last one is 3 x 3 for images of 24 x 24.
+    """
+    if isinstance(net, SmallCnn):
+        return net.features[-5]
+    named = dict(net.named_modules())
+    return next((named[name] for name in _LAST_GRIDS if name in named), None)
+
+
 def _pretrained(spatial_dims: int, channels: int, num_classes: int) -> nn.Module:
     del spatial_dims  # it takes both
     return PretrainedEffNet(channels, num_classes)

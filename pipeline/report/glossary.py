@@ -46,6 +46,7 @@ GLOSSARY = (
     ),
     ("GAN seed", "the random start of one GAN training; another seed gives another generator from the same patients"),
     ("Gate", "the check, on validation images, that the generators worked at all"),
+    ("Grad-CAM", "a map of where in an image a classifier finds what speaks for a class, from its last layers"),
     ("Holm", "a correction of p-values for making several comparisons, by their order"),
     (
         "Inception score",

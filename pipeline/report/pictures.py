@@ -19,6 +19,7 @@ from pipeline.core.layout import (
     stage_name,
 )
 from pipeline.report.anomaly_parts import detectors_roc, histogram, worklist_picture
+from pipeline.report.attention import attention_picture
 from pipeline.report.picture import Picture
 from pipeline.report.plots import (
     FOREST_METRICS,
@@ -40,7 +41,11 @@ _FEWEST_FOR_RELIABILITY = 100
 
 def all_pictures(run: Run, *, shareable: bool) -> dict[str, Picture]:
     """The pictures that the run's files allow, by name; a shareable report gets drawn curves only, no image."""
-    made = [] if shareable else [_samples(run), _closest(run), *_strips(run), worklist_picture(run)]
+    made = (
+        []
+        if shareable
+        else [_samples(run), _closest(run), *_strips(run), attention_picture(run), worklist_picture(run)]
+    )
     drawn = (_difference, _forest, _roc, _reliability, _training, _quality, histogram, detectors_roc, _nearest)
     made += [maker(run) for maker in drawn]
     return {picture.name: picture for picture in made if picture}
