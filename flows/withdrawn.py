@@ -6,18 +6,20 @@ Patients withdraw by leaving the source; the next run of the study notes it in i
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from flows.environment import user_cache
 from pipeline.core.errors import RadaugError, RefusedError
-from pipeline.core.files import clear_disk_errors, write_text
-from pipeline.core.layout import MANIFEST, RECORD, STAGES
-from pipeline.core.records import load_record
+from pipeline.core.files import clear_disk_errors, read_json, write_text
+from pipeline.core.layout import MANIFEST, MODEL, RECORD, STAGES
+from pipeline.core.records import load_record, records_of
 from pipeline.data.cohort.register import Register, read_register
 
 _PACKS = "packs"
@@ -37,15 +39,20 @@ def why_stale(run: Path) -> str:
     Raises:
         RefusedError: the register was tampered with.
     """
+    for other, weights in _began_with(run):
+        if why := why_stale(other):
+            return f"Stale, as is the run whose generator its GAN began with. {why}"
+        if register_of(other) and read_json(weights["model"])["weights"] != weights["digests"]:
+            return "Stale: the generator that its GAN began with was made anew since. Do `radaug run` again."
     place = register_of(run)
     if place is None:
         return ""
     if not place.is_file():
         return f"Stale: {_GONE.format(place)}"
     gone = len(read_register(place).withdrawn() & _patients(run))
-    if not gone:
-        return ""
-    return f"Stale: {gone} of its patients have withdrawn since. Do `radaug run` again, and remove what was made of it."
+    if gone:
+        return f"Stale: {gone} of its patients have withdrawn since. Do `radaug run` again, and remove what it made."
+    return ""
 
 
 def told_stale(run: Path) -> str:
@@ -68,7 +75,9 @@ def note_pack(run: Path, digest: str) -> None:
     with clear_disk_errors(place), FileLock(place.with_name(f".{place.name}.lock")):
         register = read_register(place)
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        line = {"digest": digest, "when": when, "run": run.name, "patients": sorted(_patients(run))}
+        runs = [run, *(other for other, _ in _began_with(run) if register_of(other) == place)]
+        patients = set().union(*map(_patients, runs))
+        line = {"digest": digest, "when": when, "run": run.name, "patients": sorted(patients)}
         replace(register, packs=(*register.packs, line)).write(place)
     write_text(user_cache() / _PACKS / digest, str(place.resolve()))
 
@@ -112,6 +121,15 @@ def _packs(register: Register) -> list[tuple[str, int]]:
     """Digest of each pack, and how many of its patients have withdrawn."""
     gone = register.withdrawn()
     return [(str(line["digest"]), len(gone.intersection(line["patients"]))) for line in register.packs]
+
+
+def _began_with(run: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Other runs whose weights its GANs began with (`gan.start_from`): where, and which weights they were."""
+    for record, _ in records_of((one for one in (run / STAGES).glob("*") if (one / RECORD).is_file()), "fit-gan"):
+        start = record.config.get("start")
+        if start and Path(start["split"]).is_dir():
+            model = Path(start["place"]) / MODEL
+            yield Path(start["split"]).parents[1], {"model": model, "digests": start["weights"]}
 
 
 def _patients(run: Path) -> set[str]:

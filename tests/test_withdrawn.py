@@ -85,3 +85,26 @@ def test_a_withdrawn_patient_of_another_run_makes_nothing_stale(run_dir: Path) -
     stranger = {"stranger": Enrolled(("train",), {"1": ("y",)}, withdrawn=2)}
     replace(register, patients={**register.patients, **stranger}).write(place)
     assert why_stale(run_dir) == ""
+
+
+def test_a_run_that_began_with_a_stale_runs_generator_is_stale(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Path(shutil.copytree(run_dir, tmp_path / "first"))
+    gan = first / "checkpoints" / "fold-0-gan-0"
+    weights = json.loads((gan / "model.json").read_text())["weights"]
+    place = run_dir / "stages" / "fit-gan-fold-0-gan-0"
+    begun = {"start": {"place": str(gan), "split": str(first / "stages" / "split"), "weights": weights}}
+    replace(load_record(place), config=begun).save(place)
+    split = run_dir / "stages" / "split"
+    replace(load_record(split), config={}).save(split)  # this run has a register no more
+    assert why_stale(run_dir) == ""
+    withdraw(tmp_path / "register.json", 1)
+    assert why_stale(run_dir).startswith("Stale, as is the run whose generator its GAN began with. Stale: 1 of its")
+    assert launch(["audit", str(run_dir)]) == 3
+    table = pd.read_csv(first / "stages" / "split" / "manifest.csv", dtype=str)
+    table.iloc[:0].to_csv(first / "stages" / "split" / "manifest.csv", index=False)  # it was run again, without them
+    assert why_stale(run_dir) == ""
+    described = json.loads((gan / "model.json").read_text())
+    (gan / "model.json").write_text(json.dumps({**described, "weights": {"generator": "other"}}))
+    assert "was made anew since" in why_stale(run_dir)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ class Enrolled:
     sides: tuple[str, ...]
     images: Mapping[str, tuple[str, ...]]
     withdrawn: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"sides": self.sides, "images": self.images, "withdrawn": self.withdrawn}
 
     def all_images(self) -> set[str]:
         return {digest for own in self.images.values() for digest in own}
@@ -58,15 +61,19 @@ class Register:
     @property
     def state(self) -> str:
         """Digest of what decides a split: study, round and patients. It is an input of the stage `split`."""
-        return digest_json([self.study, self.round, {name: asdict(one) for name, one in self.patients.items()}])
+        return digest_json([self.study, self.round, self._patients()])
 
     def withdrawn(self) -> set[str]:
         """Ids of patients who are no longer in the source."""
         return {name for name, one in self.patients.items() if one.withdrawn is not None}
 
+    def _patients(self) -> dict[str, Any]:
+        return {name: one.as_json() for name, one in self.patients.items()}
+
     def write(self, path: Path) -> None:
         """Write it to `path`, whole or not at all, with the digest by which `read_register` knows it again."""
-        content = {"version": _VERSION, **asdict(self)}
+        content = {"version": _VERSION, "study": self.study, "round": self.round, "patients": self._patients(),
+                   "history": self.history, "packs": self.packs}  # fmt: skip
         write_json(path, {**content, "digest": digest_json(content)})
 
 
