@@ -184,3 +184,28 @@ def write_results(root: Path, case: Case, images: list[list[str]], gans: list[tu
     (root / "verdict.json").write_text(json.dumps({"utility": utility, "release": release}), encoding="utf-8")
     looks = [["2025-03-04", "fake-study", "downstream", "0", "test images", "36"]]
     table(root / "ledger.csv", "when,run,stage,fold,what,count", looks)
+
+
+def build_curve(place: Path) -> Path:
+    """What `radaug curve` leaves of three sizes, two of which tell, with fixed representations beside them."""
+    build(place, Case(per_class=6))
+    shared = {"draws": 3, "train_patients": 20, "without_patient": 0, "n_patients": 24, "reference": ARMS[1],
+              "endpoint": "auroc", "no_interval": "", "p_holm": 0.01, "p": 0.003}  # fmt: skip
+    found = ((10, "helps", 0.71, 0.09), (25, "no_benefit", 0.78, 0.01), (50, "harms", 0.84, -0.06))
+    rows = [
+        shared | {"size": size, "decision": decision, "reference_mean": mean, "arm_mean": mean + gap, "difference": gap,
+                  "ci_low": gap - 0.02, "ci_high": gap + 0.02, "generators": "passed", "arm": ARMS[2],
+                  "same_as": 30, "same_as_low": 12, "same_as_high": 50}
+        for size, decision, mean, gap in found
+    ]  # fmt: skip
+    named = ("effnet-features+svm", "vae-features+logistic")
+    represented = [{**row, "arm": arm} for row in rows for arm in named]
+    points = [
+        {"size": row["size"], "draw": draw, "arm": row[arm], "value": row[f"{arm}_mean"] + 0.01 * draw}
+        for row in rows for draw in range(3) for arm in ("reference", "arm")
+    ]  # fmt: skip
+    left_out = [{"size": 500, "reason": "There are too few patients."}]
+    files = {"curve": rows, "representations": represented, "points": points, "left_out": left_out}
+    for name, content in files.items():
+        table(place / f"{name}.csv", ",".join(content[0]), [list(row.values()) for row in content])
+    return place

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browsing import NEEDS_CHROMIUM, OVERFLOWING, WIDTHS, Seen, amiss, started_browser
-from fake_run import Case, with_maps
+from fake_run import Case, build_curve, with_maps
 from test_compare import two_runs
 
 from flows.cli import launch
+from pipeline.report.curve_page import write_curve_page
 from pipeline.report.page import write_report
 
 pytestmark = NEEDS_CHROMIUM
-PAGES = ("report.html", "summary.html", "compare.html")
+PAGES = ("report.html", "summary.html", "compare.html", "curve.html")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_report(place)
     runs = two_runs(root)
     assert launch(["compare", *map(str, runs), "--out", str(place / "compare.html")]) == 0
+    shutil.copy(write_curve_page(build_curve(root / "curve")), place)
     return place
 
 

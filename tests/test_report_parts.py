@@ -13,10 +13,15 @@ import yaml
 from PIL import Image
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
+from pipeline.adversarial.families import FAMILIES
+from pipeline.anomaly.detectors import DETECTORS
+from pipeline.config.arms import ARMS
 from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import UserError
 from pipeline.core.metrics import MetricRow, table_of
+from pipeline.nets.classifiers import CLASSIFIERS
 from pipeline.report.glossary import terms_in
+from pipeline.report.names import detector_named, detector_title, family_title, network_title
 from pipeline.report.plots import ROC_GRID, mean_roc, roc_curve
 from pipeline.report.privacy_tables import attacks_table, guesses_table, memorisation_table
 from pipeline.report.sharing import WITHHELD, Redaction, config_without_paths
@@ -218,3 +223,16 @@ def test_memorisation_is_told_in_words_and_whole_numbers() -> None:
     assert rows["Training patients of whom there is a near copy"] == ("9 of 120", "–")
     assert rows["The same of real validation images"] == ("49 %", "49 %")
     assert not memorisation_table(SimpleNamespace(of_kind=lambda kind: [])).rows
+
+
+def test_every_family_network_and_detector_has_a_plain_name_and_keeps_the_one_of_the_files() -> None:
+    for names, title in ((FAMILIES, family_title), (DETECTORS, detector_title), (ARMS, arm_title)):
+        assert all(title(name) for name in names)
+    raw = [name for name in DETECTORS if detector_title(name) == name]
+    assert raw == [] and [name for name in FAMILIES if family_title(name) == name] == ["pix2pix"]
+    assert [name for name in CLASSIFIERS if network_title(name) == name] == []
+    assert detector_named("discriminator-logit@run") == (
+        "Discriminator's logit, through the run's GAN (discriminator-logit@run)"
+    )
+    assert detector_named("my-ensemble") == "my-ensemble"
+    assert arm_title("effnet-features+svm") == "Linear SVM on EfficientNet features"

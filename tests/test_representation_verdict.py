@@ -125,8 +125,9 @@ def test_sizes_and_arms_share_alpha_by_holms_rule() -> None:
     assert found["p_holm"].tolist() == pytest.approx([0.06, 0.06, 0.004, 1.0])
     assert found["decision"].tolist() == ["inconclusive", "inconclusive", "helps", "no_benefit"]
     assert representation_answer(found) == [
-        f"With 10 labelled images a class, beside {REFERENCE}: none is told apart from it.",
-        f"With 50 labelled images a class, beside {REFERENCE}: better are {GOOD}.",
+        "With 10 labelled images a class, beside a classifier from scratch: none is told apart from it.",
+        f"With 50 labelled images a class, beside a classifier from scratch: better are linear SVM on "
+        f"EfficientNet features ({GOOD}).",
     ]
 
 
@@ -154,9 +155,13 @@ def test_the_report_has_them_in_a_table_of_their_own(tmp_path: Path) -> None:
     settings = validate_experiment(experiment().model_dump(mode="json") | {"arms": arms}, "t")
     run = read_run(judged_run(tmp_path / "run", table, settings, fate=["used"] * 240))
     shown = representations_table(run)
-    assert shown is not None and [row[0].split("\n")[0] for row in shown.rows] == arms
+    assert shown is not None and [row[0].split("\n")[0] for row in shown.rows] == [
+        "Real images",
+        "Linear SVM on EfficientNet features",
+        "Logistic regression on the discriminator's features",
+    ]
     assert shown.rows[1][0].endswith(
-        "by a linear support vector machine on the features of EfficientNet-Lite0, trained on photographs"
+        f"by a linear support vector machine on the features of EfficientNet-Lite0, trained on photographs ({GOOD})"
     )
     assert shown.rows[1][1].startswith(f"{auroc(table, GOOD):.3f} (") and shown.rows[0][2] == "–"
     assert shown.rows[1][2].startswith("+") and shown.rows[1][3].startswith("better than real+classical")

@@ -207,7 +207,12 @@ def test_the_report_tells_rule_comparisons_and_methods() -> None:
         ("Real + synthetic images, 1 : 1", "Real images, duplicated", "not planned"),
     ]
     text = methods_sentence(run)
-    assert "80 test patients (160 images)" in text and "sngan" in text and "Holm" in text
+    assert (
+        "80 test patients (160 images)" in text
+        and "SNGAN" in text
+        and "(real+classical+synthetic@1) and real images (real+classical)" in text
+        and "Holm" in text
+    )
 
 
 def test_the_external_site_is_told_and_does_not_decide() -> None:

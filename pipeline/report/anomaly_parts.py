@@ -10,13 +10,14 @@ from pipeline.config.arms import REFERENCE_ARM
 from pipeline.core.layout import ANOMALY_SCORES, WORKLIST, WORKLIST_PICTURE
 from pipeline.core.patients import patient_units
 from pipeline.report.anomaly_plots import anomaly_plot, detectors_roc_plot
+from pipeline.report.names import detector_named
 from pipeline.report.picture import Picture
 from pipeline.report.reading import Run, StageEntry
 from pipeline.report.sheets import stored_png
 from pipeline.report.tables import Table
 from pipeline.report.words import count, number
 
-SUPERVISED = f"{REFERENCE_ARM} (supervised)"
+SUPERVISED = "Supervised classifier"
 _COLUMNS = ("split", "seed", "image_id", "patient_id", "label", "normal", "anomaly_score", "p_value")
 _FIT = ["fold", "gan_seed", "seed"]
 
@@ -37,8 +38,9 @@ def histogram(run: Run) -> Picture | None:
     rate = run.experiment.anomaly.false_alarms
     alarms = scores.loc[scores["p_value"] <= rate, "anomaly_score"]
     caption = (
-        f"Scores of the test images by {stage.record.variant}, {stage.title}. The further the two sides lie apart, the "
-        "better. " + (f"Right of the dashed line an alarm is raised (p ≤ {rate:g})." if len(alarms) else "")
+        f"Scores of the test images by {detector_named(stage.record.variant)}, {stage.title}. The further the two "
+        "sides lie apart, the better. "
+        + (f"Right of the dashed line an alarm is raised (p ≤ {rate:g})." if len(alarms) else "")
     )
     alt = "Histograms of the anomaly score of normal and of abnormal images; the AUROC is in the table below."
     classes = run.experiment.data.classes
@@ -80,9 +82,9 @@ def worklist_picture(run: Run) -> Picture | None:
     if stage is None or not (stage.directory / WORKLIST_PICTURE).is_file():
         return None
     caption = (
-        f"The test images that look least like normal ones, by {stage.record.variant} ({stage.title}), each beside or "
-        "above itself under its map where the detector has one. Titles: rank, class, p-value. A map says what is "
-        "unusual to the detector, which need not be disease."
+        f"The test images that look least like normal ones, by {detector_named(stage.record.variant)}, {stage.title}, "
+        "each beside or above itself under its map where the detector has one. Titles: rank, class, p-value. A map "
+        "says what is unusual to the detector, which need not be disease."
     )
     alt = "The most anomalous test images, ranked, with their anomaly maps."
     return Picture("worklist", alt, caption, stored_png(stage.file(WORKLIST_PICTURE), 1440, 1_200_000))
@@ -99,7 +101,7 @@ def worklist_table(run: Run) -> Table | None:
         for row in table.to_dict("records")
     )
     return Table(
-        f"The worklist of {stage.record.variant}: the most anomalous test images, ranked.",
+        f"The worklist of {detector_named(stage.record.variant)}: the most anomalous test images, ranked.",
         ("Rank", "Image", "Class", "Score", "p-value"),
         rows,
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
 
+from pipeline.report.names import detector_title
 from pipeline.report.plots import mean_roc, roc_line
 from pipeline.report.style import BLACK, BLUE, CYCLE, GREY, ORANGE, PURPLE, VERMILLION, house_style, panels, png
 
@@ -70,7 +72,8 @@ def detectors_roc_plot(curves: Mapping[str, pd.DataFrame], auroc: Mapping[str, f
         figure, (axis,) = panels(1, columns=1, height=5.0, width=8.6)
         for place, name in enumerate(ranked):
             colour, dash = (GREY, "--") if name == ceiling else looks[place % len(looks)]
-            label = f"{auroc[name]:.2f}  {name}" if name in auroc else name
+            shown = "\n".join(wrap(detector_title(name), 34))
+            label = f"{auroc[name]:.2f}  {shown}" if name in auroc else shown
             roc_line(axis, mean_roc(curves[name])[0], color=colour, ls=dash, lw=1.7, label=label)
         axis.plot([0, 1], [0, 1], color=BLACK, lw=0.6, ls=":")
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", xlabel="1 − specificity", ylabel="Sensitivity")

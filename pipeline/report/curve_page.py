@@ -20,13 +20,25 @@ from pipeline.core.layout import (
     LEDGER,
     LOOKS,
 )
+from pipeline.report.glossary import terms_in
+from pipeline.report.names import family_title, network_title
 from pipeline.report.page import templates
 from pipeline.report.picture import Picture
 from pipeline.report.reading import read_numbers
 from pipeline.report.representation_tables import REPRESENTATION_NUMBERS, representation_parts
 from pipeline.report.style import BLUE, VERMILLION, house_style, panels, png
 from pipeline.report.tables import Table, look_table
-from pipeline.report.words import arm_words, count, metric_name, number, p_value, with_interval
+from pipeline.report.words import (
+    arm_explained,
+    arm_lines,
+    arm_title,
+    count,
+    metric_name,
+    named_arm,
+    number,
+    p_value,
+    with_interval,
+)
 
 _NUMBERS = (
     "size", "draws", "train_patients", "without_patient", "n_patients", "reference_mean", "arm_mean", "difference",
@@ -57,7 +69,7 @@ def write_curve_page(place: Path) -> Path:
     left_out = read_numbers(place, CURVE_LEFT_OUT, ("size",), ("reason",))
     picture = Picture(
         "curve", "Endpoint over the number of real training images, with and without synthetic ones", _caption(curve),
-        curve_plot(curve, points),
+        curve_plot(curve, points), curve_plot(curve, points, phone=True),
     )  # fmt: skip
     asked = (place / CURVE_REPRESENTATIONS).is_file()
     represented = representation_parts(read_representations(place)) if asked else None
@@ -65,8 +77,11 @@ def write_curve_page(place: Path) -> Path:
         experiment=experiment,
         phantoms=experiment.data.simulated,
         without_patient=int(curve["without_patient"].max()),
-        arm=curve["arm"].iloc[0],
-        arm_means=arm_words(curve["arm"].iloc[0]),
+        arm=arm_title(curve["arm"].iloc[0]),
+        arm_means=arm_explained(curve["arm"].iloc[0]),
+        gan=family_title(experiment.gan.family),
+        classifier=network_title(experiment.classifier.network),
+        terms_in=terms_in,
         answer=answer(curve),
         picture=picture,
         curve=curve_rows(curve),
@@ -114,7 +129,7 @@ def answer(curve: pd.DataFrame) -> list[str]:
     """How many real images the synthetic ones are worth, in sentences."""
     helped = curve[curve["decision"] == "helps"]
     said = [
-        f"With {row['size']:.0f} real images a class, {row['arm']} did what {same} real images do."
+        f"With {row['size']:.0f} real images a class, {named_arm(row['arm'])} did what {same} real images do."
         for row, same in zip(helped.to_dict("records"), _same_as(helped, curve), strict=True)
     ]
     if not said:
@@ -140,30 +155,36 @@ def curve_rows(curve: pd.DataFrame) -> Table:
             f"{row['size']:.0f}", f"{row['train_patients']:.0f}", f"{row['draws']:.0f}", number(row["reference_mean"]),
             number(row["arm_mean"]),
             with_interval(100 * row["difference"], 100 * row["ci_low"], 100 * row["ci_high"], digits=1),
-            p_value(row["p_holm"]), f"{row['decision']}. {row['no_interval']}".removesuffix(". "), row["generators"],
-            same,
+            p_value(row["p_holm"]), f"{_decided(row['decision'])}. {row['no_interval']}".removesuffix(". "),
+            row["generators"], same,
         )
         for row, same in zip(curve.to_dict("records"), _same_as(curve, curve), strict=True)
     ]  # fmt: skip
+    reference, arm = (arm_title(curve[side].iloc[0]).lower() for side in ("reference", "arm"))
     header = (
-        "Real images a class", "Patients in training", "Draws", f"{endpoint}, {curve['reference'].iloc[0]}",
-        f"{endpoint}, {curve['arm'].iloc[0]}", "Difference, points (interval)", "p, all sizes counted (Holm)",
+        "Real images a class", "Patients in training", "Draws", f"{endpoint}, {reference}", f"{endpoint}, {arm}",
+        "Difference, points (interval)", "p, all sizes counted (Holm)",
         "Decision", "Generators", "Does what so many real images do",
     )  # fmt: skip
     return Table(f"Tested on the same {curve['n_patients'].iloc[0]:.0f} patients at every size.", header, tuple(rows))
 
 
-def curve_plot(curve: pd.DataFrame, points: pd.DataFrame) -> bytes:
+def _decided(decision: str) -> str:
+    """`no_benefit` in words."""
+    return decision.replace("_", " ")
+
+
+def curve_plot(curve: pd.DataFrame, points: pd.DataFrame, *, phone: bool = False) -> bytes:
     """Both arms over the number of real images a class; a point is a draw, a line joins the means."""
     with house_style():
-        figure, (axes,) = panels(1, columns=1, height=4.4, width=7.4)
+        figure, (axes,) = panels(1, columns=1, height=4.4, width=7.4, phone=phone)
         sizes = curve["size"].to_numpy()
         sides = (("reference", "reference_mean", BLUE, "o", 0.97), ("arm", "arm_mean", VERMILLION, "s", 1.03))
         for side, mean, colour, marker, aside in sides:
             name = curve[side].iloc[0]
             own = points[points["arm"] == name]
             axes.plot(own["size"] * aside, own["value"], marker, color=colour, alpha=0.35, ms=4, ls="none")
-            axes.plot(sizes * aside, curve[mean], color=colour, marker=marker, ms=7, lw=1.8, label=name)
+            axes.plot(sizes * aside, curve[mean], color=colour, marker=marker, ms=7, lw=1.8, label=arm_lines(name))
         axes.set_xscale("log")
         axes.set_xticks(sizes, labels=[f"{size:.0f}" for size in sizes])
         axes.xaxis.set_minor_locator(NullLocator())

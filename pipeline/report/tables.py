@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline.core.layout import AUDIT, REJECTED
 from pipeline.core.patients import num_known
+from pipeline.report.names import detector_named
 from pipeline.report.reading import Run, disease_label, fit_rows, mean_rows, ordered_arms
 from pipeline.report.sharing import Redaction
 from pipeline.report.words import METRIC_NAMES, arm_explained, arm_title, metric_name, number, with_interval
@@ -223,7 +224,7 @@ def anomaly_table(run: Run) -> Table:
     against = rows[rows["metric"] == "auroc_difference"].set_index("arm")["detail"].to_dict()
     columns = _ANOMALY_COLUMNS | (_PIXEL_COLUMNS if rows["metric"].isin(list(_PIXEL_COLUMNS.values())).any() else {})
     cells = tuple(
-        (arm, *(shown.get((arm, metric), "") for metric in columns.values()), against.get(arm, ""))
+        (detector_named(arm), *(shown.get((arm, metric), "") for metric in columns.values()), against.get(arm, ""))
         for arm in dict.fromkeys(rows["arm"])
     )
     return Table("Anomaly detectors: normal against abnormal patients.", ("Detector", *columns, "Verdict"), cells)

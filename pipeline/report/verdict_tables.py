@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.config.experiment import Experiment
+from pipeline.report.names import family_title, network_title
 from pipeline.report.reading import Run
 from pipeline.report.tables import PER_PATIENT, Table
 from pipeline.report.words import (
@@ -168,13 +169,14 @@ def methods_sentence(run: Run) -> str:
     return (
         f"Classifiers ({_kind(experiment)}, "
         f"{count(evidence['n_classifier_seeds'], 'seed')} an arm) were trained with and without synthetic images of a "
-        f"conditional GAN ({gan.family}, {gan.num_images:,} images shown, "
+        f"conditional GAN ({family_title(gan.family)}, {gan.num_images:,} images shown, "
         f"{count(evidence['n_gan_seeds'], 'GAN seed')}), all arms under the same "
         f"steps, schedule and classical augmentation; {layout}{draws}. The GAN, the thresholds "
         f"({threshold_words(plan['threshold'])}) and the choice of the arm used training and validation patients only. "
-        f"The primary endpoint was the difference in {metric_name(plan['endpoint'])} between {evidence['arm']} and "
-        f"{evidence['reference']} on {count(evidence['n_patients'], 'test patient')} "
-        f"({count(evidence['n_images'], 'image')}), with a {confidence(evidence)} interval over patients (bootstrap of "
+        f"The primary endpoint was the difference in {metric_name(plan['endpoint'])} between "
+        f"{named_arm(evidence['arm'])} and {named_arm(evidence['reference'])} on "
+        f"{count(evidence['n_patients'], 'test patient')} ({count(evidence['n_images'], 'image')}), with a "
+        f"{confidence(evidence)} interval over patients (bootstrap of "
         "whole patients) and repeated fits (t quantile with Satterthwaite's degrees of freedom), checked by a crossed "
         f"BCa bootstrap; p-values were adjusted by Holm's method over the planned comparisons. A gain below "
         f"{100 * plan['margin']:.1f} points was taken not to matter."
@@ -184,8 +186,8 @@ def methods_sentence(run: Run) -> str:
 def _kind(experiment: Experiment) -> str:
     classifier = experiment.classifier
     if classifier.on_features:
-        return f"{classifier.network} on EfficientNet-Lite0 features"
-    return f"{classifier.network}, {classifier.steps} steps"
+        return f"{network_title(classifier.network)} on EfficientNet-Lite0 features"
+    return f"{network_title(classifier.network)}, {classifier.steps} steps"
 
 
 def checklist_table(run: Run) -> Table:

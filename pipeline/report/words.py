@@ -58,6 +58,13 @@ _ARM_TITLES = {
     "synthetic-pretrained": "Synthetic images first, then real",
 }
 """Without a ratio; all but the first with classical augmentation."""
+_MODELS = {"logistic": "Logistic regression", "svm": "Linear SVM"}
+_REPRESENTATIONS = {
+    "vae": "a VAE's codes",
+    "f-anogan": "the GAN's codes",
+    "discriminator": "the discriminator's features",
+    "effnet": "EfficientNet features",
+}
 _THRESHOLDS = {
     "youden": "largest Youden index",
     "youden-smoothed": "largest Youden index of the kernel-smoothed distributions of scores",
@@ -148,6 +155,9 @@ def arm_explained(arm: str) -> str:
 def arm_title(arm: str) -> str:
     """A short plain name, such as `Real + synthetic images, 1 : 1`; the arm's own name where there is none."""
     head, at, ratio = arm.partition("@")
+    facts = arm_facts(arm)
+    if facts is not None and facts.representation and facts.model:
+        return f"{_MODELS[facts.model]} on {_REPRESENTATIONS[facts.representation]}"
     title = _ARM_TITLES.get(head, "")
     if not title:
         return arm
