@@ -56,6 +56,8 @@ _ARM_TITLES = {
     "pretrained+classical": "Real images, pre-trained network",
     "synthetic+classical": "Synthetic images only",
     "synthetic-pretrained": "Synthetic images first, then real",
+    "cells-pretrained": "Real images, sites × classes balanced, twice as long",
+    "cells-synthetic-pretrained": "Synthetic images of all sites first, then real",
 }
 """Without a ratio; all but the first with classical augmentation."""
 _MODELS = {"logistic": "Logistic regression", "svm": "Linear SVM"}
