@@ -1,4 +1,5 @@
-"""The tables of docs/sites.md from a finished run: every arm across sites, and the planned comparisons.
+"""The tables of docs/sites.md from a finished run: every arm across sites, the comparisons, and what a test set that was
+collected like the training set would have shown.
 
 Run: .venv/bin/python benchmarks/table_of_sites.py runs/shortcut
 """
@@ -8,15 +9,21 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from pipeline.config.loading import load_experiment
 from pipeline.core.files import read_json
-from pipeline.core.layout import VERDICT
+from pipeline.core.layout import CONFIG, PREDICTIONS, VERDICT
 from pipeline.core.metrics import MetricRow, read_metrics
+from pipeline.data.batches.dataset import read_table
+from pipeline.verdict.fits import FIT_KEY, disease_score
 
 _STAGE = "sites"
 
 
 def main(run: Path) -> None:
-    """Print both tables."""
+    """Print them."""
     rows = [row for row in read_metrics(run) if row.stage == _STAGE and row.metric in ("auroc", "worst_cell")]
     strata = list(dict.fromkeys(row.subgroup for row in rows))
     print(f"| arm | {' | '.join(strata)} |")
@@ -31,6 +38,23 @@ def main(run: Path) -> None:
         p = "not planned" if one["p_holm"] is None else f"{one['p_holm']:.3f}"
         names = f"`{one['arm']}` | `{one['reference']}`"
         print(f"| {names} | {100 * one['difference']:+.1f} ({low} to {high}) | {p} | {one['decision']} |")
+    print("\nTest images weighted as the training images are drawn (data.correlation), AUROC, mean (SD over fits):")
+    for arm, values in as_collected(run).items():
+        print(f"  {arm}: {np.mean(values):.3f} ({np.std(values, ddof=1):.3f})")
+
+
+def as_collected(run: Path) -> dict[str, list[float]]:
+    """AUROC of every fit on test images in the proportions of `data.correlation`, by arm."""
+    data = load_experiment(run / CONFIG).data
+    table = read_table(run / PREDICTIONS)
+    found: dict[str, list[float]] = {}
+    for key, fit in table[table["split"] == "test"].groupby(FIT_KEY):
+        size = fit.groupby(["site", "label"])["image_id"].transform("size")
+        wanted = [(data.correlation or {})[site][label] for site, label in zip(fit["site"], fit["label"], strict=True)]
+        ill = fit["label"].isin(data.positive)
+        value = roc_auc_score(ill, disease_score(fit, data.positive), sample_weight=wanted / size)
+        found.setdefault(str(key[0]), []).append(float(value))
+    return found
 
 
 def figure(row: MetricRow) -> str:
