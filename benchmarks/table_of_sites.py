@@ -1,5 +1,5 @@
-"""The tables of docs/sites.md from a finished run: every arm across sites, the comparisons, and what a test set that was
-collected like the training set would have shown.
+"""The tables of docs/sites.md from a finished run: every arm across sites, the comparisons, and what a test set that
+was collected like the training set would have shown.
 
 Run: .venv/bin/python benchmarks/table_of_sites.py runs/shortcut
 """
