@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import random
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -242,3 +245,32 @@ def test_a_register_holds_no_more_than_ids_and_digests(tmp_path: Path) -> None:
     assert content["digest"] == digest_json({name: value for name, value in content.items() if name != "digest"})
     assert set(entry(tmp_path, "p003")) == {"sides", "images", "withdrawn"}
     assert "png" not in (tmp_path / "register.json").read_text()
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment_moves_nobody(tmp_path: Path) -> None:
+    """A second round is killed 20 times at random moments of it, and then made: all are where they would have been."""
+    arrive(tmp_path, range(40))
+    first = sides(one_round(tmp_path, study(tmp_path)))
+    arrive(tmp_path, range(40, 75))
+    shutil.copytree(tmp_path, tmp_path / "undisturbed")
+    undisturbed = study(tmp_path, patient_register=str(tmp_path / "undisturbed" / "register.json"))
+    began = time.monotonic()
+    wanted = sides(one_round(tmp_path / "undisturbed", undisturbed))
+    took, moments, killed = time.monotonic() - began, random.Random(0), 0
+    before = [(tmp_path / "register.json").read_bytes(), sorted((tmp_path / "cache").rglob("*"))]
+    for _ in range(20):
+        child = multiprocessing.get_context("fork").Process(target=one_round, args=(tmp_path, study(tmp_path)))
+        child.start()
+        child.join(moments.random() * took)
+        child.kill()
+        child.join()
+        killed += child.exitcode == -9
+        names = set(read_register(tmp_path / "register.json").patients)  # whole at any moment
+        assert names in ({patient for _, patient in first}, {patient for _, patient in wanted})
+        if len(names) == 75:  # back to before the round
+            (tmp_path / "register.json").write_bytes(before[0])
+            for path in set((tmp_path / "cache").glob("*")) - set(before[1]):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert killed >= 10 and first.items() <= wanted.items()
+    assert sides(one_round(tmp_path, study(tmp_path))) == wanted
