@@ -131,6 +131,8 @@ def simulated(name: str, number: int) -> np.ndarray:
         made = []
         for at in range(number):
             lesion = lesion_image(np.random.default_rng(derive_seed(0, name, at)), CLASSES[at % 3])
+            if not lesion.mask.any():  # smaller than a voxel
+                lesion.mask[48, 48] = 1
             middle = (round(axis.mean()) - FIELD_MM // 2 for axis in np.nonzero(lesion.mask))
             row, col = (int(np.clip(one, 0, 96 - FIELD_MM)) for one in middle)
             patch = torch.from_numpy(lesion.image[row : row + FIELD_MM, col : col + FIELD_MM].copy()).float()
