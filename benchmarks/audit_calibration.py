@@ -270,8 +270,8 @@ def shares() -> pd.DataFrame:
             row |= {decision: count / len(part), f"{decision}_low": low, f"{decision}_high": high}
         rows.append(row | {name: part[name].mean() for name in ("distance", "match", "near_copies")})
     order = {name: place for place, name in enumerate([*COHORTS, *GENERATORS])}
-    by = ["also", "cohort", "members", "generator"]
-    return pd.DataFrame(rows).sort_values(by, key=lambda one: one.map(order).fillna(one))
+    rows.sort(key=lambda row: (row["also"], order[row["cohort"]], row["members"], order[row["generator"]]))
+    return pd.DataFrame(rows)
 
 
 def table() -> None:
@@ -306,8 +306,9 @@ def plot() -> None:
         left += found[decision].to_numpy()
     names = [f"{which}: {name} ({size})" for which, name, size in found[["cohort", "generator", "members"]].to_numpy()]
     axis.set_yticks(range(len(found)), names)
-    axis.set(xlim=(0, 1), xlabel="share of the draws", title="Release decisions of generators whose memory is known")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
+    axis.set(xlim=(0, 1), ylim=(-0.7, len(found) - 0.3), xlabel="share of the draws")
+    axis.set_title("Release decisions of generators whose memory is known")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3, frameon=False)
     print(f"members: {', '.join(map(str, sizes))}")
     with atomic_path(PLOT) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
