@@ -220,7 +220,7 @@ def test_one_command_compares_them_at_two_numbers_of_labels(
     assert (found["draws"] == 1).all() and found["reference"].unique().tolist() == [REFERENCE]
     assert found["difference"].tolist() == pytest.approx((found["arm_mean"] - found["reference_mean"]).tolist())
     shown = capsys.readouterr().out
-    assert f"With 4 labelled images a class, beside {REFERENCE}: " in shown
+    assert "With 4 labelled images a class, beside a classifier from scratch: " in shown
     page = (out / "curve.html").read_text()
     assert "Is a classifier from scratch needed?" in page and page.count('src="data:image/png') == 2
     assert (out / "figures" / "representations.png").is_file()
