@@ -169,7 +169,7 @@ def one_chain(
         except subprocess.TimeoutExpired:
             at_work = making(place)
             hit(run, what, number, dice)
-        code, said, left = ended(run, GRACE_S + takes)
+        code, said, left = ended(run, GRACE_S + 3 * takes)  # after a hit at a child the run does all the rest
         rows.append(key | {"number": done + len(rows), "hit": what, "signal": number.name, "after_s": f"{after:.1f}",
                            "making": at_work, "exit": code, "said": said, "left": left})  # fmt: skip
     code, said, left = ended(run, takes)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
-from flows.gone import despite_its_server
+from flows.gone import despite_its_server, leave
 from flows.obeying import NobodyReads, Terminated, ended_by_sigterm, obey
 from flows.pacs.commands import COMMANDS as PACS_COMMANDS
 from flows.readers import readers
@@ -58,7 +58,7 @@ Out = Annotated[Path | None, Parameter(name="--out", help="The run directory; ru
 
 def main() -> None:
     """Entry point of `radaug`."""
-    sys.exit(launch(sys.argv[1:]))
+    leave(launch(sys.argv[1:]))
 
 
 def launch(tokens: list[str]) -> int:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from flows.server import API_URL, server_answers
 from pipeline.core.errors import RadaugError, UserError
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
+_lost = threading.Event()
 
 
 def despite_its_server(flow: Callable[[], Result], file: Path, read: Callable[[Path], Result]) -> Result:
@@ -32,6 +35,7 @@ def despite_its_server(flow: Callable[[], Result], file: Path, read: Callable[[P
         url = os.environ.get(API_URL, "")
         if server_answers(url):
             raise
+        _lost.set()
         if _written(file) in (None, before):
             raise UserError(
                 f"{url}: the Prefect server went away. Start it and run the same command again: finished stages and "
@@ -39,6 +43,15 @@ def despite_its_server(flow: Callable[[], Result], file: Path, read: Callable[[P
             ) from None
         logger.warning("%s: the Prefect server went away, and does not know that this run has ended.", url)
         return read(file)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process. After a lost server at once: Prefect would try each of its events again, for minutes."""
+    if _lost.is_set():
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _written(file: Path) -> int | None:

@@ -18,7 +18,8 @@ from pipeline.core.records import Record
 
 
 class Doing(Section):
-    """What a stage does: `write`, `fail`, `crash`, `die` (kill itself), `hog` (memory), `sleep`, `meet` (another)."""
+    """What a stage does: `write`, `fail`, `crash`, `die` (kill itself), `hog` (memory), `sleep`, `nap` (half a second),
+    `meet` (another)."""
 
     what: str = "write"
     parts: tuple[str, ...] = ()
@@ -40,6 +41,8 @@ def run(config: Doing, inputs: Mapping[str, Path], out_dir: Path) -> Record:
         (out_dir.parent / f"here-{os.getpid()}").touch()
         while len(list(out_dir.parent.glob("here-*"))) < 2:
             time.sleep(0.02)
+    if config.what == "nap":
+        time.sleep(0.5)
     if config.what == "sleep":
         (out_dir.parent / f"pid-{os.getpid()}").touch()
         time.sleep(600)
