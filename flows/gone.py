@@ -15,6 +15,8 @@ from pipeline.core.errors import RadaugError, UserError
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
+_OWN_FAULTS = (AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
+"""Of a program, whatever became of its server."""
 _lost = threading.Event()
 
 
@@ -29,7 +31,7 @@ def despite_its_server(flow: Callable[[], Result], file: Path, read: Callable[[P
     before = _written(file)
     try:
         return flow()
-    except RadaugError:
+    except (RadaugError, *_OWN_FAULTS):
         raise
     except Exception:
         url = os.environ.get(API_URL, "")

@@ -69,7 +69,7 @@ def config(tmp_path: Path) -> str:
 
 
 def fake_flow(outcome: Any, seen: list[Any]) -> Any:
-    def flow(experiment: dict[str, Any], out: str) -> Any:
+    def flow(experiment: dict[str, Any], out: str, yes: bool) -> Any:
         seen.append((experiment["name"], experiment["gan"]["num_images"], out))
         if isinstance(outcome, BaseException):
             raise outcome
@@ -100,7 +100,7 @@ def test_a_run_goes_on_without_a_server_that_does_not_start(
 ) -> None:
     seen: list[str] = []
 
-    def run_experiment(experiment: Experiment, place: Path, engine: object) -> Any:
+    def run_experiment(experiment: Experiment, place: Path, engine: object, *, yes: bool) -> Any:
         seen.append(engine.__name__)  # type: ignore[attr-defined]
         return VERDICT
 
@@ -108,7 +108,7 @@ def test_a_run_goes_on_without_a_server_that_does_not_start(
     monkeypatch.setattr(flows.running, "run_experiment", run_experiment)
     monkeypatch.setattr(flows.flow, "experiment_flow", fake_flow(AssertionError(), []))
     assert launch(["run", config]) == 0
-    assert "server did not start: this run goes on without it" in capsys.readouterr().out
+    assert "server did not start: without it this is a run with --engine direct" in capsys.readouterr().out
     monkeypatch.setattr(flows.cli, "start_server", lambda: pytest.fail("--engine direct starts no server"))
     assert launch(["run", config, "--engine", "direct"]) == 0
     assert seen == ["direct_engine", "direct_engine"]

@@ -53,6 +53,8 @@ def test_faults_beside_a_server_that_answers_and_refusals_pass(tmp_path: Path, s
     file = tmp_path / "verdict.json"
     with pytest.raises(LeakageError):
         despite_its_server(ending(LeakageError("12 images")), file, Path.read_text)
+    with pytest.raises(TypeError):
+        despite_its_server(ending(TypeError("a fault of the program")), file, Path.read_text)
     server[0] = True
-    with pytest.raises(KeyError):
-        despite_its_server(ending(KeyError("x"), file), file, Path.read_text)
+    with pytest.raises(OSError, match="x"):
+        despite_its_server(ending(OSError("x"), file), file, Path.read_text)
