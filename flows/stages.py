@@ -65,10 +65,12 @@ def verdict(experiment: Experiment, fold: int | None, gan_seed: int | None) -> A
 
 
 def fit_gan(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.adversarial.first_run import start_of
     from pipeline.adversarial.fit import fit_config, run
 
     assert fold is not None and gan_seed is not None
-    return _computing(experiment, "fit-gan", run, fit_config(experiment, fold, gan_seed), gan_seed)
+    config = fit_config(experiment, fold, gan_seed, start_of(experiment.gan))
+    return _computing(experiment, "fit-gan", run, config, gan_seed)
 
 
 def synthesise(experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
@@ -123,10 +125,12 @@ def privacy(experiment: Experiment, fold: int | None, gan_seed: int | None) -> A
 
 
 def fit_shadow(number: int, experiment: Experiment, fold: int | None, gan_seed: int | None) -> AnyStage:
+    from pipeline.adversarial.first_run import start_of
     from pipeline.adversarial.fit import run
     from pipeline.privacy.shadows import fit_shadow_config
 
-    made = _computing(experiment, "fit-shadow", run, fit_shadow_config(experiment, number), gan_seed)
+    config = fit_shadow_config(experiment, number, start_of(experiment.gan))
+    made = _computing(experiment, "fit-shadow", run, config, gan_seed)
     return replace(made, variant=str(number))
 
 

@@ -112,7 +112,8 @@ def _what_it_begins_with(experiment: Experiment, split: Path) -> list[str]:
     """Where the GAN begins with another's weights; a generator that saw this run's patients ends `validate`."""
     if experiment.gan.start_from is None:
         return []
-    from pipeline.adversarial.starting import require_strangers, start_of
+    from pipeline.adversarial.first_run import start_of
+    from pipeline.adversarial.starting import require_strangers
 
     start = start_of(experiment.gan)
     assert start is not None

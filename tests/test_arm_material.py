@@ -208,5 +208,7 @@ def test_the_stage_records_what_curation_and_features_chose(inputs: dict[str, Pa
     assert list(table.columns) == [
         "arm", "fold", "seed", "gan_seed", "split", "image_id", "patient_id", "label", "score_normal", "score_disease",
     ]  # fmt: skip
-    assert set(table["gan_seed"]) == {"0"} and sorted(path.name for path in out.iterdir()) == ["predictions.csv"]
+    assert set(table["gan_seed"]) == {"0"} and sorted(path.name for path in out.iterdir()) == [
+        "attention.csv", "attention.npy", "predictions.csv",
+    ]  # fmt: skip
     assert set(table["split"][table["arm"] == REFERENCE_ARM]) == {"synthetic"}

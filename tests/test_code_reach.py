@@ -165,10 +165,10 @@ def test_every_library_that_is_imported_has_its_version(reaches: dict[str, sourc
     assert all(reach_of(names).versions.values())
 
 
-def test_what_is_no_code_is_the_reports() -> None:
+def test_what_is_no_code_is_of_pages() -> None:
     """Package data that a stage read would have to be in its key."""
     others = [path for path in (ROOT / "pipeline").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
-    assert {path.parent.name for path in others} == {"report"}
+    assert {path.parent.name for path in others} == {"report", "reader_study"}
 
 
 def test_modules_are_found_by_name_in_one_place_alone() -> None:

@@ -15,8 +15,9 @@ from noise_data import write_noise
 from safetensors.torch import load_file
 
 from flows.cli import launch
+from pipeline.adversarial.first_run import start_of
 from pipeline.adversarial.fit import FitConfig, run, start
-from pipeline.adversarial.starting import Start, begin_with, require_strangers, start_of
+from pipeline.adversarial.starting import Start, begin_with, require_strangers
 from pipeline.config.families import validate_gan
 from pipeline.core.errors import ConfigError, DataError, LeakageError
 from pipeline.data.cohort.folds import open_fold

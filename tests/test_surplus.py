@@ -196,8 +196,11 @@ def test_too_many_draws_say_how_many_would_do(split_of: Split) -> None:
     ("data", "expected"),
     [
         ({"split": {"kind": "kfold", "draws": 2}, "train_per_class": 5}, "draws are for one test set"),
-        ({"split": {"kind": "holdout", "draws": 2}}, "split.draws is about what train_per_class takes"),
-        ({"surplus": "unlabelled"}, "surplus is about what train_per_class takes"),
+        (
+            {"split": {"kind": "holdout", "draws": 2}},
+            r"split\.draws is about what train_per_class \(or correlation\) takes",
+        ),
+        ({"surplus": "unlabelled"}, r"surplus is about what train_per_class \(or correlation\) takes"),
         ({"train_per_class": {"a": 5}}, r"must name each of \['a', 'b'\] once; it names \['a'\]"),
         ({"train_per_class": {"a": 5, "b": 1}}, "greater than or equal to 2"),
     ],

@@ -25,7 +25,7 @@ from pipeline.adversarial.private.start import private_start
 from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup, launch, require_devices
 from pipeline.adversarial.rollback import GOOD, Collapsed, Watch
 from pipeline.adversarial.snapshots import Snapshots
-from pipeline.adversarial.starting import Start, require_strangers, start_notes, start_of
+from pipeline.adversarial.starting import Start, require_strangers, start_notes
 from pipeline.adversarial.watch import Probe, validation_images, within_share
 from pipeline.adversarial.weights import refresh_batch_norm, save_nets
 from pipeline.config.families import GanSettings
@@ -78,12 +78,15 @@ class FitConfig(Section):
     site: str = ""
 
 
-def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
+def fit_config(experiment: Experiment, fold: int, gan_seed: int, start: Start | None = None) -> FitConfig:
     """The stage's section of `experiment`.
+
+    Args:
+        start: where `gan.start_from` leads (`first_run.start_of`), which no stage finds for itself.
 
     Raises:
         ConfigError: the family cannot be asked by attributes, and some are named; or a device is missing; or what was
-            asked cannot be kept private; or `gan.start_from` names no generator of this family.
+            asked cannot be kept private.
     """
     if experiment.gan.attributes and "attributes" not in FAMILIES[experiment.gan.family].conditions:
         able = ", ".join(name for name, family in FAMILIES.items() if "attributes" in family.conditions)
@@ -110,7 +113,7 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int) -> FitConfig:
         precision=hardware.precision,
         deterministic=experiment.compute.deterministic,
         devices=experiment.compute.devices,
-        start=start_of(experiment.gan),
+        start=start,
     )
 
 

@@ -37,6 +37,5 @@ def fit_normals_config(experiment: Experiment, normal: Sequence[str], fold: int)
             "site": "",
             "seed": derive_seed(experiment.seed, "gan of normals", fold),
             "normals_only": True,
-            "start": None,
         }
     )

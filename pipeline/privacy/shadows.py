@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.fit import FitConfig, fit_config
+from pipeline.adversarial.starting import Start
 from pipeline.config.gan import WatchConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.seeds import derive_seed
@@ -19,7 +20,7 @@ GAN, IMAGES = "shadow-gan-{}", "shadow-{}"
 """What an attack's inputs call the training of a shadow, and its images."""
 
 
-def fit_shadow_config(experiment: Experiment, number: int) -> FitConfig:
+def fit_shadow_config(experiment: Experiment, number: int, start: Start | None = None) -> FitConfig:
     """The section of one shadow of the generator that `release:` names.
 
     Shadows 2 i and 2 i + 1 share the patients between them, so that half of all shadows know each patient. The collapse
@@ -36,7 +37,7 @@ def fit_shadow_config(experiment: Experiment, number: int) -> FitConfig:
         )
     place = experiment.release
     side: Literal[0, 1] = 1 if number % 2 else 0
-    target = fit_config(experiment, place.fold, place.gan_seed)
+    target = fit_config(experiment, place.fold, place.gan_seed, start)
     return target.model_copy(
         update={
             "gan": target.gan.model_copy(update={"watch": WatchConfig(checks=0)}),
