@@ -70,8 +70,8 @@ def verify_pack(pack: Path) -> Verified:
     if wrong:
         raise RefusedError(f"{pack}: was changed since it was made:\n" + first_few(wrong))
     images = len(read_table(pack / PAYLOAD / PROVENANCE))
-    left_out = int(read_json(pack / PAYLOAD / CARD)["audit"]["near_copies"]["left_out"])
-    return Verified(images, digest_file(pack / _BAG[-1]), left_out)
+    copies = read_json(pack / PAYLOAD / CARD)["audit"].get("near_copies", {})  # older packs left none out
+    return Verified(images, digest_file(pack / _BAG[-1]), copies.get("left_out", 0))
 
 
 def first_few(lines: Sequence[str]) -> str:
