@@ -1,0 +1,158 @@
+"""What an arm's entry says of it: its training, stretch by stretch, and what it must be compared with.
+
+docs/add-an-arm.md adds an entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+REFERENCE_ARM = "real+classical"
+PRETRAINED_ARM = "pretrained+classical"
+
+Images = Literal[
+    "real", "natural", "cells", "pool", "synthetic", "synthetic_cells", "judged_synthetic", "minority", "curated"
+]
+"""What a batch can be mixed from, as `downstream.material.Material` hands it out.
+
+`real`: the labelled training images, class-balanced; `natural`: as frequent as they are; `cells`: every cell of site
+and class as frequent as the others; `pool`: the unlabelled ones under an ensemble's labels; `synthetic`: class-balanced
+under the classes that were asked for; `synthetic_cells`: every cell that was asked for as frequent as the others;
+`judged_synthetic`: under an ensemble's labels; `minority`: synthetic ones of the rarer classes, up to balance;
+`curated`: those that passed three filters, one of which is an ensemble.
+"""
+Loss = Literal["plain", "class_weights", "logit_adjustment", "group_dro"]
+Trunk = Literal["gan", "random", "simclr", "autoencoder"]
+Representation = Literal["vae", "f-anogan", "discriminator", "effnet"]
+LinearModel = Literal["logistic", "svm"]
+_SYNTHETIC = {"synthetic", "synthetic_cells", "judged_synthetic", "minority", "curated"}
+_BY_AN_ENSEMBLE = {"pool", "judged_synthetic", "curated"}
+_TRUNKS_OF_THE_POOL = {"simclr", "autoencoder"}
+_REPRESENTATIONS_OF_THE_GAN = {"f-anogan", "discriminator"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of every batch.
+
+    Attributes:
+        weight: images for each one of a part of weight 1, as a number, as the arm's name says (`@ratio`) or as
+            `classifier.pool_ratio` says; None: as many as `images` says of itself, which is 1 for most.
+        fades: its weight in the loss falls from 1 to 0.
+    """
+
+    images: Images
+    weight: float | Literal["@ratio", "pool_ratio"] | None = None
+    fades: bool = False
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stretch of an arm's training; see `supervised.fit.Phase`, which it becomes.
+
+    Attributes:
+        steps: `all` of `classifier.steps`; the `refit`, a fifth of them; or the `rest` before a refit.
+    """
+
+    parts: tuple[Part, ...] = (Part("real"),)
+    steps: Literal["all", "rest", "refit"] = "all"
+    classical: bool = True
+    mixup: bool = False
+    loss: Loss = "plain"
+    head: Literal["kept", "fresh", "alone"] = "kept"
+
+
+@dataclass(frozen=True)
+class ArmFacts:
+    """An arm: what it is, how it is trained, what it must beat.
+
+    Every arm takes the same steps. A pre-training takes as many again, in the GAN's arm and in its control alike.
+
+    Attributes:
+        words: what the classifier learns from, for the report.
+        stretches: its training, one after the other, on one network.
+        trunk: its classifier starts from, or stays on, the features of this trunk.
+        representation: every image is this fixed vector to it, and `model` is its classifier; it has no network.
+        imagenet: the network has ImageNet weights, fine-tuned at `classifier.pretrained_lr`.
+        controls: arms with the same information. Without one of them the arm cannot be said to help, and it must beat
+            each of them; an arm without controls is none that may help.
+        also: further controls, which it must beat where they are among the arms.
+        pool_gan: its GAN must have learnt from the unlabelled images too.
+    """
+
+    words: str
+    stretches: tuple[Stretch, ...] = (Stretch(),)
+    trunk: Trunk | None = None
+    representation: Representation | None = None
+    model: LinearModel | None = None
+    imagenet: bool = False
+    controls: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    pool_gan: bool = False
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Of all its stretches."""
+        return tuple(part for stretch in self.stretches for part in stretch.parts)
+
+    def sees(self, *images: Images) -> bool:
+        """Whether a batch of it holds one of these."""
+        return any(part.images in images for part in self.parts)
+
+    @property
+    def generator(self) -> bool:
+        """Needs a trained GAN, so that it is made again for every GAN seed."""
+        through_it = self.trunk == "gan" or self.representation in _REPRESENTATIONS_OF_THE_GAN
+        return through_it or any(part.images in _SYNTHETIC for part in self.parts)
+
+    @property
+    def pool(self) -> bool:
+        """Cannot do without unlabelled images, for itself or for its GAN."""
+        return self.pool_gan or self.trunk in _TRUNKS_OF_THE_POOL or self.sees("pool")
+
+    @property
+    def sites(self) -> bool:
+        """Must know the site of every training image."""
+        return self.sees("cells", "synthetic_cells")
+
+    @property
+    def by_site(self) -> bool:
+        """Needs a generator that is asked by site and class."""
+        return self.sees("synthetic_cells")
+
+    @property
+    def looks_through_gan(self) -> bool:
+        """Asks the GAN's nets about real or synthetic images, class by class."""
+        return self.trunk == "gan" or self.representation in _REPRESENTATIONS_OF_THE_GAN or self.sees("curated")
+
+    @property
+    def ensemble(self) -> bool:
+        """Begins with an ensemble of `classifier.seeds` classifiers that label images, made once a stage."""
+        return any(part.images in _BY_AN_ENSEMBLE for part in self.parts)
+
+    @property
+    def trainings(self) -> int:
+        """How many times `classifier.steps` steps a fit takes; a fixed representation's classifier takes none."""
+        return 0 if self.representation else sum(stretch.steps != "refit" for stretch in self.stretches)
+
+    @property
+    def ratio(self) -> bool:
+        """Its name ends in @RATIO, synthetic images for each real one in a batch."""
+        return any(part.weight == "@ratio" for part in self.parts)
+
+    @property
+    def candidate(self) -> bool:
+        """It may be said to help."""
+        return bool(self.controls)
+
+    @property
+    def on_features(self) -> bool:
+        """What its classifier learns from can be written down before the training, so that models on the features of
+        images can learn it too."""
+        first = self.stretches[0]
+        plain = (
+            not first.mixup and first.loss in ("plain", "class_weights") and not any(part.fades for part in self.parts)
+        )
+        own_network = self.trunk is not None or self.representation is not None or self.imagenet
+        return plain and len(self.stretches) == 1 and not own_network

@@ -1,0 +1,105 @@
+"""Arms without a share of synthetic images: the controls, and what is learnt on fixed features.
+
+docs/add-an-arm.md adds an entry.
+"""
+
+from __future__ import annotations
+
+from pipeline.config.arm_facts import (
+    PRETRAINED_ARM,
+    REFERENCE_ARM,
+    ArmFacts,
+    LinearModel,
+    Part,
+    Representation,
+    Stretch,
+)
+
+OVERSAMPLING, MIXUP = f"{REFERENCE_ARM}+oversampling", f"{REFERENCE_ARM}+mixup"
+PSEUDO_LABELS, WEIGHTS = f"{REFERENCE_ARM}+pseudolabels", f"{REFERENCE_ARM}+classweights"
+ADJUSTED, REFITTED = f"{REFERENCE_ARM}+logitadjustment", f"{REFERENCE_ARM}+refit"
+CELLS, GROUP_DRO = f"{REFERENCE_ARM}+cellbalanced", f"{REFERENCE_ARM}+groupdro"
+REAL, NATURAL = Part("real"), Part("natural")
+REFIT = Stretch(steps="refit", head="alone")
+"""The last layer alone, on balanced batches: classifier retraining, Kang et al., "Decoupling representation and
+classifier", ICLR 2020."""
+
+_REPRESENTED: dict[Representation, str] = {
+    "vae": "the latent means of a variational autoencoder",
+    "f-anogan": "the codes from which the GAN makes them again (f-AnoGAN)",
+    "discriminator": "the features of all layers of the GAN's discriminator",
+    "effnet": "the features of EfficientNet-Lite0, trained on photographs",
+}
+_BY: dict[LinearModel, str] = {"logistic": "logistic regression", "svm": "a linear support vector machine"}
+
+
+def representation_arm(representation: Representation, model: LinearModel) -> str:
+    """`REPRESENTATION-features+MODEL`."""
+    return f"{representation}-features+{model}"
+
+
+REAL_ARMS: dict[str, ArmFacts] = {
+    "real": ArmFacts("real images as they are", (Stretch(classical=False),)),
+    REFERENCE_ARM: ArmFacts("real images with classical augmentation"),
+    # Half of every batch duplicates, where `synthetic@1` has synthetic images. The reference's batches are balanced
+    # already, so this is nearly the reference again, in another order: an A/A control, which shows what chance does.
+    OVERSAMPLING: ArmFacts(
+        "real images, duplicated to take the synthetic ones' place in every batch", (Stretch((REAL, REAL)),)
+    ),
+    MIXUP: ArmFacts("mixtures of pairs of real images (mixup)", (Stretch(mixup=True),)),
+    WEIGHTS: ArmFacts(
+        "real images as frequent as they are, the rarer class weighing more in the loss",
+        (Stretch((NATURAL,), loss="class_weights"),),
+    ),
+    # Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
+    ADJUSTED: ArmFacts(
+        "real images as frequent as they are, logits adjusted for the frequencies",
+        (Stretch((NATURAL,), loss="logit_adjustment"),),
+    ),
+    REFITTED: ArmFacts(
+        "real images as frequent as they are, the last layer fitted again on balanced batches",
+        (Stretch((NATURAL,), steps="rest"), REFIT),
+    ),
+    # Where the site tells the class, the classifier meets every cell of site and class equally often.
+    CELLS: ArmFacts(
+        "real images, every cell of site and class as often as the others", (Stretch((Part("cells"),)),)
+    ),
+    # Sagawa et al., "Distributionally robust neural networks for group shifts", ICLR 2020, algorithm 1.
+    GROUP_DRO: ArmFacts(
+        "real images, cells of site and class equally often, those with high losses weighing more (group DRO)",
+        (Stretch((Part("cells"),), loss="group_dro"),),
+    ),
+    # Lee, "Pseudo-Label", ICML workshop 2013, with soft labels: half of every batch is from the pool. The ensemble
+    # knows the labelled training images only.
+    PSEUDO_LABELS: ArmFacts(
+        "real images, and unlabelled ones labelled by an ensemble of classifiers", (Stretch((REAL, Part("pool"))),)
+    ),
+    PRETRAINED_ARM: ArmFacts(
+        "real images with classical augmentation, on a network pre-trained on photographs", imagenet=True
+    ),
+    "augmented-pretrained": ArmFacts(
+        "real images, first in a pre-training of equal length, then with a fresh head",
+        (Stretch(), Stretch(head="fresh")),
+    ),
+    "cells-pretrained": ArmFacts(
+        "real images, cells balanced, first in a pre-training of equal length, then with a fresh head",
+        (Stretch((Part("cells"),)), Stretch((Part("cells"),), head="fresh")),
+    ),
+    "random-features": ArmFacts(
+        "real images, on the frozen features of a trunk that was never trained", trunk="random"
+    ),
+    "simclr-features": ArmFacts(
+        "real images, on the features of a trunk trained by contrast (SimCLR)", trunk="simclr"
+    ),
+    "autoencoder-features": ArmFacts(
+        "real images, on the features of a denoising autoencoder's trunk", trunk="autoencoder"
+    ),
+    **{
+        representation_arm(representation, model): ArmFacts(
+            f"real images, by {by} on {told}", representation=representation, model=model
+        )
+        for representation, told in _REPRESENTED.items()
+        for model, by in _BY.items()
+    },
+}  # fmt: skip
+"""Names in the order of a report."""

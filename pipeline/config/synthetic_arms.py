@@ -1,0 +1,71 @@
+"""Arms with synthetic images or on a GAN's features: those whose use is in question.
+
+docs/add-an-arm.md adds an entry.
+"""
+
+from __future__ import annotations
+
+from pipeline.config.arm_facts import PRETRAINED_ARM, REFERENCE_ARM, ArmFacts, Part, Stretch
+from pipeline.config.real_arms import (
+    ADJUSTED,
+    CELLS,
+    GROUP_DRO,
+    MIXUP,
+    NATURAL,
+    OVERSAMPLING,
+    PSEUDO_LABELS,
+    REAL,
+    REFIT,
+    REFITTED,
+    WEIGHTS,
+)
+
+_SYNTHETIC = Part("synthetic")
+_OF_SITES = (CELLS, GROUP_DRO)
+"""Plain remedies of a shortcut: a GAN that gains less than these where site and class go together is not needed."""
+
+SYNTHETIC_ARMS: dict[str, ArmFacts] = {
+    f"{REFERENCE_ARM}+synthetic": ArmFacts(
+        "real images, classical augmentation and synthetic images",
+        (Stretch((REAL, Part("synthetic", "@ratio"))),),
+        controls=(REFERENCE_ARM,), also=(OVERSAMPLING, MIXUP, PRETRAINED_ARM, *_OF_SITES),
+    ),
+    f"{REFERENCE_ARM}+curated": ArmFacts(
+        "real images, classical augmentation and those synthetic images that passed three filters",
+        (Stretch((REAL, Part("curated", "@ratio"))),),
+        controls=(REFERENCE_ARM,), also=(OVERSAMPLING, MIXUP, PRETRAINED_ARM, *_OF_SITES),
+    ),
+    "synthetic+classical": ArmFacts(
+        "synthetic images only, with classical augmentation; tested on real ones", (Stretch((_SYNTHETIC,)),)
+    ),
+    "synthetic-pretrained": ArmFacts(
+        "synthetic images first, then real ones with a fresh head",
+        (Stretch((_SYNTHETIC,)), Stretch(head="fresh")),
+        controls=(REFERENCE_ARM, "augmented-pretrained"), also=(PRETRAINED_ARM, *_OF_SITES),
+    ),
+    # Qraitem et al., "From Fake to Real", ECCV 2024: real and synthetic images never share a batch, so that "is
+    # synthetic" cannot become the label.
+    "cells-synthetic-pretrained": ArmFacts(
+        "synthetic images of every cell of site and class first, then real ones, cells balanced, with a fresh head",
+        (Stretch((Part("synthetic_cells"),)), Stretch((Part("cells"),), head="fresh")),
+        controls=(REFERENCE_ARM, CELLS, "cells-pretrained"), also=(GROUP_DRO, PRETRAINED_ARM),
+    ),
+    "minority-synthetic": ArmFacts(
+        "real images, the rare class filled up with synthetic ones, mixup, the last layer fitted again on real ones",
+        (Stretch((NATURAL, Part("minority")), steps="rest", mixup=True), REFIT),
+        controls=(REFERENCE_ARM, WEIGHTS, OVERSAMPLING, ADJUSTED, REFITTED),
+        also=(MIXUP, PRETRAINED_ARM, *_OF_SITES),
+    ),
+    # The class that the GAN was asked for is not trusted: an ensemble says what its images show.
+    "pool-gan": ArmFacts(
+        "real images and those of a GAN that also saw the unlabelled ones, weighing less and less",
+        (Stretch((REAL, Part("judged_synthetic", "pool_ratio", fades=True))),),
+        controls=(REFERENCE_ARM, PSEUDO_LABELS), also=(PRETRAINED_ARM, *_OF_SITES), pool_gan=True,
+    ),
+    "gan-features": ArmFacts(
+        "real images, on the features of the GAN's discriminator", trunk="gan",
+        controls=(REFERENCE_ARM, "simclr-features", "random-features"),
+        also=("autoencoder-features", PRETRAINED_ARM, *_OF_SITES), pool_gan=True,
+    ),
+}  # fmt: skip
+"""Names without @RATIO, in the order of a report."""
