@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -27,6 +28,7 @@ from pipeline.quality.distances import BOUNDS, Rules, compare, figures
 from pipeline.quality.measure import NOT_NOISE, run
 from pipeline.quality.settings import QualityStageConfig, quality_config
 from pipeline.quality.tables import groups
+from pipeline.quality.told_apart import makers, told_apart_row
 from pipeline.report.quality_plots import curves_plot
 from pipeline.report.quality_tables import FIGURES, quality_classes_table, quality_gans_table, quality_table
 from pipeline.report.reading import Run
@@ -146,7 +148,9 @@ def test_the_table_is_in_the_long_form_and_says_what_it_is_made_from(
 ) -> None:
     _, table = measured(noise_inputs(num=80), tmp_path, noise(9, 60), plan)
     assert tuple(table.columns) == COLUMNS
-    assert set(table["stage"]) == {"quality"} and set(table["arm"]) == set(table["n_patients"]) == {""}
+    guard, table = table[table["stage"] == "guard"], table[table["stage"] == "quality"]
+    assert guard["metric"].tolist() == ["synthetic_from_image"] and float(guard["value"].iloc[0]) < 0.7
+    assert set(table["arm"]) == set(table["n_patients"]) == {""}
     assert not table.duplicated(["label", "metric"]).any()
     own = table.set_index(["label", "metric"])
     assert own.at[("all", "fid"), "detail"] == "own weights feedfacecafe; 40:60 real:synthetic"
@@ -188,7 +192,7 @@ def test_a_translator_has_no_figures_of_noise_samples(noise_inputs: MakeInputs, 
     config = stage_config().model_copy(update={"family": "cyclegan"})
     record, table = measured(noise_inputs(num=16), tmp_path, noise(9, 8), config)
     assert record.figures == {"fid": NOT_NOISE}
-    assert table[["metric", "value"]].to_numpy().tolist() == [["fid", ""]]
+    assert table.loc[table["stage"] == "quality", ["metric", "value"]].to_numpy().tolist() == [["fid", ""]]
     assert table["detail"][0].startswith(NOT_NOISE) and NOT_NOISE in record.notes[0]
 
 
@@ -199,6 +203,30 @@ def described(label: list[str], seed: int = 0) -> Described:
     return Described(
         np.array(label), random.random((num, 4)), random.random((num, 3)), shares, shares, shares, random.random(num)
     )
+
+
+def test_synthetic_images_are_told_from_real_ones_of_their_class_by_unseen_patients(noise_inputs: MakeInputs) -> None:
+    """A shift of the features that synthetic images alone have is found; the class, which both have, is not. And an
+    image that shows its patient, with a translation that shows the patient too, is not told by way of the patient."""
+    dataset = open_dataset(noise_inputs(num=80)["prepare"])
+    made = dataset.manifest.assign(image_id="made-" + dataset.manifest["image_id"], patient_id="")
+    random, rows = np.random.default_rng(0), np.arange(80)
+    classed = np.repeat(np.eye(2), 40, axis=0)[np.argsort(np.r_[0:80:2, 1:80:2], kind="stable")] * 5
+    marked = random.normal(size=(80, 6)) + np.array([3, 0, 0, 0, 0, 0])
+
+    def told(features: np.ndarray, manifest: pd.DataFrame = made) -> tuple[float, float]:
+        both = (np.hstack([random.normal(size=(80, 6)), classed]), np.hstack([features, classed]))
+        synthetic = replace(dataset, manifest=manifest)
+        row = told_apart_row((dataset, rows), synthetic, "", both, seed=0, alpha=0.05, device="cpu")
+        return float(row.value), float(row.detail.rpartition("= ")[2])
+
+    assert told(marked) == (pytest.approx(0.983, abs=0.02), 0.002)  # the normal distribution at 3 / sqrt(2)
+    assert 0.2 < np.mean([told(random.normal(size=(80, 6)))[1] for _ in range(12)]) < 0.8
+    sources = made.assign(source_image=dataset.manifest["image_id"])
+    assert told(marked, sources)[0] == pytest.approx(0.983, abs=0.02)
+    units = makers(sources, dataset.manifest)
+    assert list(units) == [f"patient p{number}" for number in range(80)]
+    assert makers(made, dataset.manifest)[0] == "synthetic made-image-0"
 
 
 def test_all_classes_together_are_drawn_in_the_training_images_proportion() -> None:

@@ -120,7 +120,9 @@ def test_downstream_writes_val_and_test_of_every_fit_and_the_reverse_check(
     train.run(downstream_config(arms, 0), inputs, mixed)
     table = pd.read_csv(mixed / "predictions.csv", dtype=str, keep_default_na=False)
     reverse = table[table["split"] == "synthetic"]
-    assert set(reverse["arm"]) == {"real+classical"} and len(reverse) == 16
+    assert reverse.groupby(["arm", "seed"]).size().to_dict() == {
+        ("real+classical", "0"): 16, **{(arm, seed): 16 for arm in arms[:2] for seed in "01"}
+    }  # fmt: skip
     assert set(reverse["patient_id"]) == {""}
     assert set(table.loc[table["split"] == "test", "arm"]) == set(arms[:2])
     assert not (mixed / "parts").exists()

@@ -101,10 +101,15 @@ class ArmFacts:
         return any(part.images in images for part in self.parts)
 
     @property
+    def sees_synthetic(self) -> bool:
+        """Whether a batch of it holds synthetic images."""
+        return any(part.images in _SYNTHETIC for part in self.parts)
+
+    @property
     def generator(self) -> bool:
         """Needs a trained GAN, so that it is made again for every GAN seed."""
         through_it = self.trunk == "gan" or self.representation in _REPRESENTATIONS_OF_THE_GAN
-        return through_it or any(part.images in _SYNTHETIC for part in self.parts)
+        return through_it or self.sees_synthetic
 
     @property
     def pool(self) -> bool:

@@ -25,6 +25,8 @@ from pipeline.downstream.curation import Curation, curate
 from pipeline.downstream.feature_models import Predict, fit_feature_model
 from pipeline.supervised.fit import Phase, Share, apply_classifier, fit_classifier
 
+_LOOKED_AT = 100
+
 
 @dataclass(frozen=True)
 class Material:
@@ -95,6 +97,21 @@ class Material:
         counts = cell_counts(trained["site"], trained["label"])
         held = own.iloc[np.concatenate([self.rows("val"), self.rows("test")])]
         return held.assign(cell=cells_of(held["site"], held["label"], counts)).set_index("image_id")[list(CELL_COLUMNS)]
+
+    @cached_property
+    def known_cells(self) -> pd.DataFrame:
+        """`held_cells`, and the site of each synthetic image where it was asked for by site."""
+        made = self.generated.manifest
+        asked = made.assign(cell="").reindex(columns=["image_id", *CELL_COLUMNS], fill_value="").set_index("image_id")
+        return pd.concat([self.held_cells, asked])
+
+    @cached_property
+    def some_synthetic(self) -> np.ndarray:
+        """Positions of the synthetic images that arms with such images are applied to: up to 100 a class (and site)."""
+        table = self.generated.manifest
+        cell = table["label"] + "\n" + table["site"] if "site" in table else table["label"]
+        members = [np.flatnonzero(cell == name) for name in dict.fromkeys(cell)]
+        return np.sort(np.concatenate([rows[:: -(-len(rows) // _LOOKED_AT)] for rows in members]))
 
     @cached_property
     def real(self) -> Share:

@@ -45,6 +45,7 @@ from pipeline.downstream.shortcut import called_rare, shortcut_notes
 from pipeline.supervised.fit import apply_classifier, fit
 
 _PARTS = "parts"
+SYNTHETIC_SPLIT = "synthetic"
 
 
 @dataclass(frozen=True)
@@ -249,18 +250,23 @@ def _applied(config: DownstreamConfig, arm: str, seed: int, material: Material, 
     """What a fitted classifier says of the images that it is to be judged by."""
     gan = str(config.gan_seed) if uses_synthetic(arm) else ""
     if _is_reverse_check(config, arm):
-        targets = [("synthetic", material.generated, material.synthetic.rows)]
+        targets = [(SYNTHETIC_SPLIT, material.generated, material.synthetic.rows)]
         gan = str(config.gan_seed)
     else:
         found = ((split, material.rows(split)) for split in ("val", "test", "external"))
         targets = [(split, material.dataset, rows) for split, rows in found if len(rows)]
+        if known_arm(arm).sees_synthetic:
+            targets.append((SYNTHETIC_SPLIT, material.generated, material.some_synthetic))
     key = {"arm": arm, "fold": str(config.fold), "seed": str(seed), "gan_seed": gan}
     tables = [
         predictions(key | {"split": split}, data, rows, predict(data, rows), config.classes)
         for split, data, rows in targets
     ]
     applied = pd.concat(tables, ignore_index=True)
-    return applied.join(material.held_cells, on="image_id").fillna("") if config.site else applied
+    if not config.site:
+        return applied
+    known = material.held_cells if SYNTHETIC_SPLIT not in set(applied["split"]) else material.known_cells
+    return applied.join(known, on="image_id").fillna("")
 
 
 def fit_arm(arm: str, config: DownstreamConfig, material: Material, seed: int) -> tuple[Predict, dict[str, Any]]:

@@ -6,7 +6,8 @@ real images of patients that no generator saw would get. Test images are not tou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,12 @@ from pipeline.core.records import Record
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
 from pipeline.data.cohort.folds import split_ids
 from pipeline.nets.extractors import ClassifierFeatures, EffNetLite0, Extractor, ScriptedFeatures
-from pipeline.quality.ceiling import BLANK, SHUFFLED, worthless_features
+from pipeline.quality.ceiling import BLANK, SHUFFLED, Pair, worthless_features
 from pipeline.quality.describe import Described, describe, with_nearest
 from pipeline.quality.distances import Rules
 from pipeline.quality.settings import QualityStageConfig
 from pipeline.quality.tables import curves, metrics
+from pipeline.quality.told_apart import told_apart_row
 from pipeline.supervised.fit import Share, fit_classifier
 
 NOT_NOISE = "not a figure of noise samples"
@@ -40,16 +42,17 @@ def run(config: QualityStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     A family that changes real images of another class makes no noise samples; it gets no figures, and the record and
     the table say so.
     """
-    if "source" in FAMILIES[config.family].needs:
-        return _no_figures(config, out_dir)
     real, synthetic = open_dataset(inputs["prepare"]), open_dataset(inputs["synthesise"])
     rows = {split: _labelled(real, inputs["split"], config, split) for split in ("train", "val")}
+    if "source" in FAMILIES[config.family].needs:
+        return _no_figures(config, [_told_apart(config, (real, rows["train"]), synthetic)], out_dir)
     extractor, sets = _describe(config, real, synthetic, rows)
     rules = _rules(config, real, sets)
     train = (real, rows["train"])
     worthless = worthless_features(train, extractor, config.seed)
     table = metrics(config, rules, sets, extractor.name(real.images.ndim - 2), train, synthetic, worthless)
-    write_metrics(out_dir, table)
+    own = (sets["train"].features, sets["synthetic"].features) if isinstance(extractor, EffNetLite0) else None
+    write_metrics(out_dir, [*table, _told_apart(config, train, synthetic, own)])
     write_table(out_dir / QUALITY_CURVES, curves(sets, real.scaling))
     whole = [row for row in table if row.label == "all" and not row.metric.endswith(_NOT_OWN)]
     values = {row.metric: float(row.value) for row in whole if row.value}
@@ -115,8 +118,17 @@ def _rules(config: QualityStageConfig, real: DataSet, sets: Sets) -> Rules:
     )
 
 
-def _no_figures(config: QualityStageConfig, out_dir: Path) -> Record:
+def _told_apart(
+    config: QualityStageConfig, train: Pair, synthetic: DataSet, features: tuple[np.ndarray, np.ndarray] | None = None
+) -> MetricRow:
+    row = told_apart_row(
+        train, synthetic, config.site, features, seed=config.seed, alpha=config.alpha, device=config.device
+    )  # fmt: skip
+    return replace(row, fold=str(config.fold), gan_seed=str(config.gan_seed))
+
+
+def _no_figures(config: QualityStageConfig, further: Sequence[MetricRow], out_dir: Path) -> Record:
     detail = f"{NOT_NOISE}: {config.family} changes real images of another class"
     key = {"fold": str(config.fold), "gan_seed": str(config.gan_seed)}
-    write_metrics(out_dir, [MetricRow(stage="quality", **key, label="all", metric="fid", detail=detail)])
+    write_metrics(out_dir, [MetricRow(stage="quality", **key, label="all", metric="fid", detail=detail), *further])
     return Record(kind="quality", figures={"fid": NOT_NOISE}, notes=(f"Image quality: {detail}.",))

@@ -13,7 +13,8 @@ from pipeline.core.seeds import derive_seed
 
 
 class QualityStageConfig(Section):
-    """`weights`: the user's extractor, a resolved path or empty; `weights_digest`: of that file."""
+    """`weights`: the user's extractor, a resolved path or empty; `weights_digest`: of that file; `site`: the manifest's
+    column of the site, or empty."""
 
     quality: QualityConfig
     classifier: ClassifierConfig
@@ -28,6 +29,7 @@ class QualityStageConfig(Section):
     classifier_seed: int
     device: str
     precision: str
+    site: str = ""
 
 
 def quality_config(experiment: Experiment, fold: int, gan_seed: int) -> QualityStageConfig:
@@ -58,4 +60,5 @@ def quality_config(experiment: Experiment, fold: int, gan_seed: int) -> QualityS
         classifier_seed=derive_seed(experiment.seed, "quality", fold),
         device=hardware.device,
         precision=hardware.precision,
+        site=experiment.data.site_column,
     )

@@ -143,6 +143,7 @@ def _tables(run: Run, redact: Redaction, *, shareable: bool) -> Tables:
         "sites": subgroup_tables.sites_table(run.metrics),
         "subgroups": subgroup_tables.subgroup_table(run.metrics),
         "probe": subgroup_tables.probe_table(run.metrics),
+        "guard": subgroup_tables.guard_table(run.metrics),
         "external": tables.external_table(run),
         "checklist": verdict_tables.checklist_table(run),
         "reverse": tables.reverse_table(run),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from pipeline.core.guard import FROM_IMAGE, GAP, STAGE
 from pipeline.report.tables import Table
 from pipeline.report.words import arm_title, metric_name, number, with_interval
 
@@ -94,6 +95,31 @@ def probe_table(metrics: pd.DataFrame) -> Table | None:
     return Table("Confounder probe: what else the images tell, and whether the classifier listens.", header, cells)
 
 
+def guard_table(metrics: pd.DataFrame) -> Table | None:
+    """What the guard against synthetic shortcuts found; None where no synthetic image was looked at."""
+    rows = metrics[metrics["stage"] == STAGE]
+    gaps = rows[(rows["metric"] == GAP) & rows["value"].notna()]
+    told = rows[(rows["metric"] == FROM_IMAGE) & rows["value"].notna()]
+    if gaps.empty and told.empty:
+        return None
+    cells = [
+        ("Images", "all", "any", f"AUROC {with_interval(*(row[key] for key in _BOUNDS))}", row["detail"])
+        for row in told.to_dict("records")
+    ]
+    for row in gaps.to_dict("records"):
+        of = row["subgroup"].removeprefix("site = ") or "all", row["label"] or "mean of the classes"
+        how = "" if row["label"] else row["detail"]
+        cells.append((arm_title(row["arm"]), *of, with_interval(*(row[key] for key in _BOUNDS)), how))
+    caption = (
+        "Guard against synthetic shortcuts. Images: can synthetic ones be told from real ones of the same class? Arms: "
+        "the mean disease score of synthetic images less that of real test images. Where the mean of the classes is "
+        "far from 0, and farther than that of real images with classical augmentation, whose classifier never saw a "
+        "synthetic image, being synthetic has become a sign of the disease (or, below 0, of health)."
+    )
+    return Table(caption, ("Arm", "Site", "Class", "Answer (interval)", "How"), tuple(cells), tight=True)
+
+
+_BOUNDS = ("value", "ci_low", "ci_high")
 _QUESTIONS = {
     "column_from_image": "Can it be read off the images? (AUROC)",
     "label_from_column": "Does it tell the class? (balanced accuracy)",

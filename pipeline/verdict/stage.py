@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import Field
 
 from pipeline.config.anomaly import ensemble_arm, normal_classes
+from pipeline.config.arms import uses_synthetic
 from pipeline.config.experiment import Experiment, ReleaseConfig, VerdictConfig
 from pipeline.config.privacy import PrivacyConfig
 from pipeline.config.section import Section
@@ -47,6 +48,7 @@ from pipeline.verdict.rule import Verdict
 from pipeline.verdict.sites import shortcut_rows, site_rows
 from pipeline.verdict.strata import WORST_CELL
 from pipeline.verdict.subgroups import subgroup_rows, subgroup_warnings
+from pipeline.verdict.synthetic_shortcut import guard_rows
 
 STAGE = "downstream"
 EXTERNAL = "external"
@@ -96,6 +98,7 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
     plan = plan_of(config.verdict, config.positive, config.seed)
     further = _further_rows(config, inputs, table, plan)
     others = _others(inputs)
+    guarded = guard_rows(table, others, plan)
     scored = with_ensembles(detector_table(inputs, table, config.normal), config.ensembles)
     detectors = (*config.detectors, *map(ensemble_arm, config.ensembles))
     detected = detector_rows(
@@ -107,6 +110,7 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
         reverse_check(table, config),
         further,
         others,
+        guarded,
         detected,
         mean_pixel_rows(others),
     )
@@ -121,7 +125,7 @@ def run(config: VerdictStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
         *detector_warnings(scored, detected, config.false_alarms),
         *ensemble_warnings(scored, config.ensembles),
     )
-    notes = (*subgroup_warnings(further), *probe_warnings(further), *silent)
+    notes = (*subgroup_warnings(further), *probe_warnings([*further, *guarded]), *silent)
     return Record(kind="verdict", figures={"decision": utility.decision, "predictions": len(table)}, notes=notes)
 
 
@@ -266,7 +270,8 @@ def _rows(fits: Sequence[Fit], label: str, tests: dict[str, TestSet], plan: Verd
 def reverse_check(table: pd.DataFrame, config: VerdictStageConfig) -> list[MetricRow]:
     """How a real-trained classifier judges synthetic images: AUROC of the disease side, no interval (no patients)."""
     rows = []
-    for key, group in table[table["split"] == "synthetic"].groupby(["arm", "fold", "gan_seed", "seed"]):
+    asked = (table["split"] == "synthetic") & ~table["arm"].map(uses_synthetic)
+    for key, group in table[asked].groupby(["arm", "fold", "gan_seed", "seed"]):
         arm, fold, gan_seed, seed = map(str, key)
         disease = group["label"].isin(config.positive).to_numpy()
         value = weighted_auroc(disease_score(group, config.positive), disease, np.ones((1, len(group))))[0]
