@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -20,8 +21,10 @@ from pipeline.adversarial import assembly
 from pipeline.adversarial.assembly import assemble
 from pipeline.adversarial.checkpoints import CheckpointError, take_up
 from pipeline.adversarial.log import load_resume, save_resume
-from pipeline.adversarial.loop import GanTraining
+from pipeline.adversarial.loop import GanTraining, train
+from pipeline.adversarial.private import pace
 from pipeline.adversarial.private.budget import Budget, BudgetSpent
+from pipeline.adversarial.private.pace import Pace, PaceSchedule
 from pipeline.adversarial.private.stepping import PrivateStepper, PrivateTurn, clipped_sums
 from pipeline.core.compute import Hardware
 from pipeline.data.batches.patients import PatientBatch, PatientStream
@@ -48,9 +51,13 @@ def budget(noise: float = 1.0, clip: float = 1.0, allowed: int = 60) -> Budget:
 
 
 def training_of(
-    family: str = "cgan", own: Budget | None = None, shown: StoredImages | None = None, **changes: Any
+    family: str = "cgan",
+    own: Budget | None = None,
+    shown: StoredImages | None = None,
+    moves: int | str = MOVES,
+    **changes: Any,
 ) -> GanTraining:
-    dp = {"epsilon": 10, "discriminator_steps": MOVES}
+    dp = {"epsilon": 10, "discriminator_steps": moves}
     gan, shown = config(family, dp=dp, augment_probability=0, **changes), shown or images()
     shape = ImageShape(shown.shape[1:], shown.shape[0], CLASSES, positive=(2,))
     return assemble(gan, shown, shape, Hardware("cpu", "float32"), seed=3, budget=own or budget())
@@ -157,20 +164,26 @@ def test_noise_has_the_spread_that_was_accounted_for() -> None:
     assert stepper.budget.looks == 1, "an empty batch is a look like any other"
 
 
+def show_others(training: GanTraining, shift: int) -> None:
+    """Other pixels and other classes to the same training."""
+    own = training.streams["patients"]
+    assert isinstance(own, PatientStream)
+    changed = replace(own.images, stored=own.images.stored + shift, label=(own.images.label + shift) % CLASSES)
+    training.streams["patients"].images = changed
+
+
 def test_no_image_reaches_a_generator_but_through_the_discriminator() -> None:
     """With other images and labels, a generator's move is the same, bit for bit; no figure of real logits is told."""
-    moved = []
+    moved, told = [], []
     for shift in (0, 100):
         training = training_of()
-        own = training.streams["patients"]
-        assert isinstance(own, PatientStream)
-        changed = replace(own.images, stored=own.images.stored + shift, label=(own.images.label + shift) % CLASSES)
-        training.streams["patients"].images = changed
+        show_others(training, shift)
         generator = training.recipe.players[1]
         figures = training.stepper.move(generator, [training.turn(generator)], 1, 0)
-        assert figures.keys() == {"generator"}
+        assert figures.keys() == {"generator", "fakes_told"}
+        told.append(float(figures["fakes_told"]))
         moved.append(tensors(training.context.nets["generator"].state_dict()))
-    assert all(torch.equal(moved[0][name], moved[1][name]) for name in moved[0])
+    assert all(torch.equal(moved[0][name], moved[1][name]) for name in moved[0]) and told[0] == told[1]
     training = training_of()
     discriminator = training.recipe.players[0]
     assert training.stepper.move(discriminator, [training.turn(discriminator)], 1, 0) == {}
@@ -212,8 +225,56 @@ def test_the_training_ends_where_the_budget_does() -> None:
         steps(training, 1)
 
 
+def followed(schedule: PaceSchedule, shares: Sequence[float], total: int = 10_000) -> list[int]:
+    """The discriminator's moves before each of the generator's, whose fakes it then tells to these shares."""
+    context: Any = SimpleNamespace(states={"pace": Pace()})
+    training: Any = SimpleNamespace(context=context, figures={}, total_images=8 * total, num_images=0, step=0)
+    made = []
+    for share in shares:
+        schedule(training)
+        made.append(int(context.states["pace"].moves))
+        training.num_images += 8 * made[-1]
+        training.figures, training.step = {"fakes_told": torch.tensor(share)}, training.step + 1
+    return made
+
+
+def test_the_pace_grows_where_too_few_fakes_are_told() -> None:
+    """Reckoned by hand: with 800 moves there are 4 of the generator at each rate, and half of each share counts.
+
+    The running mean is 1, 0.75, 0.625, 0.5625 (below 0.6: two moves), then 0.53, 0.52, 0.51, 0.50 (five moves), then
+    0.75 and above, so that it stays.
+    """
+    shares = [1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, *[1.0] * 6]
+    assert followed(PaceSchedule(800, 8), shares) == [1] * 4 + [2] * 4 + [5] * 6
+    assert followed(PaceSchedule(800, 8), shares, total=20) == [1] * 4 + [2] * 4 + [5, 3, 1, 1, 1, 1]
+    for moves, grace in ((100, 4), (10_000, 50), (165_000, 200)):  # the last: MNIST at ε = 1 in the paper
+        assert followed(PaceSchedule(moves, 8), [0.5] * (grace + 1))[-2:] == [1, 2]
+
+
+def test_the_pace_knows_nothing_of_the_images_but_by_the_discriminators_weights() -> None:
+    """The same weights and other images: the same pace, bit for bit. What moves these weights has been paid for."""
+    paces = []
+    for shift in (0, 100):
+        training = training_of(moves="adaptive", num_images=8 * 60)
+        show_others(training, shift)
+        with mock.patch.object(training.stepper.optimizers["discriminator"], "step"):
+            state_after(training, 8)
+        paces.append({name: value.clone() for name, value in training.context.states["pace"].named_buffers()})
+    assert paces[0]["since"] + paces[0]["place"] > 0
+    assert all(torch.equal(paces[0][name], paces[1][name]) for name in paces[0])
+
+
+def test_an_adaptive_training_spends_all_that_there_is_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 steps of one move, 4 of two, 4 of five, and the 3 that are left of 35, where the rate would be ten."""
+    monkeypatch.setattr(pace, "ENOUGH", 1.0)
+    training = training_of(own=budget(allowed=35), num_images=800 * 8, moves="adaptive")
+    train(training, training.total_images, lambda _: None)
+    assert private(training).budget.looks == 35 and training.step == 13 and training.num_images == 35 * 8
+
+
 def state_after(training: GanTraining, num: int) -> dict[str, Tensor]:
-    steps(training, num)
+    for _ in range(num):  # of a length that may change
+        train(training, training.num_images + 1, lambda _: None)
     return tensors(training.state_dict())
 
 
@@ -223,19 +284,27 @@ def saved(training: GanTraining) -> dict[str, Any]:
     return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
 
 
-def test_a_killed_training_goes_on_with_the_same_bytes_and_the_same_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = training_of()
-    expected = state_after(whole, 4)
-    first = training_of()
-    steps(first, 2)
+@pytest.mark.parametrize("moves", [MOVES, "adaptive"])
+def test_a_killed_training_goes_on_with_the_same_bytes_and_the_same_epsilon(
+    moves: int | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adaptive one is killed between two changes of its pace, which comes after 4, 8 and 12 moves of the generator.
+
+    Where the discriminator tells nothing, that is (`ENOUGH` of 1).
+    """
+    monkeypatch.setattr(pace, "ENOUGH", 1.0)
+    whole, parts = training_of(moves=moves, num_images=6400), (2, 2) if moves == MOVES else (6, 4)
+    expected = state_after(whole, sum(parts))
+    first = training_of(moves=moves, num_images=6400)
+    state_after(first, parts[0])
     state = saved(first)
     monkeypatch.setattr(assembly, "secret_seed", lambda: 12)
-    second = training_of()
+    second = training_of(moves=moves, num_images=6400)
     take_up(second, state)
-    found = state_after(second, 2)
+    found = state_after(second, parts[1])
     assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
     assert second.budget is not None and whole.budget is not None
-    assert second.budget.looks == whole.budget.looks == 4 * MOVES
+    assert second.budget.looks == whole.budget.looks == (4 * MOVES if moves == MOVES else 4 + 2 * 4 + 5 * 2)
     assert second.budget.spent() == whole.budget.spent()
 
 

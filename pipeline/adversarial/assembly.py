@@ -8,8 +8,9 @@ from torch import nn
 from pipeline.adversarial.adaptation import ADA, adaptive, augmenter_of
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.loop import GanTraining
-from pipeline.adversarial.private.budget import Budget
+from pipeline.adversarial.private.budget import Budget, moves_of
 from pipeline.adversarial.private.embedding import EMBEDDING, fill
+from pipeline.adversarial.private.pace import PaceSchedule
 from pipeline.adversarial.private.stepping import PRIVATE_NET, STREAM, PrivateStepper, private_recipe
 from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup
 from pipeline.adversarial.recipe import Recipe
@@ -52,7 +53,8 @@ def assemble(
     if gan.ada is not None:
         recipe = adaptive(recipe, gan.ada, gan.family, nets)
     if gan.dp is not None and PRIVATE_NET in nets:
-        recipe = private_recipe(recipe, gan.dp)
+        adapts = gan.dp.discriminator_steps == "adaptive"
+        recipe = private_recipe(recipe, gan.dp, PaceSchedule(moves_of(gan), gan.batch_size) if adapts else None)
     # Opacus reads gradients of channels-last convolutions from the wrong places
     arranged = place if gan.dp is None else lambda net, hardware: net.to(hardware.device)
     placed = {name: arranged(net, hardware) for name, net in nets.items()}
@@ -82,7 +84,7 @@ def assemble(
         budget=budget,
     )
     if isinstance(training.stepper, PrivateStepper):
-        steps = training.stepper.budget.allowed // max(player.repeats for player in recipe.players)
+        steps = training.stepper.budget.allowed // max(map(training.stepper.repeats, recipe.players))
         training.total_images = min(gan.num_images, steps * training.images_per_step)
     return training
 

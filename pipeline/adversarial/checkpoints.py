@@ -78,7 +78,7 @@ def _require_fitting(training: GanTraining, state: Mapping[str, Any]) -> None:
     _require(state["stepper"].keys() == own["stepper"].keys(), "stepper")
     for name, optimizer in training.stepper.optimizers.items():
         _require_optimizer(f"stepper.{name}", state["stepper"][name], optimizer)
-    _require(training.stepper.fits(state["stepper"], state["step"]), "what was spent of the privacy budget")
+    _require(training.stepper.fits(state["stepper"], state["num_images"]), "what was spent of the privacy budget")
     _require(state["streams"].keys() == own["streams"].keys(), "streams")
     for name, stream in training.streams.items():
         _require_stream(f"streams.{name}", state["streams"][name], stream)

@@ -48,7 +48,7 @@ class GanTraining:
     def images_per_step(self) -> int:
         """Real images that the player who moves most often sees in a step."""
         batch = next(iter(self.streams.values())).batch_size
-        return batch * self.accumulate * max(player.repeats for player in self.recipe.players)
+        return batch * self.accumulate * max(map(self.stepper.repeats, self.recipe.players))
 
     def turn(self, player: Player) -> Turn:
         """The next turn of `player`, on fresh batches."""
@@ -98,7 +98,7 @@ def train(training: GanTraining, num_images: int, watch: Watcher) -> None:
         for schedule in recipe.schedules:
             schedule(training)
         for player in recipe.players:
-            for _ in range(player.repeats):
+            for _ in range(training.stepper.repeats(player)):
                 turns = (training.turn(player) for _ in range(parts))
                 training.figures |= training.stepper.move(player, turns, parts, training.step)
         training.ema.update()

@@ -73,6 +73,10 @@ class Stepper:
         """What `player` trains."""
         return [weight for name in player.trains for weight in self._weights[name]]
 
+    def repeats(self, player: Player) -> int:
+        """Moves of `player` in the step that is being made."""
+        return player.repeats
+
     def _optimizer(self, player: Player) -> torch.optim.Optimizer:
         weights, settings = self.weights(player), player.optimizer
         if settings.kind == "rmsprop":
@@ -163,8 +167,8 @@ class Stepper:
     def state_dict(self) -> dict[str, Any]:
         return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
 
-    def fits(self, state: Mapping[str, Any], step: int) -> bool:
-        """Whether a state of a training at `step` has what this stepper remembers beside its optimisers' memory."""
+    def fits(self, state: Mapping[str, Any], num_images: int) -> bool:
+        """Whether a state of a training after `num_images` has what this stepper remembers beside its optimisers' memory."""
         return True
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -20,7 +20,8 @@ class DpConfig(Section):
         unit: whom it protects. `image` is for data without patient ids: a patient with k images then has k times ε.
         clip: how long one patient's gradient may be, of all the discriminator's weights together.
         noise: the noise multiplier; null = as much as makes the budget last for `gan.num_images`.
-        discriminator_steps: noisy moves of the discriminator for each of the generator.
+        discriminator_steps: noisy moves of the discriminator for each of the generator; `adaptive` = 1 at first, and
+            more where it tells fewer than three of five fakes.
     """
 
     epsilon: Positive
@@ -28,4 +29,9 @@ class DpConfig(Section):
     unit: Literal["patient", "image"] = "patient"
     clip: Positive = 1.0
     noise: Positive | None = None
-    discriminator_steps: int = Field(10, ge=1)
+    discriminator_steps: Annotated[int, Field(ge=1)] | Literal["adaptive"] = 10
+
+    @property
+    def whole_step(self) -> int:
+        """Moves of the discriminator that belong together; of `adaptive` ones each may be the last."""
+        return 1 if self.discriminator_steps == "adaptive" else self.discriminator_steps

@@ -81,7 +81,7 @@ def delta_of(dp: DpConfig, patients: int) -> float:
 def moves_of(gan: GanConfig) -> int:
     """Moves of the discriminator in a training of `gan.num_images`."""
     assert gan.dp is not None
-    repeats = gan.dp.discriminator_steps
+    repeats = gan.dp.whole_step
     return math.ceil(gan.num_images / (gan.batch_size * repeats)) * repeats
 
 
@@ -102,11 +102,11 @@ def sampling_budget(gan: GanConfig, patients: int) -> Budget:
     if dp.noise is None:
         noise, allowed = _found_noise(dp.epsilon, delta, rate, moves), moves
     else:
-        noise, repeats = dp.noise, dp.discriminator_steps
+        noise, repeats = dp.noise, dp.whole_step
         allowed = steps_for(dp.epsilon, delta, noise, rate, moves) // repeats * repeats
     if not allowed:
         raise ConfigError(
-            f"gan.dp.noise: with {noise:g} not one step of {dp.discriminator_steps} moves stays within "
+            f"gan.dp.noise: with {noise:g} not one step of {dp.whole_step} moves stays within "
             f"gan.dp.epsilon: {dp.epsilon:g}. Leave gan.dp.noise out, and as much is taken as is needed."
         )
     return Budget(dp.epsilon, delta, patients, dp.clip, noise, rate, allowed)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.adversarial.private.budget import Budget
+from pipeline.adversarial.private.pace import PACE, TOLD, Pace, PaceSchedule
 from pipeline.adversarial.recipe import Player, Recipe
 from pipeline.adversarial.stepping import Stepper
 from pipeline.adversarial.turns import NoiseTurn, Turn
@@ -49,16 +50,23 @@ class PrivateTurn(NoiseTurn):
         return super().judge(images.contiguous(), condition, discriminator)  # see `assemble`
 
     def figures(self) -> dict[str, Tensor]:
-        return {}
+        """Of a generator's move, the share of its fakes that the discriminator tells."""
+        return {TOLD: (self.fake_logits.detach() < 0).float().mean()}
 
 
-def private_recipe(recipe: Recipe, dp: DpConfig) -> Recipe:
-    """The recipe with patients for batches and `discriminator_steps` moves of the discriminator a step."""
+def private_recipe(recipe: Recipe, dp: DpConfig, schedule: PaceSchedule | None = None) -> Recipe:
+    """The recipe with patients for batches and `discriminator_steps` moves of the discriminator a step.
+
+    Args:
+        schedule: of these moves, where they are adaptive.
+    """
     players = tuple(
-        replace(player, repeats=dp.discriminator_steps) if PRIVATE_NET in player.trains else player
-        for player in recipe.players
+        replace(player, repeats=dp.whole_step) if PRIVATE_NET in player.trains else player for player in recipe.players
     )
-    return replace(recipe, players=players, turn=PrivateTurn, streams=(STREAM,))
+    private = replace(recipe, players=players, turn=PrivateTurn, streams=(STREAM,))
+    if schedule is None:
+        return private
+    return replace(private, states={**recipe.states, PACE: Pace()}, schedules=(*recipe.schedules, schedule))
 
 
 class PrivateStepper(Stepper):
@@ -79,9 +87,14 @@ class PrivateStepper(Stepper):
 
         super().__init__(nets, recipe)
         self.budget, self.batch_size, self.random = budget, batch_size, random
-        self._repeats = next(player.repeats for player in recipe.players if PRIVATE_NET in player.trains)
+        self._pace = recipe.states.get(PACE)
         self._hooks = GradSampleHooks(nets[PRIVATE_NET], loss_reduction="sum", strict=True)
         self._hooks.disable_hooks()
+
+    def repeats(self, player: Player) -> int:
+        if isinstance(self._pace, Pace) and PRIVATE_NET in player.trains:
+            return int(self._pace.moves)
+        return super().repeats(player)
 
     def move(self, player: Player, turns: Iterable[Turn], parts: int, step: int) -> dict[str, Tensor]:
         """As of every stepper; of a discriminator's move no figure is told, since it would be one of the patients.
@@ -125,8 +138,9 @@ class PrivateStepper(Stepper):
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"budget": self.budget.state_dict(), "noise": self.random.get_state()}
 
-    def fits(self, state: Mapping[str, Any], step: int) -> bool:
-        return self.budget.fits(state["budget"], step * self._repeats) and state["noise"].dtype == torch.uint8
+    def fits(self, state: Mapping[str, Any], num_images: int) -> bool:
+        looks = num_images // self.batch_size
+        return self.budget.fits(state["budget"], looks) and state["noise"].dtype == torch.uint8
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
