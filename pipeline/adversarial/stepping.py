@@ -168,7 +168,7 @@ class Stepper:
         return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
 
     def fits(self, state: Mapping[str, Any], num_images: int) -> bool:
-        """Whether a state of a training after `num_images` has what this stepper remembers beside its optimisers' memory."""
+        """Whether a state after `num_images` has what this stepper remembers beside its optimisers' memory."""
         return True
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 ENOUGH = 0.6
 """Share of the fakes that a discriminator should tell."""
 _GRACE, _GRACE_SHARE, _LEAST_GRACE = 200, 1 / 200, 4
-"""Moves of the generator at each rate: the paper's, of trainings of 100,000 moves of the discriminator and more.
+"""Moves of the generator at each rate: the paper's, of trainings of 40,000 moves of the discriminator and more.
 Shorter ones give each rate a 200th of their moves, so that 50 is reached within a fifth of any training."""
 
 
