@@ -13,7 +13,7 @@ from pipeline.adversarial.private.embedding import EMBEDDING, fill
 from pipeline.adversarial.private.pace import PaceSchedule
 from pipeline.adversarial.private.stepping import PRIVATE_NET, STREAM, PrivateStepper, private_recipe
 from pipeline.adversarial.process_group import ONE_PROCESS, ProcessGroup
-from pipeline.adversarial.recipe import Recipe
+from pipeline.adversarial.recipe import LearnsFirst, Recipe
 from pipeline.adversarial.starting import Start, begin_with
 from pipeline.adversarial.stepping import READ_EVERY, Ema, Stepper
 from pipeline.adversarial.turns import Context
@@ -61,6 +61,9 @@ def assemble(
     if EMBEDDING in placed:
         fill(placed[EMBEDDING], images, budget, torch.Generator(hardware.device).manual_seed(secret_seed()))
     states = {name: state.to(hardware.device) for name, state in recipe.states.items()}
+    for state in states.values():
+        if isinstance(state, LearnsFirst):
+            state.learn(images, seed)
     ema = Ema({name: placed[name] for name in recipe.averaged}, gan.ema)
     draws = Draws(
         torch.Generator(hardware.device).manual_seed(derive_seed(seed, "noise")), group.rank, group.world_size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,27 +20,30 @@ class ConditionSampler:
     Attributes:
         needs: what the family makes images from, beside z.
         positive: class numbers of domain b; a translated image comes from the other domain than its class.
+        sources: number of a class -> those that a translated image of it may come from; None = all of the other domain.
     """
 
     images: StoredImages
     needs: Sequence[Need] = ()
     positive: Sequence[int] = ()
+    sources: Mapping[int, Sequence[int]] | None = None
 
-    def sample(self, label: Tensor, random: torch.Generator) -> Condition:
+    def sample(self, label: Tensor, random: torch.Generator, source_rows: Tensor | None = None) -> Condition:
         """The condition for images of classes `label` [B], from randomly chosen training images.
 
         Mask and attributes of one image come from one training image of its class; its source is of the other domain.
 
         Args:
             random: on the CPU.
+            source_rows: which images are translated [B]; None = some that are drawn.
         """
         numbers = label.tolist()
         own = self._draw([[number] for number in numbers], random)
         source = None
         if "source" in self.needs:
-            classes = set(self.images.label.unique().tolist()) - {-1}
-            other = {n: [c for c in classes if (c in self.positive) != (n in self.positive)] for n in set(numbers)}
-            source = self.images.batch(self._draw([other[number] for number in numbers], random)).images
+            if source_rows is None:
+                source_rows = self._draw([self._source_classes(number) for number in numbers], random)
+            source = self.images.batch(source_rows).images
         batch = self.images.batch(own)
         return Condition(
             label=label.to(self.images.label.device, torch.int64),
@@ -48,6 +51,17 @@ class ConditionSampler:
             attributes=batch.attributes,
             source=source,
         )
+
+    def translated(self, number: int) -> Tensor:
+        """Which images can be translated to the class `number`, in order."""
+        label = self.images.label.cpu()
+        return torch.nonzero(torch.isin(label, torch.tensor(self._source_classes(number))))[:, 0]
+
+    def _source_classes(self, number: int) -> list[int]:
+        if self.sources is not None:
+            return list(self.sources[number])
+        classes = sorted(set(self.images.label.unique().tolist()) - {-1})
+        return [one for one in classes if (one in self.positive) != (number in self.positive)]
 
     def _draw(self, classes: Sequence[Sequence[int]], random: torch.Generator) -> Tensor:
         """One row for every entry, of an image whose class is among the entry's."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
@@ -92,6 +92,11 @@ def usual_recipe(config: GanConfig) -> Recipe:
     return Recipe(player_pair(config, HINGE))
 
 
+def no_states(config: GanConfig, shape: ImageShape) -> Mapping[str, nn.Module]:
+    """What a training remembers does not depend on the images."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Family(Generic[Config]):
     """What a family's file says of it.
@@ -101,6 +106,7 @@ class Family(Generic[Config]):
         source: the paper.
         nets: (config, shape) -> nets by name; "generator" and, where there is one, "discriminator".
         recipe: config -> Recipe.
+        states: (config, shape) -> further states of the recipe, whose form depends on the images.
         conditions: what an image can be asked by: class, attributes, mask, source image.
         needs: what every image is made from beside z: the training images' masks, or training images.
         note: what the family cannot do, in a sentence.
@@ -111,6 +117,7 @@ class Family(Generic[Config]):
     source: str
     nets: Callable[[Config, ImageShape], Nets] = usual_nets
     recipe: Callable[[Config], Recipe] = usual_recipe
+    states: Callable[[Config, ImageShape], Mapping[str, nn.Module]] = no_states
     conditions: tuple[str, ...] = ("class", "attributes")
     dimensions: tuple[int, ...] = (2, 3)
     needs: tuple[Need, ...] = ()
@@ -123,4 +130,5 @@ class Family(Generic[Config]):
 
     def build(self, config: Any, shape: ImageShape) -> tuple[Nets, Recipe]:
         """Nets and recipe of a configuration of this family."""
-        return self.nets(config, shape), self.recipe(config)
+        recipe = self.recipe(config)
+        return self.nets(config, shape), replace(recipe, states={**recipe.states, **self.states(config, shape)})

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 
 from pipeline.adversarial.assembly import assemble
-from pipeline.adversarial.cells import by_cell, cells_of_generator
+from pipeline.adversarial.cells import by_cell, cells_of_generator, sources_within_class, target_cells
 from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.log import RESUME, Log, last_losses, load_resume, save_resume
@@ -103,7 +103,7 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int, start: Start | 
         # how many generators there are does not change this one, nor where the weights lie that it begins with
         gan=experiment.gan.model_copy(update={"gan_seeds": 1, "start_from": None}),
         classes=tuple(cells) or data.classes,
-        positive=tuple(name for name, (_, label) in cells.items() if label in data.positive) or data.positive,
+        positive=target_cells(experiment, cells) or data.positive,
         cells=cells,
         site=data.site_column if cells else "",
         fold=fold,
@@ -294,7 +294,8 @@ def start(
         num_attributes=len(config.gan.attributes),
         positive=tuple(config.classes.index(name) for name in config.positive),
     )
-    sampler = ConditionSampler(images.of_classes(range(shape.num_classes)), family.needs, shape.positive)
+    sources = sources_within_class(config.gan, config.classes, config.cells)
+    sampler = ConditionSampler(images.of_classes(range(shape.num_classes)), family.needs, shape.positive, sources)
     images, budget = private_start(config.gan, dataset, rows, images)
     return assemble(config.gan, images, shape, hardware, config.seed, group, budget, config.start), sampler
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from pipeline.adversarial.turns import Context, NoiseTurn, Turn
+from pipeline.data.batches.streams import Batch, StoredImages
 
 
 class Term(Protocol):
@@ -70,6 +71,13 @@ class ScheduledTraining(Protocol):
     def images_per_step(self) -> int: ...
 
 
+@runtime_checkable
+class LearnsFirst(Protocol):
+    """A state that is trained on the training's own images before its first step, and then stands still."""
+
+    def learn(self, images: StoredImages, seed: int) -> None: ...
+
+
 Schedule = Callable[[ScheduledTraining], None]
 """Acts before every step: growth, the strength of augmentation. What it remembers is in `Recipe.states`."""
 
@@ -84,11 +92,12 @@ class Recipe:
         streams: names of the batches that a turn reads. `labelled`: all classes in turn. `unlabelled`: all images, with
             labels -1. `domain_a`: classes that are not positive, `domain_b`: the positive ones.
         states: what terms and schedules remember, as modules with buffers; terms find them in `turn.context.states`.
+            One that `LearnsFirst` is trained before the first step.
         averaged: nets that make images; their running means do so in the end.
     """
 
     players: tuple[Player, ...]
-    turn: type[Turn] = NoiseTurn
+    turn: Callable[[Context, Mapping[str, Batch], tuple[str, ...]], Turn] = NoiseTurn
     streams: tuple[str, ...] = ("labelled",)
     states: Mapping[str, nn.Module] = field(default_factory=dict)
     schedules: tuple[Schedule, ...] = ()

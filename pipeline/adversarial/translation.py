@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
 from pipeline.adversarial.coupling import condition_of_batch
-from pipeline.adversarial.turns import NoiseTurn, Turn
+from pipeline.adversarial.turns import Context, NoiseTurn, Turn
 from pipeline.data.batches.augmentation import Augmenter
 from pipeline.data.batches.draws import Draws
+from pipeline.data.batches.streams import Batch
 from pipeline.nets.conditions import Condition, Judgement
 from pipeline.nets.translators import DomainDiscriminators
 
@@ -77,7 +79,16 @@ class CycleTurn(Turn):
     Row i of domain a is translated to the class of row i of domain b, and the other way round. The discriminators see
     augmented images; when they move, translations have gone through the buffers. Logits are [2 B, patches], domain a
     first, so a mean-reduced term is half the sum over the domains.
+
+    Args:
+        noise: standard deviation of noise on translations before they are translated back.
     """
+
+    def __init__(
+        self, context: Context, batches: Mapping[str, Batch], trains: tuple[str, ...], noise: float = 0.0
+    ) -> None:
+        super().__init__(context, batches, trains)
+        self.noise = noise
 
     @cached_property
     def conditions(self) -> tuple[Condition, Condition]:
@@ -108,6 +119,10 @@ class CycleTurn(Turn):
     def cycled(self) -> tuple[Tensor, Tensor]:
         """Images of domain a and of domain b, there and back."""
         fake_a, fake_b = self.fake
+        if self.noise:
+            fake_a, fake_b = (
+                images + self.noise * self.context.draws.randn(tuple(images.shape)) for images in (fake_a, fake_b)
+            )
         return self.to_a(fake_b), self.to_b(fake_a)
 
     @cached_property

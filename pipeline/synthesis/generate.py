@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.adversarial.cells import sources_within_class
 from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.loop import sample
 from pipeline.adversarial.weights import load_net
+from pipeline.config.families import validate_gan
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import open_dataset
 from pipeline.data.batches.streams import stored_images
@@ -47,7 +49,9 @@ class TrainedGenerator:
             rows = dataset.rows(split_ids(inputs["split"], int(self.description["fold"]), "train"))
             images = stored_images(dataset, rows, self.classes, attributes, device)
             positive = [self.classes.index(name) for name in self.description["positive"]]
-            self._sampler = ConditionSampler(images, family.needs, positive)
+            sources = sources_within_class(validate_gan(self.description["gan"]), self.classes, self.cells)
+            self._sampler = ConditionSampler(images, family.needs, positive, sources)
+            self._ids = dataset.manifest["image_id"].iloc[rows].tolist()
 
     @property
     def classes(self) -> list[str]:
@@ -62,21 +66,39 @@ class TrainedGenerator:
         """Yield (sample_seed, image [C, *spatial] in [-1, 1]) for `num` images of class `label`.
 
         Every image has a seed of its own, so that any one of them can be made again. Below 1, `truncation_psi` gives
-        images nearer to the mean, and less different from each other.
+        images nearer to the mean, and less different from each other. A translator between sites has one image for each
+        source: it takes them in turn, whatever the seed (`sources`).
         """
         for start in range(0, num, _BATCH):
-            seeds = [derive_seed(seed, label, index) for index in range(start, min(start + _BATCH, num))]
-            z, conditions = zip(*(self._asked(label, one) for one in seeds), strict=True)
+            numbers = range(start, min(start + _BATCH, num))
+            seeds = [derive_seed(seed, label, index) for index in numbers]
+            asked = (self._asked(label, one, index) for one, index in zip(seeds, numbers, strict=True))
+            z, conditions = zip(*asked, strict=True)
             batch = sample(self.net, torch.cat(z).to(self.device), _stacked(conditions), truncation_psi)
             yield from zip(seeds, batch.numpy(), strict=True)
 
-    def _asked(self, label: str, seed: int) -> tuple[torch.Tensor, Condition]:
+    def sources(self, label: str, num: int) -> list[str]:
+        """Ids of the training images that the first `num` images of class `label` are made from; empty where sources
+        are drawn, or images are made from noise."""
+        if self._sampler is None or self._sampler.sources is None:
+            return []
+        rows = self._sampler.translated(self.classes.index(label)).tolist()
+        return [self._ids[rows[index % len(rows)]] for index in range(num)]
+
+    def _source(self, label: str, index: int) -> torch.Tensor | None:
+        """Which image the one numbered `index` is made from [1]; None = one that is drawn."""
+        if self._sampler is None or self._sampler.sources is None:
+            return None
+        rows = self._sampler.translated(self.classes.index(label))
+        return rows[index % len(rows)].view(1)
+
+    def _asked(self, label: str, seed: int, index: int) -> tuple[torch.Tensor, Condition]:
         random = torch.Generator().manual_seed(seed)
         z = torch.randn(1, self.latent_dim, generator=random)
         number = torch.tensor([self.classes.index(label)])
         if self._sampler is None:
             return z, condition_of(number.to(self.device))
-        return z, self._sampler.sample(number, random)
+        return z, self._sampler.sample(number, random, self._source(label, index))
 
 
 def _stacked(conditions: tuple[Condition, ...]) -> Condition:

@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline.config.section import Section
 from pipeline.core.compute import resolve_hardware
 from pipeline.core.errors import DataError
+from pipeline.core.guard import SOURCE_COLUMN
 from pipeline.core.layout import IMAGES, MANIFEST
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
@@ -48,7 +49,8 @@ def synthesise_config(experiment: Experiment, fold: int, gan_seed: int) -> Synth
 def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Write `samples_per_class` images a class, unpicked, in the form of a real data set without patients.
 
-    A generator of cells of site and class shares them out among the sites, and the column `site` has the site.
+    A generator of cells of site and class shares them out among the sites, and the column `site` has the site. Where a
+    training image was translated, the column `source_image` has its id.
 
     Raises:
         DataError: the generator gives the same flat image for everything, or values that are not numbers.
@@ -62,12 +64,14 @@ def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     each = max(1, config.samples_per_class * len({one["label"] for one in asked.values()}) // len(asked))
     total = each * len(asked)
     for name, facts in asked.items():
+        sources = generator.sources(name, each)
         for number, (seed, image) in enumerate(generator.images(name, each, config.seed, config.truncation_psi)):
             if images is None:
                 images = new_array(out_dir / IMAGES, scaling.dtype, (total, *image.shape))
             images[len(rows)] = scaling.to_stored(scaling.to_physical(image))
             known = "-".join(reversed(facts.values()))  # SITE-LABEL, or LABEL
-            rows.append({"image_id": f"synthetic-{known}-{number:05d}", **facts, "sample_seed": str(seed)})
+            made = {SOURCE_COLUMN: sources[number]} if sources else {}
+            rows.append({"image_id": f"synthetic-{known}-{number:05d}", **facts, **made, "sample_seed": str(seed)})
             if not np.isfinite(image).all():
                 raise DataError("the generator makes values that are not numbers; train it again with lower rates.")
     assert images is not None
