@@ -94,6 +94,36 @@ def test_a_shortcut_is_drawn_by_cells_and_the_test_set_stays_whole(sites: Path) 
     assert not drawn[0] & drawn[1], "two draws share no patient"
 
 
+@pytest.mark.parametrize("labelled", [None, 0, 5])
+def test_of_an_unlabelled_site_training_sees_images_and_no_label_but_those_asked_for(
+    sites: Path, labelled: int | None
+) -> None:
+    """Validation, by which thresholds are fixed, has labelled sites only; the test set is that of two labelled ones."""
+    plain, _ = ran(sites / "plain", experiment())
+    cells = {"adults": {"normal": 20, "disease": 20}, "children": dict.fromkeys(CLASSES, labelled)}
+    asked = experiment(correlation=None if labelled is None else cells)
+    hidden = asked.model_dump(mode="json")["data"]
+    hidden["sources"]["children"]["unlabelled"] = True
+    places, _ = ran(sites, validate_experiment({"name": "t", "data": hidden}, "t"))
+    parts, before = (
+        {side: folds.split_ids(where["split"], 0, side) for side in ("train", "val", "test", "unlabelled")}
+        for where in (places, plain)
+    )
+    assert parts["test"] == before["test"] and not before["unlabelled"]
+    assert {name.partition("-")[0] for name in parts["val"]} == {"adults"}
+    own = {name for name in (*before["train"], *before["val"]) if name.startswith("children-")}
+    told = {name for name in parts["train"] if name.startswith("children-")}
+    assert len(told) == 2 * (labelled or 0) and set(parts["unlabelled"]) == own - told
+    known = folds.open_fold(places["prepare"], places["split"], 0)
+    assert set(known.manifest["label"].iloc[known.rows(parts["unlabelled"])]) == {""}
+    assert set(read_table(places["split"] / "manifest.csv")["label"]) == set(CLASSES), "they are hidden, not lost"
+    splits = read_table(places["split"] / "splits.csv")
+    leaked = splits["image_id"] == next(name for name in parts["test"] if name.startswith("children-"))
+    splits.assign(split=splits["split"].mask(leaked, "unlabelled")).to_csv(places["split"] / "splits.csv", index=False)
+    with pytest.raises(LeakageError, match=r"1 patient\(s\) and 0 identical"):
+        folds.open_fold(places["prepare"], places["split"], 0)
+
+
 def test_cells_that_are_not_there_are_said_with_their_numbers(sites: Path) -> None:
     few = {"adults": {"normal": 200, "disease": 2}, "children": {"normal": 2, "disease": 20}}
     with pytest.raises(DataError, match=r"data\.correlation asks for .* only 40 of normal of adults"):

@@ -180,6 +180,8 @@ class DataConfig(Section):
             raise ValueError("source names where images come from, and sources names several sites: give one of them")
         if len(self.sources) == 1:
             raise ValueError("sources needs two sites at least; for one use source")
+        if self.sources and all(site.unlabelled for site in self.sources.values()):
+            raise ValueError("sources: every site is unlabelled, so nothing says what the classes are; label one")
         check_site_names(self.sources)
         sites = {f"sources.{name}": site for name, site in self.sources.items()}
         for where, site in (sites | ({"external": self.external} if self.external else {})).items():
@@ -203,6 +205,11 @@ class DataConfig(Section):
     def named_sites(self) -> tuple[str, ...]:
         """The sites whose names the configuration has."""
         return tuple(self.correlation or self.sources)
+
+    @property
+    def unlabelled_sites(self) -> tuple[str, ...]:
+        """The sites whose training images are seen without labels."""
+        return tuple(name for name, site in self.sources.items() if site.unlabelled)
 
     @property
     def every_source(self) -> dict[str, Source]:

@@ -117,8 +117,8 @@ Source = Annotated[
 ]
 
 
-class SiteConfig(Section):
-    """One of several sites that train and are tested together. All are prepared alike.
+class ExternalConfig(Section):
+    """Images of another site, tested and never learnt from. They are prepared exactly as those of `data.source`.
 
     Attributes:
         labels: the site's label -> one of `data.classes`, or "" to leave its images out; empty = the names are the
@@ -130,5 +130,12 @@ class SiteConfig(Section):
     labels: Mapping[str, str] = Field(default_factory=dict)
 
 
-class ExternalConfig(SiteConfig):
-    """Images of another site, tested and never learnt from. They are prepared exactly as those of `data.source`."""
+class SiteConfig(ExternalConfig):
+    """One of several sites that train and are tested together. All are prepared alike.
+
+    Attributes:
+        unlabelled: an archive: its training and validation images are seen without labels (but for those that
+            `data.correlation` asks for by number), and its labelled test images are what arms are judged on.
+    """
+
+    unlabelled: bool = False

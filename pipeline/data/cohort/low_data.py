@@ -25,12 +25,14 @@ class LowData(Section):
     Attributes:
         site: the manifest's column of the site; "" = there is none.
         cells: site -> class -> training images.
+        unlabelled: sites whose training and validation images lose their labels, but for those that `cells` asks for.
     """
 
     split: SplitConfig
     per_class: dict[str, int] | None
     site: str = ""
     cells: dict[str, dict[str, int]] | None = None
+    unlabelled: tuple[str, ...] = ()
     surplus: Literal["unused", "unlabelled"]
     seed: int
 
@@ -48,6 +50,8 @@ def low_data(
     With `correlation` the same of every cell of site and class; val is cut to the largest set of these proportions that
     its images allow, every cell rounded up. Several draws become several folds, which have val and test in common.
 
+    An unlabelled site has no images in val, so that thresholds and choices never ask for its labels.
+
     Args:
         rounds: as of `cut_to`.
     """
@@ -55,14 +59,17 @@ def low_data(
     if config.cells is not None:
         wanted = {cell_name(site, label): n for site, row in config.cells.items() for label, n in row.items()}
         by_cell = kept.assign(label=cells_named(kept, config.site))
-    if wanted is None:
-        return [fold]
     sides = kept["image_id"].map(fold)
-    train, val = by_cell[sides == "train"], by_cell[sides == "val"]
+    hidden = _of_unlabelled_sites(config, kept) & sides.isin(["train", "val"])
+    archive = dict.fromkeys(kept["image_id"][hidden], "unlabelled")
+    if wanted is None:
+        return [fold | archive]
+    seen = hidden if config.cells is None else hidden & (sides == "val")
+    train, val = (by_cell[(sides == side) & ~seen] for side in ("train", "val"))
     _require_enough(config, wanted, train["label"].value_counts(), number)
     most = wanted if config.cells is None else _in_proportion(wanted, val["label"].value_counts())
     validate = cut_to(val, most, config.seed, "val", number, rounds=rounds)
-    base = fold | {image: "unused" for image in val["image_id"] if image not in validate}
+    base = fold | {image: "unused" for image in val["image_id"] if image not in validate} | archive
     numbers = range(number, number + config.split.draws)
     draws = disjoint_draws(train, wanted, numbers, config.seed, "train", rounds=rounds)
     if len(draws) < config.split.draws:
@@ -71,8 +78,14 @@ def low_data(
             f"patients suffice for {len(draws)} at {config.key} {_as_text(wanted)}. Ask for fewer "
             "draws or images, or make val and test smaller."
         )
-    ids = list(train["image_id"])
-    return [base | {image: "train" if image in draw else config.surplus for image in ids} for draw in draws]
+    left = {image: archive.get(image, config.surplus) for image in train["image_id"]}
+    return [base | left | dict.fromkeys(draw, "train") for draw in draws]
+
+
+def _of_unlabelled_sites(config: LowData, kept: pd.DataFrame) -> pd.Series:
+    if not config.unlabelled:
+        return pd.Series(False, index=kept.index)
+    return kept[config.site].isin(config.unlabelled)
 
 
 def _in_proportion(wanted: Mapping[str, int], there: pd.Series) -> dict[str, int]:

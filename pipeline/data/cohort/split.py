@@ -66,6 +66,7 @@ def split_config(experiment: Experiment) -> SplitStage:
         duplicates=data.duplicates,
         site=data.site_column,
         cells=None if data.correlation is None else {name: dict(row) for name, row in data.correlation.items()},
+        unlabelled=data.unlabelled_sites,
         register_path=data.patient_register or "",
         max_withdrawn=data.max_withdrawn,
         seed=experiment.seed,
@@ -77,10 +78,11 @@ def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record
 
     With `data.patient_register` patients who are in it keep their sides, and register.json is the next one.
 
-    Splits of a fold are train, val, test, unlabelled (of training patients only), unused and, in every fold, the
-    external site's images: external. A labelled image may be in `unlabelled` (data.surplus): the manifest keeps its
-    label, which nothing that trains in that fold may read (`open_fold` hides it). In the manifest, `split` is fold 0's
-    for a holdout or column split; with k folds it is `test`, and `fold` says in which fold.
+    Splits of a fold are train, val, test, unlabelled (of training patients, and of an unlabelled site's validation
+    patients), unused and, in every fold, the external site's images: external. A labelled image may be in `unlabelled`
+    (data.surplus, or its site is): the manifest keeps its label, which nothing that trains in that fold may read
+    (`open_fold` hides it). In the manifest, `split` is fold 0's for a holdout or column split; with k folds it is
+    `test`, and `fold` says in which fold.
 
     Raises:
         LeakageError: a patient, or an exact copy of an image with `duplicates: refuse`, is in two splits of a fold, or
