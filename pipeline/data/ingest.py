@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.config.data import CsvSource, DataConfig, DicomSource, NpzSource, PhantomSource, SiteConfig, Source
+from pipeline.config.data import CsvSource, DataConfig, DicomSource, ExternalConfig, NpzSource, PhantomSource, Source
 from pipeline.config.loading import data_root
 from pipeline.config.section import Section
 from pipeline.core.errors import ConfigError, DataError
@@ -107,7 +107,7 @@ def _with_young(config: IngestConfig, settle_seconds: float) -> IngestConfig:
     return config
 
 
-def _site_config(data: DataConfig, site: SiteConfig, key: str) -> IngestConfig:
+def _site_config(data: DataConfig, site: ExternalConfig, key: str) -> IngestConfig:
     return _source_config(data, site.source).model_copy(update={"names": dict(site.labels), "key": key})
 
 
