@@ -1,7 +1,7 @@
 """How often does the audit err? Generators whose memory is known, on phantoms: the release decision of each.
 
-Run: .venv/bin/python benchmarks/audit_calibration.py [GENERATOR ...] [--cohort lesions] [--draws 100] [--members 120]
-     [--also embedding] | table | plot
+Run: .venv/bin/python benchmarks/audit_calibration.py [GENERATOR ...] [--cohort lesions] [--draws 100] [--first 200]
+     [--members 120] [--also embedding] | table | plot
 
 A draw takes members, as many unseen patients (a third of them for validation) and fresh patients, all different, one
 image each, of a cohort: 3,000 simulated liver lesions of three classes (16 x 16 pixels of 3 mm), the chest X-rays of
@@ -246,13 +246,13 @@ def _attack(name: str, made: np.ndarray, candidates: Candidates, member: np.ndar
     return Record("attack", fold=0, gan_seed=0, variant=name, extra=extra)
 
 
-def measure(names: list[str], which: str, members: int, draws: int, also: str) -> None:
+def measure(names: list[str], which: str, members: int, draws: range, also: str) -> None:
     cohort = COHORTS[which]()
     done = pd.read_csv(TABLE, dtype={"also": str}) if TABLE.is_file() else pd.DataFrame(columns=COLUMNS)
     keys = ["cohort", "generator", "members", "draw", "also"]
     there = set(done[keys].fillna("").itertuples(index=False, name=None))
     flat = cohort.images.ndim == 4
-    for draw in range(FIRST, FIRST + draws):
+    for draw in draws:
         for name in (one for one in names if flat or not GENERATORS[one].flat_only):
             if (which, name, members, draw, also) not in there:
                 append(TABLE, [judge(name, members, draw, cohort, which, also)], COLUMNS)
@@ -318,6 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=[*GENERATORS])
     parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--first", type=int, default=FIRST)
     parser.add_argument("--members", type=int, default=120)
     parser.add_argument("--also", default="", choices=["", "embedding"])
     parser.add_argument("--cohort", choices=[*COHORTS], default="lesions")
@@ -328,7 +329,8 @@ def main() -> None:
     elif asked.names == ["plot"]:
         plot()
     else:
-        measure(asked.names, asked.cohort, asked.members, asked.draws, asked.also)
+        draws = range(asked.first, asked.first + asked.draws)
+        measure(asked.names, asked.cohort, asked.members, draws, asked.also)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,14 @@ from pipeline.core.cache import execute
 from pipeline.core.compute import resolve_hardware
 from pipeline.core.errors import RefusedError
 from pipeline.core.layout import AUDIT, MANIFEST, SPLITS_FILE
-from pipeline.core.patients import known_patients, num_known
+from pipeline.core.patients import known_patients, num_known, patient_units
 from pipeline.core.processes import computed_beside
 from pipeline.core.progress import in_words
 from pipeline.core.threads import available_cores
 from pipeline.data.cohort.audit_rows import WARNING
 from pipeline.data.cohort.cells import cell_counts, with_cells
 from pipeline.verdict.power import expectation
+from pipeline.verdict.release_outlook import release_outlook
 from pipeline.verdict.strata import in_stratum, sides_judged, told_by_site
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def validate(experiment: Experiment, cache: Path, console: Console, *, details: 
         *_what_it_begins_with(experiment, directories["split"]),
         *_what_it_promises(experiment, members),
     )
-    for sentence in (_what_it_takes(members, experiment, estimates, needs), shown, *promised):
+    leaves = _what_may_leave(experiment, members)
+    for sentence in (_what_it_takes(members, experiment, estimates, needs), shown, leaves, *promised):
         console.print(sentence, markup=False, highlight=False)
     _print_warnings(console, audit)
     if not details:
@@ -120,6 +122,15 @@ def _what_it_begins_with(experiment: Experiment, split: Path) -> list[str]:
     for fold in range(experiment.data.split.num_folds):
         require_strangers(start, split, fold, private=experiment.gan.dp is not None)
     return [f"The GAN begins with weights of {experiment.gan.start_from}, whose images count as public."]
+
+
+def _what_may_leave(experiment: Experiment, members: pd.DataFrame) -> str:
+    from pipeline.adversarial.families import learns_from_pool
+
+    own = members[members["fold"] == str(experiment.release.fold)]
+    learned = ("train", "unlabelled") if learns_from_pool(experiment.gan) else ("train",)
+    sides = (own[own["split"].isin(names)] for names in (learned, ("val", "test")))
+    return release_outlook(experiment.privacy, *(patient_units(side).nunique() for side in sides))
 
 
 def _what_it_promises(experiment: Experiment, members: pd.DataFrame) -> list[str]:

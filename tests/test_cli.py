@@ -317,6 +317,7 @@ def test_validate_answers_first_and_gives_details_when_asked(
     first, second, third = (" ".join(shown.split()).find(text) for text in ("This can run", "With 36 test", "Warning"))
     assert first == 0 < second < third
     assert "7 images of patients who are not all known, 2 classes, about 4 minutes, 0.7 GiB" in " ".join(shown.split())
+    assert "an audit needs 20 of either: nothing will be released" in " ".join(shown.split())
     assert "two images are the same" in shown and "nothing is wrong" not in shown and "FLOPs" not in shown
     assert launch(["validate", config, "--all", *overrides]) == 0
     shown = capsys.readouterr().out

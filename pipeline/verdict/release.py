@@ -22,7 +22,7 @@ from pipeline.privacy.outcome import Outcome, Rate
 RELEASE, REFUSE, NOT_AUDITED = "release", "refuse", "not_audited"
 _SAME = ("prepare", "split", "synthesise")
 _POWER = 0.8
-_EXCLUDES = 0.05
+EXCLUDES = 0.05
 """Chance of excluding a leak of the tolerated size wrongly, and of believing wrongly that the planted one is seen."""
 
 
@@ -141,7 +141,7 @@ def _judge_attacks(found: _Findings, attacks: dict[str, Record], privacy: Privac
     limit = tolerated_auroc(privacy.advantage)
     for name, outcome in outcomes.items():
         planted = attacks[name].extra["planted"]
-        blind = planted is not None and Rate(**planted).interval(2 * _EXCLUDES)[0] <= limit
+        blind = planted is not None and Rate(**planted).interval(2 * EXCLUDES)[0] <= limit
         clears = planted is not None and not blind
         (found.clears if clears else found.blind if blind else []).append(name)
         _judge_one(found, name, outcome, limit, privacy.alpha, tests, clears=clears)
@@ -168,7 +168,7 @@ def _judge_one(
             f"all {outcome.patients[1]} unseen ones (chance {outcome.standing_out_p:.2g})."
         )
     for rate in _judged_rates(outcome):
-        shown, most = rate.interval(2 * alpha / tests)[0], rate.interval(2 * _EXCLUDES)[1]
+        shown, most = rate.interval(2 * alpha / tests)[0], rate.interval(2 * EXCLUDES)[1]
         told = (
             f"By the attack {name}, {rate.unit} by {rate.unit}, members and unseen ones are told apart with AUROC "
             f"{rate.value:.3f} (members among themselves {rate.control:.3f}); the difference is at most {most:+.3f}, "
