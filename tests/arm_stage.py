@@ -66,8 +66,21 @@ def with_generator(inputs: dict[str, Path], root: Path, samples: int = 12) -> di
     ids = [f"synthetic-{number}" for number in range(2 * samples)]
     table = pd.DataFrame({"image_id": ids, "label": np.array(CLASSES)[label], "patient_id": "", "fold": "0"})
     table = table.assign(site=np.array(["A", "B"])[np.arange(2 * samples) % 2])
+    table = table.assign(source_image=sources(inputs, table))
     table.to_csv(found["synthesise"] / "manifest.csv", index=False)
     Record(kind="synthesise", extra={"scaling": real.scaling.as_json()}).save(found["synthesise"])
+    return found
+
+
+def sources(inputs: dict[str, Path], made: pd.DataFrame) -> list[str]:
+    """For each synthetic image a training image of its class and the other site, in turn."""
+    known, split = (pd.read_csv(inputs["split"] / f"{name}.csv", dtype=str) for name in ("manifest", "splits"))
+    train = known[known["image_id"].isin(split["image_id"][split["split"] == "train"])]
+    found = []
+    for site, label in zip(made["site"], made["label"], strict=True):
+        able = train["image_id"][(train["label"] == label) & (train["hospital"] != site)].tolist()
+        earlier = sum(1 for one in found if one in able)
+        found.append(able[earlier % len(able)])
     return found
 
 

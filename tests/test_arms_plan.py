@@ -29,27 +29,30 @@ def names_of(fact: str) -> set[str]:
 
 
 def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
+    translated = {"translated-consistency", "translated-pretrained", "minority-translated"}
+    assert names_of("translator") == translated
     assert names_of("generator") == {
         "synthetic", "curated", "synthetic+classical", "synthetic-pretrained", "cells-synthetic-pretrained",
         "minority-synthetic", "pool-gan", "gan-features", "f-anogan-features+logistic", "f-anogan-features+svm",
-        "discriminator-features+logistic", "discriminator-features+svm",
+        "discriminator-features+logistic", "discriminator-features+svm", *translated,
     }  # fmt: skip
     assert names_of("pool") == {"pseudolabels", "simclr-features", "autoencoder-features", "pool-gan", "gan-features"}
     assert names_of("ensemble") == {"pseudolabels", "curated", "pool-gan"}
     cells = {"cells-pretrained", "cells-synthetic-pretrained"}
-    assert names_of("sites") == {"cellbalanced", "groupdro", *cells}
-    assert names_of("by_site") == {"cells-synthetic-pretrained"}
+    assert names_of("sites") == {"cellbalanced", "groupdro", "cells-consistency", *cells, *translated}
+    assert names_of("by_site") == {"cells-synthetic-pretrained", *translated}
     assert names_of("ratio") == {"synthetic", "curated"}
     assert names_of("candidate") == {
         "synthetic", "curated", "synthetic-pretrained", "cells-synthetic-pretrained", "minority-synthetic", "pool-gan",
-        "gan-features",
+        "gan-features", *translated,
     }  # fmt: skip
     assert names_of("on_features") == {
         "real", REFERENCE_ARM, "oversampling", "classweights", "cellbalanced", "pseudolabels", "synthetic", "curated",
-        "synthetic+classical",
+        "synthetic+classical", "minority-translated",
     }  # fmt: skip
     assert {name for name, facts in ARMS.items() if facts.trainings == 2} == {
-        "augmented-pretrained", "synthetic-pretrained", "cells-pretrained", "cells-synthetic-pretrained"
+        "augmented-pretrained", "synthetic-pretrained", "cells-pretrained", "cells-synthetic-pretrained",
+        "cells-consistency", "translated-consistency", "translated-pretrained",
     }  # fmt: skip
     assert {facts.trunk for facts in ARMS.values()} - {None} == set(TRUNKS)
     assert {facts.representation for facts in ARMS.values()} - {None} == set(REPRESENTATIONS)

@@ -12,21 +12,37 @@ REFERENCE_ARM = "real+classical"
 PRETRAINED_ARM = "pretrained+classical"
 
 Images = Literal[
-    "real", "natural", "cells", "pool", "synthetic", "synthetic_cells", "judged_synthetic", "minority", "curated"
+    "real",
+    "natural",
+    "cells",
+    "cells_twice",
+    "pool",
+    "synthetic",
+    "synthetic_cells",
+    "cells_translated",
+    "rare_cells",
+    "judged_synthetic",
+    "minority",
+    "curated",
 ]
 """What a batch can be mixed from, as `downstream.material.Material` hands it out.
 
 `real`: the labelled training images, class-balanced; `natural`: as frequent as they are; `cells`: every cell of site
-and class as frequent as the others; `pool`: the unlabelled ones under an ensemble's labels; `synthetic`: class-balanced
-under the classes that were asked for; `synthetic_cells`: every cell that was asked for as frequent as the others;
-`judged_synthetic`: under an ensemble's labels; `minority`: synthetic ones of the rarer classes, up to balance;
-`curated`: those that passed three filters, one of which is an ensemble.
+and class as frequent as the others; `cells_twice`: the same, each image beside itself; `pool`: the unlabelled ones
+under an ensemble's labels; `synthetic`: class-balanced under the classes that were asked for; `synthetic_cells`: every
+cell that was asked for as frequent as the others; `cells_translated`: `cells`, each real image beside its translation
+to the other site; `rare_cells`: synthetic ones of the rarer cells, up to balance; `judged_synthetic`: under an
+ensemble's labels; `minority`: synthetic ones of the rarer classes, up to balance; `curated`: those that passed three
+filters, one of which is an ensemble.
 """
 Loss = Literal["plain", "class_weights", "logit_adjustment", "group_dro"]
 Trunk = Literal["gan", "random", "simclr", "autoencoder"]
 Representation = Literal["vae", "f-anogan", "discriminator", "effnet"]
 LinearModel = Literal["logistic", "svm"]
-_SYNTHETIC = {"synthetic", "synthetic_cells", "judged_synthetic", "minority", "curated"}
+_SYNTHETIC = {
+    "synthetic", "synthetic_cells", "cells_translated", "rare_cells", "judged_synthetic", "minority", "curated",
+}  # fmt: skip
+_OF_CELLS = {"synthetic_cells", "cells_translated", "rare_cells"}
 _BY_AN_ENSEMBLE = {"pool", "judged_synthetic", "curated"}
 _TRUNKS_OF_THE_POOL = {"simclr", "autoencoder"}
 _REPRESENTATIONS_OF_THE_GAN = {"f-anogan", "discriminator"}
@@ -53,6 +69,7 @@ class Stretch:
 
     Attributes:
         steps: `all` of `classifier.steps`; the `refit`, a fifth of them; or the `rest` before a refit.
+        agreement: weight of equal answers on an image and on what lies beside it.
     """
 
     parts: tuple[Part, ...] = (Part("real"),)
@@ -60,6 +77,7 @@ class Stretch:
     classical: bool = True
     mixup: bool = False
     loss: Loss = "plain"
+    agreement: float = 0.0
     head: Literal["kept", "fresh", "alone"] = "kept"
 
 
@@ -79,6 +97,7 @@ class ArmFacts:
             each of them; an arm without controls is none that may help.
         also: further controls, which it must beat where they are among the arms.
         pool_gan: its GAN must have learnt from the unlabelled images too.
+        translator: its GAN must translate between sites.
     """
 
     words: str
@@ -90,6 +109,7 @@ class ArmFacts:
     controls: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     pool_gan: bool = False
+    translator: bool = False
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -119,12 +139,12 @@ class ArmFacts:
     @property
     def sites(self) -> bool:
         """Must know the site of every training image."""
-        return self.sees("cells", "synthetic_cells")
+        return self.by_site or self.sees("cells", "cells_twice")
 
     @property
     def by_site(self) -> bool:
         """Needs a generator that is asked by site and class."""
-        return self.sees("synthetic_cells")
+        return any(part.images in _OF_CELLS for part in self.parts)
 
     @property
     def looks_through_gan(self) -> bool:
@@ -138,8 +158,10 @@ class ArmFacts:
 
     @property
     def trainings(self) -> int:
-        """How many times `classifier.steps` steps a fit takes; a fixed representation's classifier takes none."""
-        return 0 if self.representation else sum(stretch.steps != "refit" for stretch in self.stretches)
+        """How many times `classifier.steps` steps a fit takes; a fixed representation's classifier takes none. Steps on
+        images that have another one beside them count twice."""
+        own = (2 if stretch.agreement else 1 for stretch in self.stretches if stretch.steps != "refit")
+        return 0 if self.representation else sum(own)
 
     @property
     def ratio(self) -> bool:
@@ -156,8 +178,7 @@ class ArmFacts:
         """What its classifier learns from can be written down before the training, so that models on the features of
         images can learn it too."""
         first = self.stretches[0]
-        plain = (
-            not first.mixup and first.loss in ("plain", "class_weights") and not any(part.fades for part in self.parts)
-        )
+        simple = not first.mixup and not first.agreement and not any(part.fades for part in self.parts)
+        plain = simple and first.loss in ("plain", "class_weights")
         own_network = self.trunk is not None or self.representation is not None or self.imagenet
         return plain and len(self.stretches) == 1 and not own_network

@@ -255,6 +255,12 @@ class Experiment(Section):
         wanting = [arm for arm in self.arms if (facts := arm_facts(arm)) and facts.by_site]
         if wanting and not self.gan.by_site:
             raise ValueError(f"arms: {', '.join(wanting)} need a generator of cells of site and class: set gan.by_site")
+        wanting = [arm for arm in self.arms if (facts := arm_facts(arm)) and facts.translator]
+        if wanting and getattr(self.gan, "between", "") != "sites":
+            raise ValueError(
+                f"arms: {', '.join(wanting)} need a translator between sites: set gan.family: cyclegan, gan.by_site: "
+                "true and gan.between: sites"
+            )
         return self
 
     @model_validator(mode="after")

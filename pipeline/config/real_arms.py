@@ -19,7 +19,10 @@ OVERSAMPLING, MIXUP = f"{REFERENCE_ARM}+oversampling", f"{REFERENCE_ARM}+mixup"
 PSEUDO_LABELS, WEIGHTS = f"{REFERENCE_ARM}+pseudolabels", f"{REFERENCE_ARM}+classweights"
 ADJUSTED, REFITTED = f"{REFERENCE_ARM}+logitadjustment", f"{REFERENCE_ARM}+refit"
 CELLS, GROUP_DRO = f"{REFERENCE_ARM}+cellbalanced", f"{REFERENCE_ARM}+groupdro"
+CELLS_TWICE = "cells-consistency"
 REAL, NATURAL = Part("real"), Part("natural")
+AGREEMENT = 1.0
+"""Weight of equal answers beside the cross-entropy."""
 REFIT = Stretch(steps="refit", head="alone")
 """The last layer alone, on balanced batches: classifier retraining, Kang et al., "Decoupling representation and
 classifier", ICLR 2020."""
@@ -84,6 +87,11 @@ REAL_ARMS: dict[str, ArmFacts] = {
     "cells-pretrained": ArmFacts(
         "real images, cells balanced, first in a pre-training of equal length, then with a fresh head",
         (Stretch((Part("cells"),)), Stretch((Part("cells"),), head="fresh")),
+    ),
+    # As `translated-consistency`, without a translator: what asking for equal answers brings by itself.
+    CELLS_TWICE: ArmFacts(
+        "real images, cells balanced, with equal answers asked for on two transformed copies of an image",
+        (Stretch((Part("cells_twice"),), agreement=AGREEMENT),),
     ),
     "random-features": ArmFacts(
         "real images, on the frozen features of a trunk that was never trained", trunk="random"

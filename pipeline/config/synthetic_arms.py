@@ -8,7 +8,9 @@ from __future__ import annotations
 from pipeline.config.arm_facts import PRETRAINED_ARM, REFERENCE_ARM, ArmFacts, Part, Stretch
 from pipeline.config.real_arms import (
     ADJUSTED,
+    AGREEMENT,
     CELLS,
+    CELLS_TWICE,
     GROUP_DRO,
     MIXUP,
     NATURAL,
@@ -49,6 +51,27 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
         "synthetic images of every cell of site and class first, then real ones, cells balanced, with a fresh head",
         (Stretch((Part("synthetic_cells"),)), Stretch((Part("cells"),), head="fresh")),
         controls=(REFERENCE_ARM, CELLS, "cells-pretrained"), also=(GROUP_DRO, PRETRAINED_ARM),
+    ),
+    # Goel et al., "Model Patching: Closing the Subgroup Performance Gap with Data Augmentation" (CAMEL), ICLR 2021: a
+    # translation within the class gets no label of its own; the classifier shall only not mind the site.
+    "translated-consistency": ArmFacts(
+        "real images, cells of site and class equally often, with equal answers asked for on an image and on its "
+        "translation to the other site",
+        (Stretch((Part("cells_translated"),), agreement=AGREEMENT),),
+        controls=(REFERENCE_ARM, CELLS, CELLS_TWICE), also=(GROUP_DRO, "cells-pretrained", PRETRAINED_ARM),
+        translator=True,
+    ),
+    # `cells-synthetic-pretrained` on a translator's images.
+    "translated-pretrained": ArmFacts(
+        "translations to every cell of site and class first, then real images, cells balanced, with a fresh head",
+        (Stretch((Part("synthetic_cells"),)), Stretch((Part("cells"),), head="fresh")),
+        controls=(REFERENCE_ARM, CELLS, "cells-pretrained"), also=(GROUP_DRO, PRETRAINED_ARM), translator=True,
+    ),
+    # The trap: most images of a rare cell are then synthetic, and "is synthetic" becomes the label.
+    "minority-translated": ArmFacts(
+        "real images as frequent as they are, the rare cells of site and class filled up with translations",
+        (Stretch((NATURAL, Part("rare_cells"))),),
+        controls=(REFERENCE_ARM, CELLS), also=(GROUP_DRO, "cells-pretrained", PRETRAINED_ARM), translator=True,
     ),
     "minority-synthetic": ArmFacts(
         "real images, the rare class filled up with synthetic ones, mixup, the last layer fitted again on real ones",

@@ -17,6 +17,7 @@ from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError, LeakageError
 from pipeline.core.files import atomic_path
+from pipeline.core.guard import SOURCE_COLUMN
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet, open_dataset
 from pipeline.data.cohort.cells import CELL_COLUMNS, cell_counts, cells_of
@@ -154,6 +155,35 @@ class Material:
         return replace(self.synthetic, groups=groups.astype(np.int64))
 
     @cached_property
+    def cells_twice(self) -> Share:
+        """`cells`, each image beside itself."""
+        return replace(self.cells, beside=(self.dataset, self.cells.rows))
+
+    @cached_property
+    def cells_translated(self) -> Share:
+        """`cells`, each image beside its translation to the other site."""
+        return replace(self.cells, beside=(self.generated, translations(self.dataset, self.cells.rows, self.generated)))
+
+    @cached_property
+    def rare_cells(self) -> Share:
+        """Synthetic images of the rarer cells of site and class; the share's weight is how many images they lack.
+
+        Raises:
+            DataError: no cell is rarer than another.
+        """
+        names = pd.Index(dict.fromkeys(_cell_names(self.generated.manifest, "site")))
+        trained = names.get_indexer(pd.Index(_cell_names(self.dataset.manifest.iloc[self.real.rows], self.site)))
+        counts = np.bincount(trained[trained >= 0], minlength=len(names))
+        lacking = counts.max() - counts
+        if not lacking.any():
+            raise DataError(
+                "arms: minority-translated fills up rare cells of site and class, and all have equally many training "
+                "images. Leave it out."
+            )
+        asked = names.get_indexer(pd.Index(_cell_names(self.generated.manifest, "site")))
+        return Share(self.generated, filling(asked, lacking), float(lacking.sum()), balanced=False)
+
+    @cached_property
     def judged_synthetic(self) -> Share:
         """All synthetic images under the ensemble's probabilities."""
         return replace(self.synthetic, soft=self._synthetic_scores)
@@ -238,6 +268,35 @@ class Material:
                 with atomic_path(path) as temporary, temporary.open("wb") as handle:
                     np.savez(handle, **found)  # type: ignore[arg-type]  # its stub takes an array for `allow_pickle`
         return found
+
+
+def _cell_names(table: pd.DataFrame, site: str) -> list[tuple[str, str]]:
+    return list(zip(table[site].astype(str), table["label"].astype(str), strict=True))
+
+
+def translations(dataset: DataSet, rows: np.ndarray, generated: DataSet) -> np.ndarray:
+    """Position in `generated` of the first translation of each image at `rows`.
+
+    Raises:
+        LeakageError: something else than these images was translated.
+        DataError: the synthetic images are no translations, or an image has none.
+    """
+    if SOURCE_COLUMN not in generated.manifest:
+        raise DataError(
+            "arms: some compare images with their translations, and the GAN translates none. Use a cyclegan."
+        )
+    sources = generated.manifest[SOURCE_COLUMN]
+    wanted = pd.Index(dataset.manifest["image_id"].iloc[rows])
+    if not set(sources) <= set(wanted):
+        raise LeakageError("the GAN has translated images that are not training images of this fold. Train it again.")
+    first = pd.Series(np.arange(len(sources)), index=sources)[~sources.duplicated().to_numpy()]
+    found = first.reindex(wanted)
+    if found.isna().any():
+        raise DataError(
+            f"arms: {int(found.isna().sum())} of {len(rows)} training images have no translation, since too few were "
+            "made. Raise synthesis.samples_per_class."
+        )
+    return found.to_numpy(dtype=np.int64)
 
 
 def _kept(path: Path, length: int) -> dict[str, np.ndarray] | None:

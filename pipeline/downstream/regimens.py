@@ -46,6 +46,7 @@ def _phase(stretch: Stretch, ratio: float, config: ClassifierConfig, material: M
         classical=stretch.classical,
         mixup=stretch.mixup,
         loss=stretch.loss,
+        agreement=stretch.agreement,
         head=stretch.head,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet
-from pipeline.data.batches.streams import UNLABELLED, Stream, images_at
+from pipeline.data.batches.streams import UNLABELLED, StoredImages, Stream, images_at
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Share:
         balanced: classes come in turn; else they are as frequent as they are.
         fades: its weight in the loss falls linearly from 1 to 0 over the training.
         groups: [len(rows)] numbers from 0 on, such as of cells of site and class: these come in turn, not the classes.
+        beside: a data set and positions [len(rows)] in it: of each image another one, without a label, such as its
+            translation. Only the one share of a batch may have them.
     """
 
     dataset: DataSet
@@ -35,17 +37,19 @@ class Share:
     balanced: bool = True
     fades: bool = False
     groups: np.ndarray | None = None
+    beside: tuple[DataSet, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """A batch: images [B, C, *spatial] in [-1, 1], targets [B, num_classes], weights in the loss [B], and numbers of
-    groups [B], -1 in shares without groups."""
+    """A batch: images [B, C, *spatial] in [-1, 1], targets [B, num_classes], weights in the loss [B], numbers of groups
+    [B], -1 in shares without groups, and the images beside them [B, C, *spatial], if there are any."""
 
     images: Tensor
     target: Tensor
     weight: Tensor
     group: Tensor
+    beside: Tensor | None = None
 
 
 class Batches:
@@ -63,6 +67,7 @@ class Batches:
         self._targets: list[Tensor] = []
         self._streams: list[Stream] = []
         self._groups: list[Tensor] = []
+        self._beside: StoredImages | None = None
         for number, (share, size) in enumerate(zip(shares, batch_sizes(batch_size, shares), strict=True), start=first):
             label = share_labels(share, classes)
             target = _target(share, label, len(classes))
@@ -71,6 +76,9 @@ class Batches:
             groups = None if share.groups is None else torch.from_numpy(share.groups)
             self._streams.append(Stream(images, size, order, balanced=share.balanced, groups=groups))
             self._targets.append(target.to(device))
+            if share.beside is not None:
+                there, places = share.beside
+                self._beside = images_at(there, places, torch.full_like(label, UNLABELLED), device)
             self._groups.append((torch.full_like(label, -1) if groups is None else groups).to(device))
 
     def next(self, progress: float = 0.0) -> Mixed:
@@ -85,6 +93,9 @@ class Batches:
             weight = torch.full((len(rows),), 1 - progress if share.fades else 1.0, device=target.device)
             own = rows.to(target.device)
             parts.append(Mixed(stream.images.batch(rows).images, target[own], weight, group[own]))
+        if self._beside is not None:
+            (only,) = parts
+            return replace(only, beside=self._beside.batch(rows).images)
         return Mixed(
             torch.cat([part.images for part in parts]),
             torch.cat([part.target for part in parts]),

@@ -20,7 +20,14 @@ from pipeline.data.batches.draws import Draws
 from pipeline.nets.classifiers import last_layer, make_classifier
 from pipeline.supervised.batches import Batches, Mixed, Share, batch_sizes, channels_last, share_labels
 from pipeline.supervised.loop import minimise
-from pipeline.supervised.losses import GroupDro, balancing_weights, log_prior, mixed_pairs, weighted_cross_entropy
+from pipeline.supervised.losses import (
+    GroupDro,
+    balancing_weights,
+    jensen_shannon,
+    log_prior,
+    mixed_pairs,
+    weighted_cross_entropy,
+)
 
 __all__ = ["Phase", "Regimen", "Share", "apply_classifier", "batch_sizes", "fit", "fit_classifier"]
 _APPLY_BATCH = 256
@@ -38,6 +45,7 @@ class Phase:
         loss: `class_weights` = rarer classes weigh more; `logit_adjustment` = logits carry the log frequencies. Both
             are of the labelled images of its shares. `group_dro` = groups with high losses weigh more; all shares then
             have groups.
+        agreement: weight of the Jensen-Shannon divergence between the answers on an image and on the one beside it.
         head: the last layer is `kept` as it is, `fresh`, or fresh and trained `alone`, all else being frozen.
     """
 
@@ -46,6 +54,7 @@ class Phase:
     classical: bool = True
     mixup: bool = False
     loss: Loss = "plain"
+    agreement: float = 0.0
     head: Literal["kept", "fresh", "alone"] = "kept"
 
 
@@ -135,7 +144,11 @@ class ClassifierTraining:
         def loss_at(step: int) -> Tensor:
             batch = self._shown(phase, batches.next(step / phase.steps))
             with autocast(self.hardware):
-                logits = self.net(channels_last(batch.images))
+                logits = self.net(channels_last(shown_together(batch)))
+            if batch.beside is not None:
+                logits, other = logits.float().chunk(2)
+                told = weighted_cross_entropy(logits + shift, batch.target, batch.weight, class_weight)
+                return told + phase.agreement * jensen_shannon(logits, other)
             if robust is not None:
                 return robust(logits.float(), batch.target, batch.group)
             return weighted_cross_entropy(logits.float() + shift, batch.target, batch.weight, class_weight)
@@ -159,12 +172,19 @@ class ClassifierTraining:
         """The batch with classical transforms, mixed in pairs, as the phase says."""
         if phase.classical:
             batch = replace(batch, images=self.augment(batch.images, self.draws))
+            if batch.beside is not None:
+                batch = replace(batch, beside=self.augment(batch.beside, self.draws))
         if not phase.mixup:
             return batch
         images, count = batch.images, len(batch.images)
         share = torch.from_numpy(self.random.beta(MIXUP_ALPHA, MIXUP_ALPHA, count)).float().to(images.device)
         partner = torch.from_numpy(self.random.permutation(count)).to(images.device)
         return Mixed(*mixed_pairs(images, batch.target, share, partner), batch.weight, batch.group)
+
+
+def shown_together(batch: Mixed) -> Tensor:
+    """The images, and behind them those beside them."""
+    return batch.images if batch.beside is None else torch.cat([batch.images, batch.beside])
 
 
 def num_groups(phase: Phase) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,20 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor, class
     """
     losses = -(class_weight * target * logits.log_softmax(dim=1)).sum(dim=1)
     return (weight * losses).sum() / weight.sum()
+
+
+def jensen_shannon(logits: Tensor, other: Tensor) -> Tensor:
+    """Mean over a batch of ½ KL(p || m) + ½ KL(q || m), m = (p + q) / 2, of the answers p and q; at most log 2.
+
+    Goel et al., "Model Patching", ICLR 2021, ask for equal answers by it.
+
+    Args:
+        logits, other: [B, num_classes], of p and q.
+    """
+    first, second = logits.log_softmax(dim=1), other.log_softmax(dim=1)
+    mean = torch.logaddexp(first, second) - math.log(2)
+    divergence = first.exp() * (first - mean) + second.exp() * (second - mean)
+    return 0.5 * divergence.sum(dim=1).mean()
 
 
 class GroupDro:
