@@ -128,9 +128,8 @@ def _figure(
     place = pd.Index(manifest["image_id"])
     scaling = prepared.record.extra["scaling"]
     with house_style():
-        size = (_INCH * (len(arms) + 1) + 0.3, (_INCH + 0.12) * len(rows) + 0.6)
-        figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(len(rows), len(arms) + 1, squeeze=False)
+        titles = ["Image", *("\n".join(wrap(arm_title(arm), 16)) for arm in arms)]
+        figure, grid = _grid(len(rows), len(titles), lines=max(title.count("\n") + 1 for title in titles))
         for number, (line, row) in enumerate(zip(grid, rows.to_dict("records"), strict=True)):
             stored = images[int(place.get_loc(row["image_id"]))]
             grey = to_grey(_middle(stored[0]), scaling, scaling["window"])
@@ -143,9 +142,22 @@ def _figure(
             if number == above:
                 line[0].annotate("", (0, 1.03), (len(arms) + 1.2, 1.03), xycoords="axes fraction",
                                  arrowprops={"arrowstyle": "-", "color": "#555555"}, annotation_clip=False)  # fmt: skip
-        for axes, title in zip(grid[0], ["Image", *("\n".join(wrap(arm_title(arm), 16)) for arm in arms)], strict=True):
+        for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title, fontsize=8.5)
         return figure
+
+
+def _grid(rows: int, columns: int, *, lines: int) -> tuple[Figure, np.ndarray]:
+    """A figure with axes [rows, columns], room for titles of so many lines above and for labels on the left.
+
+    Everything is measured here: matplotlib's constrained layout asks every tile twice, and takes half of the drawing.
+    """
+    left, gap, top = 0.3, 0.1, 0.15 + 0.15 * lines
+    width, height = left + columns * (_INCH + gap), top + rows * (_INCH + gap)
+    figure = Figure(figsize=(width, height))
+    room = {"left": left / width, "right": 1 - gap / width, "bottom": gap / height, "top": 1 - top / height}
+    space = {"wspace": gap / _INCH, "hspace": gap / _INCH}
+    return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw={**room, **space})
 
 
 def _tile(axes: Axes, grey: np.ndarray, heat: np.ndarray | None, said: str) -> None:

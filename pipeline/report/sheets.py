@@ -159,7 +159,7 @@ def small_png(picture: Image.Image, width: int, most_bytes: int) -> bytes:
             shape = (width, max(1, round(picture.height * width / picture.width)))
             picture = picture.resize(shape, Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
-        picture.save(buffer, format="PNG", optimize=True)
+        picture.save(buffer, format="PNG")  # "optimize" takes four times as long for 2 % of the bytes
         if buffer.tell() <= most_bytes or width < 200:
             return buffer.getvalue()
         width = min(round(width * 0.85), round(picture.width * 0.85))
