@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "first_hour.csv"
 _EVERY = 4
 """Of the X-rays: every fourth, by patient's number."""
+_TOLD = 30
+"""Last lines of a command that failed, which are told."""
 
 
 def main() -> None:
@@ -60,6 +62,8 @@ def play(folder: Path, make: Callable[[Path, Path], None], packs: Path, changes:
         row |= {f"{command[0]}_s": round(time.perf_counter() - begin, 1), f"{command[0]}_code": ended.returncode}
         if command[0] == "init":
             row["doubts"] = ended.stdout.count("CHECK: ")
+        if ended.returncode:
+            print(*ended.stderr.splitlines()[-_TOLD:], sep="\n", file=sys.stderr, flush=True)
     return row | {"report": (folder / "runs" / "study" / "report.html").is_file()}
 
 

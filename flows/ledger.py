@@ -1,7 +1,8 @@
 """The ledger: every look at test patients over all runs of a cache, what it decided, and who was seen before.
 
-A run, or a low-data curve, is one look. `ledger.json` lies beside the cache's stages and moves with them. It holds no
-id: a patient is known again by digests of its images' pixels and, for ids that are not mere numbers, of its id.
+A run, a low-data curve, or a reader study that shows held-out images is one look. `ledger.json` lies beside the cache's
+stages and moves with them. It holds no id: a patient is known again by digests of its images' pixels and, for ids that
+are not mere numbers, of its id.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ LEDGER = "ledger.json"
 LOOKING = ("downstream", "detect", "shift", "privacy", "fit-shadow", "attack", "verdict")
 """Kinds of stages that open images of test patients."""
 UNFINISHED = "unfinished"
+READERS, SHOWN = "readers", "shown to readers"
 SIDES = ("test", "external")
 _VERSION = 2
 _SMALL = 10_000
@@ -43,11 +45,11 @@ class Look:
     """One look at test patients.
 
     Attributes:
-        what: `run` or `curve`.
+        what: `run`, `curve` or `readers`.
         settings: digest of the experiment, by which a run that was killed and goes on is known.
-        fingerprint: of the verdict's stage, or of the curve.
+        fingerprint: of the verdict's stage, of the curve, or of the study.
         result: digest of what was found: the same result again is not another look.
-        utility, release: the decisions, or `unfinished`.
+        utility, release: the decisions, or `unfinished`; of readers that they saw the images.
         sets: the digest of all test images, and of the external site's where there is one.
     """
 
@@ -104,6 +106,28 @@ def finish_look(
                 return ledger, place
         ledger.looks.append(made)
         return ledger, len(ledger.looks) - 1
+
+
+def note_readers(cache: Path, split: Path, experiment: Experiment, study: str, images: Iterable[str]) -> int:
+    """Note that people are shown these test images, once a study; how many patients they are of.
+
+    What is chosen after people saw the images is chosen after a look, whether or not a figure was computed.
+
+    Args:
+        study: digest of what the page shows.
+        images: ids.
+
+    Raises:
+        UserError: the ledger cannot be read or written.
+    """
+    tested = tested_images(split, "test")
+    rows = tested[tested["image_id"].isin(set(images))]
+    with _changed(cache) as ledger:
+        seen = digest_of_images(rows)
+        ledger.sets[seen] = _patients(rows, comparable_ids=not experiment.data.simulated)
+        if not any((one.what, one.fingerprint) == (READERS, study) for one in ledger.looks):
+            ledger.looks.append(Look(_now(), experiment.name, READERS, study, study, study, SHOWN, "", {"test": seen}))
+        return len(ledger.sets[seen])
 
 
 def settings_of(experiment: Experiment, *more: object) -> str:

@@ -24,20 +24,30 @@ def make(
 ) -> None:
     """Write a blinded reader study of RUN's images into OUT: one offline page for the readers, and the key beside it.
 
-    Real images are of held-out patients, and the page is as confidential as they are.
+    Real images are of held-out patients: the page is as confidential as they are, and it is a look at them, which is
+    put into the ledger.
     """
+    from flows.ledger import LEDGER, note_readers
     from flows.result_commands import require_run
+    from flows.run_directory import cache_of
+    from pipeline.core.layout import STAGES
     from pipeline.reader_study.draw import draw_images
-    from pipeline.reader_study.files import KEY, PAGE
+    from pipeline.reader_study.files import KEY, PAGE, REAL
     from pipeline.reader_study.page import make_study
     from pipeline.reader_study.words import expectation
 
     require_run(run_dir)
-    make_study(draw_images(run_dir, images, seed, _released(pack)), out, seed)
+    drawn = draw_images(run_dir, images, seed, _released(pack))
+    study = make_study(drawn, out, seed)
     size = (out / PAGE).stat().st_size / 2**20
     print(f"Page for the readers: {out / PAGE}, {size:.1f} MiB. Give them this file and nothing else.")
     print(f"Key with the truth: {out / KEY}. Keep it to yourself.")
     if pack is None:
+        split = run_dir / STAGES / "split"
+        cache = split.resolve().parent if split.is_symlink() else cache_of(run_dir)
+        own = study.key.loc[study.key["origin"] == REAL, "image_id"]
+        patients = note_readers(cache, split, drawn.experiment, study.name, own)
+        print(f"It shows {patients} test patients and is a look at them, which is in the ledger now: {cache / LEDGER}.")
         print(expectation(images))
 
 

@@ -113,6 +113,8 @@ def write_data_stages(root: Path, case: Case, images: list[list[str]]) -> None:
     numbers = product(range(case.folds), range(len(images)))
     rows = [[fold, images[number][0], parts[(number // 6 + fold * 2) % 6]] for fold, number in numbers]
     table(split / "splits.csv", "fold,image_id,split", rows)
+    pixels = [[*row, f"{number:016x}"] for number, row in enumerate(images)]
+    table(split / "manifest.csv", "image_id,label,patient_id,pixel_digest", pixels)
     near = ["near_duplicates", "warning", 2, "IMG0003 looks like IMG0004"]
     audit = [["duplicates", "info", 0, "none"], near, ["confounder manufacturer", "warning", 1, CONFOUNDER]]
     table(split / "audit.csv", "check,severity,count,detail", audit)

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from scipy import stats
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 from statsmodels.formula.api import ols
+from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
 from statsmodels.stats.proportion import proportion_confint
 
 from pipeline.measures.crossed import crossed, difference_interval, images_needed, roc_parts, share_interval
@@ -113,6 +115,18 @@ def test_kappas_are_those_of_the_worked_examples() -> None:
     found, how = agreement(said, 0.05)
     assert found.value == pytest.approx(0.210, abs=0.0005) and how.startswith("Fleiss")
     assert found.low < 0.210 < found.high  # type: ignore[operator]
+    # its variance: jackknives over readers and over images, by statsmodels' kappa
+    numbers = np.array([[" abcde".index(answer) for answer in reader] for reader in said])
+
+    def without(axis: int) -> float:
+        left = [np.delete(numbers, one, axis) for one in range(numbers.shape[axis])]
+        kappas = [fleiss_kappa(aggregate_raters(part.T, 6)[0]) for part in left]
+        return float(np.var(kappas) * (len(kappas) - 1))
+
+    readers, images = without(0), without(1)
+    freedom = (readers + images) ** 2 / (readers**2 / 13 + images**2 / 9)  # Satterthwaite
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(readers + images)
+    assert found.high - found.low == pytest.approx(2 * half, rel=1e-6)  # type: ignore[operator]
     # two readers of 50 grant proposals: 20 and 15 agreed, 5 and 10 not
     two = np.array([["y"] * 25 + ["n"] * 25, ["y"] * 20 + ["n"] * 5 + ["y"] * 10 + ["n"] * 15])
     found, how = agreement(two, 0.05)

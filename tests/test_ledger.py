@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows.ledger import UNFINISHED, Ledger, Look, begin_look, finish_look, read_ledger, settings_of
+from flows.ledger import UNFINISHED, Ledger, Look, begin_look, finish_look, note_readers, read_ledger, settings_of
 from flows.standing import Standing, ledger_table, looks_json, standings
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import validate_experiment
@@ -96,6 +96,18 @@ def test_from_the_second_look_on_the_earlier_decisions_are_told(tmp_path: Path) 
     first, _ = looked(cache, split, experiment("one"), "r1", "helps")  # from the cache once more
     assert first.number == 1
     assert first.sentences()[0].startswith("These test patients were looked at 2 times since this look")
+
+
+def test_images_that_people_saw_were_looked_at(tmp_path: Path) -> None:
+    cache, split = tmp_path / "cache", split_of(tmp_path / "s", test=people("P-anna", "P-bert", "P-carl"))
+    shown = ["test-P-anna-0", "test-P-bert-0", "test-P-bert-1"]
+    assert [note_readers(cache, split, experiment("one"), "study-1", shown) for _ in range(2)] == [2, 2]
+    found, _ = looked(cache, split, experiment("two"), "r2")
+    day = read_ledger(cache).looks[0].when[:10]
+    told = (
+        "This is look 2 at test patients of whom 2 of 3 were looked at before; earlier looks decided: shown to readers"
+    )
+    assert found.sentences()[0].startswith(f"{told} (readers one, {day}).")
 
 
 @pytest.mark.parametrize(

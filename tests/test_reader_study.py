@@ -19,6 +19,7 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
 from flows.cli import launch
+from flows.ledger import read_ledger
 from pipeline.core.files import write_json
 from pipeline.reader_study.score import BOTH
 
@@ -54,6 +55,16 @@ def test_real_images_are_held_out_ones_and_each_class_has_as_many_of_either_kind
     assert key.groupby(["origin", "label"]).size().tolist() == [4] * 6
     assert key["number"].tolist() == [str(number) for number in range(1, 25)]
     assert sorted(set(key["origin"][:12])) == ["real", "synthetic"]
+
+
+def test_showing_test_images_to_people_is_a_look_at_them(study: Path, tmp_path: Path) -> None:
+    run = study.parent / "run"
+    looks = read_ledger(study.parent / ".cache").looks
+    patients = key_of(study)["patient_id"].replace("", np.nan).nunique()
+    assert [(one.what, one.utility, one.run) for one in looks] == [("readers", "shown to readers", "fake-study")]
+    assert len(read_ledger(study.parent / ".cache").sets[looks[0].sets["test"]]) == patients
+    assert launch(["readers", str(run), "--out", str(tmp_path / "again"), "--images", "24"]) == 0
+    assert len(read_ledger(study.parent / ".cache").looks) == 1  # the same study
 
 
 def test_no_patient_is_shown_twice_where_there_are_enough(tmp_path: Path) -> None:
@@ -141,6 +152,7 @@ def test_a_page_of_a_release_pack_has_its_images_alone_and_may_leave(
     command = ["readers", str(run), "--out", str(out), "--pack", str(pack), "--images"]
     assert launch([*command, "14"]) == 2 and "Give --images 12 at most" in capsys.readouterr().err
     assert launch([*command, "10"]) == 0
+    assert read_ledger(run.parent / ".cache").looks == []
     key = key_of(out)
     assert set(key["origin"]) == {"synthetic"} and sorted(key["label"].value_counts()) == [5, 5]
     assert {int(name[-5:]) for name in key["image_id"]} <= set(range(6))

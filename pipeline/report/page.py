@@ -98,6 +98,7 @@ def _render(run: Run, redact: Redaction, made_tables: Tables, pictures: dict[str
         anomaly_notes=_notes(run, redact, of_anomaly=True),
         memory=_memory(run),
         pictures=pictures,
+        sweeps=[picture for name, picture in pictures.items() if name.startswith("sweep-")],
         strips=[picture for name, picture in pictures.items() if name.startswith("film-strip")],
         quality_absent=quality_tables.quality_sentence(run),
         methods=verdict_tables.methods_sentence(run),

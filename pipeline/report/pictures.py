@@ -33,6 +33,7 @@ from pipeline.report.quality_plots import curves_plot
 from pipeline.report.reading import Run, StageEntry, disease_label, fit_rows, mean_rows, ordered_arms
 from pipeline.report.reliability import reliability_plot
 from pipeline.report.sheets import sample_sheet, stored_png
+from pipeline.report.sweeps import sweep_pictures
 from pipeline.report.words import arm_title, count
 
 _MOST_GANS = 9
@@ -44,8 +45,11 @@ def all_pictures(run: Run, *, shareable: bool) -> dict[str, Picture]:
     made = (
         []
         if shareable
-        else [_samples(run), _closest(run), *_strips(run), attention_picture(run), worklist_picture(run)]
-    )
+        else [
+            _samples(run), *sweep_pictures(run), _closest(run), *_strips(run), attention_picture(run),
+            worklist_picture(run),
+        ]
+    )  # fmt: skip
     drawn = (_difference, _forest, _roc, _reliability, _training, _quality, histogram, detectors_roc, _nearest)
     made += [maker(run) for maker in drawn]
     return {picture.name: picture for picture in made if picture}

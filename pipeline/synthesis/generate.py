@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,9 @@ class TrainedGenerator:
 
     Attributes:
         description: `model.json`: classes, scaling, fold, gan_seed, digests of the weights.
+        attributes: what it can be asked by beside the class: by name, what the fold's labelled training images have of
+            it, as the generator reads it (standardised) and as the manifest has it, [N, 2].
+        needs_source: it changes images of the other domain.
     """
 
     def __init__(self, directory: Path, inputs: dict[str, Path], device: str = "cpu") -> None:
@@ -40,14 +43,21 @@ class TrainedGenerator:
         self.net, self.latent_dim = net.to(device), as_generator(net).latent_dim
         self.device = device
         family = FAMILIES[self.description["gan"]["family"]]
-        attributes = tuple(self.description["gan"]["attributes"])
+        names = tuple(self.description["gan"]["attributes"])
+        self.attributes: dict[str, np.ndarray] = {}
+        self.needs_source = "source" in family.needs
         self._sampler: ConditionSampler | None = None
-        if family.needs or attributes:
+        if family.needs or names:
             dataset = open_dataset(inputs["prepare"])
             if self.cells:
                 dataset = labelled_by_cell(dataset, str(self.description["site"]))
             rows = dataset.rows(split_ids(inputs["split"], int(self.description["fold"]), "train"))
-            images = stored_images(dataset, rows, self.classes, attributes, device)
+            images = stored_images(dataset, rows, self.classes, names, device)
+            if images.attributes is not None:
+                labelled = (images.label >= 0).cpu().numpy()
+                read, own = images.attributes.cpu().numpy(), dataset.numbers(rows, names)
+                columns = np.stack([read, own], axis=2)[labelled]
+                self.attributes = {name: columns[:, place] for place, name in enumerate(names)}
             positive = [self.classes.index(name) for name in self.description["positive"]]
             sources = sources_within_class(validate_gan(self.description["gan"]), self.classes, self.cells)
             self._sampler = ConditionSampler(images, family.needs, positive, sources)
@@ -72,10 +82,8 @@ class TrainedGenerator:
         for start in range(0, num, _BATCH):
             numbers = range(start, min(start + _BATCH, num))
             seeds = [derive_seed(seed, label, index) for index in numbers]
-            asked = (self._asked(label, one, index) for one, index in zip(seeds, numbers, strict=True))
-            z, conditions = zip(*asked, strict=True)
-            batch = sample(self.net, torch.cat(z).to(self.device), _stacked(conditions), truncation_psi)
-            yield from zip(seeds, batch.numpy(), strict=True)
+            asked = [self.asked(label, one, index) for one, index in zip(seeds, numbers, strict=True)]
+            yield from zip(seeds, self.made(asked, truncation_psi), strict=True)
 
     def sources(self, label: str, num: int) -> list[str]:
         """Ids of the training images that the first `num` images of class `label` are made from; empty where sources
@@ -92,7 +100,13 @@ class TrainedGenerator:
         rows = self._sampler.translated(self.classes.index(label))
         return rows[index % len(rows)].view(1)
 
-    def _asked(self, label: str, seed: int, index: int) -> tuple[torch.Tensor, Condition]:
+    def made(self, asked: Sequence[tuple[torch.Tensor, Condition]], truncation_psi: float = 1.0) -> np.ndarray:
+        """Images [B, C, *spatial] in [-1, 1] of latents and conditions as `asked` gives them."""
+        z, conditions = zip(*asked, strict=True)
+        return sample(self.net, torch.cat(z).to(self.device), _stacked(conditions), truncation_psi).numpy()
+
+    def asked(self, label: str, seed: int, index: int = 0) -> tuple[torch.Tensor, Condition]:
+        """The latent [1, latent_dim] and the condition of the image of class `label` numbered `index`, by its seed."""
         random = torch.Generator().manual_seed(seed)
         z = torch.randn(1, self.latent_dim, generator=random)
         number = torch.tensor([self.classes.index(label)])
@@ -101,7 +115,7 @@ class TrainedGenerator:
         return z, self._sampler.sample(number, random, self._source(label, index))
 
 
-def _stacked(conditions: tuple[Condition, ...]) -> Condition:
+def _stacked(conditions: Sequence[Condition]) -> Condition:
     def part(name: str) -> torch.Tensor | None:
         values = [getattr(condition, name) for condition in conditions]
         return None if values[0] is None else torch.cat(values)

@@ -19,6 +19,7 @@ from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import new_array, write_table
 from pipeline.data.batches.scaling import Scaling
 from pipeline.synthesis.generate import TrainedGenerator
+from pipeline.synthesis.sweep import write_sweeps
 
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
@@ -47,7 +48,7 @@ def synthesise_config(experiment: Experiment, fold: int, gan_seed: int) -> Synth
 
 
 def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
-    """Write `samples_per_class` images a class, unpicked, in the form of a real data set without patients.
+    """Write `samples_per_class` images a class, unpicked, in the form of a real data set without patients, and sweeps.
 
     A generator of cells of site and class shares them out among the sites, and the column `site` has the site. Where a
     training image was translated, the column `source_image` has its id.
@@ -77,6 +78,7 @@ def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     assert images is not None
     _refuse_flat(scaling, images)
     images.flush()
+    write_sweeps(generator, scaling, config.seed, config.truncation_psi, out_dir)
     manifest = pd.DataFrame(rows).assign(
         patient_id="",
         fold=str(config.fold),
