@@ -10,7 +10,12 @@ from pipeline.config.arms import ARMS, ArmFacts
 
 def row(name: str, facts: ArmFacts) -> str:
     """One line of the table."""
-    asked = (("a GAN", facts.generator), ("unlabelled images", facts.pool), ("sites", facts.sites))
+    asked = (
+        ("a GAN", facts.generator),
+        ("unlabelled images", facts.pool),
+        ("sites", facts.sites),
+        ("an unlabelled site", facts.target),
+    )
     needs = [what for what, needed in asked if needed]
     shown = f"{name}@RATIO" if facts.ratio else name
     cells = [f"`{shown}`", facts.words, ", ".join(needs), _listed(facts.controls), _listed(facts.also)]

@@ -95,7 +95,7 @@ def material_of(
     parts.mkdir(exist_ok=True)
     if planted and not (parts / "ensemble-synthetic.npz").exists():
         np.savez(parts / "ensemble-synthetic.npz", scores=np.repeat([[0.9, 0.1], [0.2, 0.8]], 12, axis=0))
-    return Material(config or settings(), CLASSES, 0, inputs, parts, CPU, seed=1, site="hospital")
+    return Material(config or settings(), CLASSES, 0, inputs, parts, CPU, seed=1, site="hospital", archives=("A",))
 
 
 def stage(arms: tuple[str, ...], config: ClassifierConfig | None = None) -> train.DownstreamConfig:
@@ -111,9 +111,12 @@ def fitted_arms(arms: tuple[str, ...], inputs: dict[str, Path], out: Path) -> pd
     material = material_of(inputs, out)
     tables = []
     for arm in arms:
-        predict, _ = train.fit_arm(arm, stage(arms), material, seed=5)
+        facts = arm_facts(arm)
+        assert facts is not None
+        seen = material.seen_as(facts.look)
+        predict, _ = train.fit_arm(arm, stage(arms), seen, seed=5)
         for split in ("val", "test"):
-            rows = material.rows(split)
-            scores = predict(material.dataset, rows)
-            tables.append(train.predictions({"arm": arm, "split": split}, material.dataset, rows, scores, CLASSES))
+            rows = seen.rows(split)
+            scores = predict(seen.dataset, rows)
+            tables.append(train.predictions({"arm": arm, "split": split}, seen.dataset, rows, scores, CLASSES))
     return pd.concat(tables, ignore_index=True)

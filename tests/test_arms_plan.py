@@ -39,7 +39,10 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     assert names_of("pool") == {"pseudolabels", "simclr-features", "autoencoder-features", "pool-gan", "gan-features"}
     assert names_of("ensemble") == {"pseudolabels", "curated", "pool-gan"}
     cells = {"cells-pretrained", "cells-synthetic-pretrained"}
-    assert names_of("sites") == {"cellbalanced", "groupdro", "cells-consistency", *cells, *translated}
+    looks_at_sites, at_target = {"sitecentred", "matched", "fourier"}, {"matched", "fourier", "adabn"}
+    assert names_of("target") == at_target
+    known = {*looks_at_sites, *at_target, "coral", "dann", "crosssitemixup"}
+    assert names_of("sites") == {"cellbalanced", "groupdro", "cells-consistency", *cells, *translated, *known}
     assert names_of("by_site") == {"cells-synthetic-pretrained", *translated}
     assert names_of("ratio") == {"synthetic", "curated"}
     assert names_of("candidate") == {
@@ -48,7 +51,7 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     }  # fmt: skip
     assert names_of("on_features") == {
         "real", REFERENCE_ARM, "oversampling", "classweights", "cellbalanced", "pseudolabels", "synthetic", "curated",
-        "synthetic+classical", "minority-translated",
+        "synthetic+classical", "minority-translated", "standardised", "equalised", *looks_at_sites,
     }  # fmt: skip
     assert {name for name, facts in ARMS.items() if facts.trainings == 2} == {
         "augmented-pretrained", "synthetic-pretrained", "cells-pretrained", "cells-synthetic-pretrained",

@@ -17,6 +17,7 @@ Images = Literal[
     "cells",
     "cells_twice",
     "pool",
+    "target",
     "synthetic",
     "synthetic_cells",
     "cells_translated",
@@ -29,13 +30,16 @@ Images = Literal[
 
 `real`: the labelled training images, class-balanced; `natural`: as frequent as they are; `cells`: every cell of site
 and class as frequent as the others; `cells_twice`: the same, each image beside itself; `pool`: the unlabelled ones
-under an ensemble's labels; `synthetic`: class-balanced under the classes that were asked for; `synthetic_cells`: every
+under an ensemble's labels; `target`: those of unlabelled sites, which weigh nothing in the loss of classes;
+`synthetic`: class-balanced under the classes that were asked for; `synthetic_cells`: every
 cell that was asked for as frequent as the others; `cells_translated`: `cells`, each real image beside its translation
 to the other site; `rare_cells`: synthetic ones of the rarer cells, up to balance; `judged_synthetic`: under an
 ensemble's labels; `minority`: synthetic ones of the rarer classes, up to balance; `curated`: those that passed three
 filters, one of which is an ensemble.
 """
 Loss = Literal["plain", "class_weights", "logit_adjustment", "group_dro"]
+Align = Literal["coral", "dann"]
+Look = Literal["standardised", "equalised", "site_centred", "matched", "fourier"]
 Trunk = Literal["gan", "random", "simclr", "autoencoder"]
 Representation = Literal["vae", "f-anogan", "discriminator", "effnet"]
 LinearModel = Literal["logistic", "svm"]
@@ -46,6 +50,7 @@ _OF_CELLS = {"synthetic_cells", "cells_translated", "rare_cells"}
 _BY_AN_ENSEMBLE = {"pool", "judged_synthetic", "curated"}
 _TRUNKS_OF_THE_POOL = {"simclr", "autoencoder"}
 _REPRESENTATIONS_OF_THE_GAN = {"f-anogan", "discriminator"}
+_LOOKS_AT_A_TARGET = {"matched", "fourier"}
 
 
 @dataclass(frozen=True)
@@ -70,14 +75,18 @@ class Stretch:
     Attributes:
         steps: `all` of `classifier.steps`; the `refit`, a fifth of them; or the `rest` before a refit.
         agreement: weight of equal answers on an image and on what lies beside it.
+        mixup: pairs of any two images, or of two of one class and different sites.
+        align: what is added to the loss so that features of different sites are alike. Its part `target` is left out
+            where no site is unlabelled.
     """
 
     parts: tuple[Part, ...] = (Part("real"),)
     steps: Literal["all", "rest", "refit"] = "all"
     classical: bool = True
-    mixup: bool = False
+    mixup: bool | Literal["across_sites"] = False
     loss: Loss = "plain"
     agreement: float = 0.0
+    align: Align | None = None
     head: Literal["kept", "fresh", "alone"] = "kept"
 
 
@@ -92,6 +101,8 @@ class ArmFacts:
         stretches: its training, one after the other, on one network.
         trunk: its classifier starts from, or stays on, the features of this trunk.
         representation: every image is this fixed vector to it, and `model` is its classifier; it has no network.
+        look: how it sees every image, in training, validation and test alike (`pipeline/downstream/looks.py`).
+        target_norms: images of an unlabelled site go through its batch norms with that site's own statistics.
         imagenet: the network has ImageNet weights, fine-tuned at `classifier.pretrained_lr`.
         controls: arms with the same information. Without one of them the arm cannot be said to help, and it must beat
             each of them; an arm without controls is none that may help.
@@ -105,6 +116,8 @@ class ArmFacts:
     trunk: Trunk | None = None
     representation: Representation | None = None
     model: LinearModel | None = None
+    look: Look | None = None
+    target_norms: bool = False
     imagenet: bool = False
     controls: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
@@ -139,7 +152,12 @@ class ArmFacts:
     @property
     def sites(self) -> bool:
         """Must know the site of every training image."""
-        return self.by_site or self.sees("cells", "cells_twice")
+        return self.by_site or self.sees("cells", "cells_twice") or self.look == "site_centred" or self.target
+
+    @property
+    def target(self) -> bool:
+        """Cannot do without an unlabelled site."""
+        return self.target_norms or self.look in _LOOKS_AT_A_TARGET
 
     @property
     def by_site(self) -> bool:
@@ -178,7 +196,7 @@ class ArmFacts:
         """What its classifier learns from can be written down before the training, so that models on the features of
         images can learn it too."""
         first = self.stretches[0]
-        simple = not first.mixup and not first.agreement and not any(part.fades for part in self.parts)
-        plain = simple and first.loss in ("plain", "class_weights")
-        own_network = self.trunk is not None or self.representation is not None or self.imagenet
+        simple = not first.mixup and not first.agreement and not first.align
+        plain = simple and first.loss in ("plain", "class_weights") and not any(part.fades for part in self.parts)
+        own_network = self.trunk is not None or self.representation is not None or self.imagenet or self.target_norms
         return plain and len(self.stretches) == 1 and not own_network

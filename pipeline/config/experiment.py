@@ -241,6 +241,11 @@ class Experiment(Section):
             raise ValueError(
                 f"arms: {', '.join(wanting)} balance cells of site and class: name the column in data.site"
             )
+        adapting = [arm for arm in self.arms if (facts := arm_facts(arm)) and facts.target]
+        if adapting and not self.data.unlabelled_sites:
+            raise ValueError(
+                f"arms: {', '.join(adapting)} adapt to an unlabelled site: set data.sources.NAME.unlabelled: true"
+            )
         if self.verdict.stratum and self.verdict.endpoint == "worst_cell":
             raise ValueError("verdict.endpoint: worst_cell looks at every cell by itself; leave verdict.stratum empty")
         return self

@@ -20,9 +20,19 @@ PSEUDO_LABELS, WEIGHTS = f"{REFERENCE_ARM}+pseudolabels", f"{REFERENCE_ARM}+clas
 ADJUSTED, REFITTED = f"{REFERENCE_ARM}+logitadjustment", f"{REFERENCE_ARM}+refit"
 CELLS, GROUP_DRO = f"{REFERENCE_ARM}+cellbalanced", f"{REFERENCE_ARM}+groupdro"
 CELLS_TWICE = "cells-consistency"
-REAL, NATURAL = Part("real"), Part("natural")
 AGREEMENT = 1.0
 """Weight of equal answers beside the cross-entropy."""
+STANDARDISED, EQUALISED = f"{REFERENCE_ARM}+standardised", f"{REFERENCE_ARM}+equalised"
+SITE_CENTRED, ACROSS_SITES = f"{REFERENCE_ARM}+sitecentred", f"{REFERENCE_ARM}+crosssitemixup"
+MATCHED, FOURIER, ADABN = f"{REFERENCE_ARM}+matched", f"{REFERENCE_ARM}+fourier", f"{REFERENCE_ARM}+adabn"
+CORAL, DANN = f"{REFERENCE_ARM}+coral", f"{REFERENCE_ARM}+dann"
+WITHOUT_A_GAN = (
+    CELLS, GROUP_DRO, STANDARDISED, EQUALISED, SITE_CENTRED, ACROSS_SITES, MATCHED, FOURIER, ADABN, CORAL, DANN,
+)  # fmt: skip
+"""Plain remedies across sites: a GAN that gains less than these is not needed there."""
+REAL, NATURAL = Part("real"), Part("natural")
+_CELLS = (Part("cells"),)
+_WITH_TARGET = (Part("cells"), Part("target"))
 REFIT = Stretch(steps="refit", head="alone")
 """The last layer alone, on balanced batches: classifier retraining, Kang et al., "Decoupling representation and
 classifier", ICLR 2020."""
@@ -71,6 +81,40 @@ REAL_ARMS: dict[str, ArmFacts] = {
     GROUP_DRO: ArmFacts(
         "real images, cells of site and class equally often, those with high losses weighing more (group DRO)",
         (Stretch((Part("cells"),), loss="group_dro"),),
+    ),
+    # Histogram equalisation and per-image standardisation: what a site does to brightness and contrast goes.
+    STANDARDISED: ArmFacts("real images, each less its mean and over its standard deviation", look="standardised"),
+    EQUALISED: ArmFacts("real images, each with its histogram equalised", look="equalised"),
+    SITE_CENTRED: ArmFacts(
+        "real images less the mean image of their site, cells balanced", (Stretch(_CELLS),), look="site_centred"
+    ),
+    # Yao et al., "Improving Out-of-Distribution Robustness via Selective Augmentation", ICML 2022 (LISA, intra-label).
+    ACROSS_SITES: ArmFacts(
+        "mixtures of pairs of real images of one class and different sites, cells balanced",
+        (Stretch(_CELLS, mixup="across_sites"),),
+    ),
+    MATCHED: ArmFacts(
+        "real images of other sites with the histogram of the unlabelled site, cells balanced",
+        (Stretch(_CELLS),), look="matched",
+    ),
+    # Yang & Soatto, CVPR 2020.
+    FOURIER: ArmFacts(
+        "real images of other sites with coarse Fourier amplitudes of images of the unlabelled site, cells balanced",
+        (Stretch(_CELLS),), look="fourier",
+    ),
+    # Li et al., "Revisiting Batch Normalization For Practical Domain Adaptation", ICLR workshop 2017.
+    ADABN: ArmFacts(
+        "real images, cells balanced; the unlabelled site goes through batch norms with its own statistics (AdaBN)",
+        (Stretch(_CELLS),), target_norms=True,
+    ),
+    # Sun & Saenko, "Deep CORAL", ECCV workshop 2016; Ganin et al., JMLR 2016.
+    CORAL: ArmFacts(
+        "real images, cells balanced, features of all sites, unlabelled ones too, alike in covariance (deep CORAL)",
+        (Stretch(_WITH_TARGET, align="coral"),),
+    ),
+    DANN: ArmFacts(
+        "real images, cells balanced, on features that tell no site, unlabelled ones too, from another (DANN)",
+        (Stretch(_WITH_TARGET, align="dann"),),
     ),
     # Lee, "Pseudo-Label", ICML workshop 2013, with soft labels: half of every batch is from the pool. The ensemble
     # knows the labelled training images only.

@@ -11,7 +11,6 @@ from pipeline.config.real_arms import (
     AGREEMENT,
     CELLS,
     CELLS_TWICE,
-    GROUP_DRO,
     MIXUP,
     NATURAL,
     OVERSAMPLING,
@@ -20,22 +19,21 @@ from pipeline.config.real_arms import (
     REFIT,
     REFITTED,
     WEIGHTS,
+    WITHOUT_A_GAN,
 )
 
 _SYNTHETIC = Part("synthetic")
-_OF_SITES = (CELLS, GROUP_DRO)
-"""Plain remedies of a shortcut: a GAN that gains less than these where site and class go together is not needed."""
 
 SYNTHETIC_ARMS: dict[str, ArmFacts] = {
     f"{REFERENCE_ARM}+synthetic": ArmFacts(
         "real images, classical augmentation and synthetic images",
         (Stretch((REAL, Part("synthetic", "@ratio"))),),
-        controls=(REFERENCE_ARM,), also=(OVERSAMPLING, MIXUP, PRETRAINED_ARM, *_OF_SITES),
+        controls=(REFERENCE_ARM,), also=(OVERSAMPLING, MIXUP, PRETRAINED_ARM, *WITHOUT_A_GAN),
     ),
     f"{REFERENCE_ARM}+curated": ArmFacts(
         "real images, classical augmentation and those synthetic images that passed three filters",
         (Stretch((REAL, Part("curated", "@ratio"))),),
-        controls=(REFERENCE_ARM,), also=(OVERSAMPLING, MIXUP, PRETRAINED_ARM, *_OF_SITES),
+        controls=(REFERENCE_ARM,), also=(OVERSAMPLING, MIXUP, PRETRAINED_ARM, *WITHOUT_A_GAN),
     ),
     "synthetic+classical": ArmFacts(
         "synthetic images only, with classical augmentation; tested on real ones", (Stretch((_SYNTHETIC,)),)
@@ -43,14 +41,14 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
     "synthetic-pretrained": ArmFacts(
         "synthetic images first, then real ones with a fresh head",
         (Stretch((_SYNTHETIC,)), Stretch(head="fresh")),
-        controls=(REFERENCE_ARM, "augmented-pretrained"), also=(PRETRAINED_ARM, *_OF_SITES),
+        controls=(REFERENCE_ARM, "augmented-pretrained"), also=(PRETRAINED_ARM, *WITHOUT_A_GAN),
     ),
     # Qraitem et al., "From Fake to Real", ECCV 2024: real and synthetic images never share a batch, so that "is
     # synthetic" cannot become the label.
     "cells-synthetic-pretrained": ArmFacts(
         "synthetic images of every cell of site and class first, then real ones, cells balanced, with a fresh head",
         (Stretch((Part("synthetic_cells"),)), Stretch((Part("cells"),), head="fresh")),
-        controls=(REFERENCE_ARM, CELLS, "cells-pretrained"), also=(GROUP_DRO, PRETRAINED_ARM),
+        controls=(REFERENCE_ARM, CELLS, "cells-pretrained"), also=(*WITHOUT_A_GAN[1:], PRETRAINED_ARM),
     ),
     # Goel et al., "Model Patching: Closing the Subgroup Performance Gap with Data Augmentation" (CAMEL), ICLR 2021: a
     # translation within the class gets no label of its own; the classifier shall only not mind the site.
@@ -58,37 +56,37 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
         "real images, cells of site and class equally often, with equal answers asked for on an image and on its "
         "translation to the other site",
         (Stretch((Part("cells_translated"),), agreement=AGREEMENT),),
-        controls=(REFERENCE_ARM, CELLS, CELLS_TWICE), also=(GROUP_DRO, "cells-pretrained", PRETRAINED_ARM),
+        controls=(REFERENCE_ARM, CELLS, CELLS_TWICE), also=(*WITHOUT_A_GAN[1:], "cells-pretrained", PRETRAINED_ARM),
         translator=True,
     ),
     # `cells-synthetic-pretrained` on a translator's images.
     "translated-pretrained": ArmFacts(
         "translations to every cell of site and class first, then real images, cells balanced, with a fresh head",
         (Stretch((Part("synthetic_cells"),)), Stretch((Part("cells"),), head="fresh")),
-        controls=(REFERENCE_ARM, CELLS, "cells-pretrained"), also=(GROUP_DRO, PRETRAINED_ARM), translator=True,
+        controls=(REFERENCE_ARM, CELLS, "cells-pretrained"), also=(*WITHOUT_A_GAN[1:], PRETRAINED_ARM), translator=True,
     ),
     # The trap: most images of a rare cell are then synthetic, and "is synthetic" becomes the label.
     "minority-translated": ArmFacts(
         "real images as frequent as they are, the rare cells of site and class filled up with translations",
         (Stretch((NATURAL, Part("rare_cells"))),),
-        controls=(REFERENCE_ARM, CELLS), also=(GROUP_DRO, "cells-pretrained", PRETRAINED_ARM), translator=True,
+        controls=(REFERENCE_ARM, CELLS), also=(*WITHOUT_A_GAN[1:], "cells-pretrained", PRETRAINED_ARM), translator=True,
     ),
     "minority-synthetic": ArmFacts(
         "real images, the rare class filled up with synthetic ones, mixup, the last layer fitted again on real ones",
         (Stretch((NATURAL, Part("minority")), steps="rest", mixup=True), REFIT),
         controls=(REFERENCE_ARM, WEIGHTS, OVERSAMPLING, ADJUSTED, REFITTED),
-        also=(MIXUP, PRETRAINED_ARM, *_OF_SITES),
+        also=(MIXUP, PRETRAINED_ARM, *WITHOUT_A_GAN),
     ),
     # The class that the GAN was asked for is not trusted: an ensemble says what its images show.
     "pool-gan": ArmFacts(
         "real images and those of a GAN that also saw the unlabelled ones, weighing less and less",
         (Stretch((REAL, Part("judged_synthetic", "pool_ratio", fades=True))),),
-        controls=(REFERENCE_ARM, PSEUDO_LABELS), also=(PRETRAINED_ARM, *_OF_SITES), pool_gan=True,
+        controls=(REFERENCE_ARM, PSEUDO_LABELS), also=(PRETRAINED_ARM, *WITHOUT_A_GAN), pool_gan=True,
     ),
     "gan-features": ArmFacts(
         "real images, on the features of the GAN's discriminator", trunk="gan",
         controls=(REFERENCE_ARM, "simclr-features", "random-features"),
-        also=("autoencoder-features", PRETRAINED_ARM, *_OF_SITES), pool_gan=True,
+        also=("autoencoder-features", PRETRAINED_ARM, *WITHOUT_A_GAN), pool_gan=True,
     ),
 }  # fmt: skip
 """Names without @RATIO, in the order of a report."""

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
+from pipeline.config.arm_facts import Look
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError, LeakageError
@@ -24,6 +25,7 @@ from pipeline.data.cohort.cells import CELL_COLUMNS, cell_counts, cells_of
 from pipeline.data.cohort.folds import open_fold, split_ids
 from pipeline.downstream.curation import Curation, curate
 from pipeline.downstream.feature_models import Predict, fit_feature_model
+from pipeline.downstream.looks import Seen, seen_through
 from pipeline.supervised.fit import Phase, Share, apply_classifier, fit_classifier
 
 _LOOKED_AT = 100
@@ -38,6 +40,8 @@ class Material:
         parts: a directory for what processes share and a killed stage keeps.
         seed: of the ensemble that gives soft labels.
         site: the manifest's column of the site; "" = there is none.
+        archives: the unlabelled sites.
+        look: how every image is seen; None = as it is.
     """
 
     config: ClassifierConfig
@@ -48,11 +52,28 @@ class Material:
     hardware: Hardware
     seed: int
     site: str = ""
+    archives: tuple[str, ...] = ()
+    look: Look | None = None
+
+    @cached_property
+    def plain(self) -> DataSet:
+        """All prepared images of the run; those in the fold's pool have no label."""
+        return open_fold(self.inputs["prepare"], self.inputs["split"], self.fold)
 
     @cached_property
     def dataset(self) -> DataSet:
-        """All prepared images of the run; those in the fold's pool have no label."""
-        return open_fold(self.inputs["prepare"], self.inputs["split"], self.fold)
+        """The same as `look` shows them."""
+        if self.look is None:
+            return self.plain
+        target = self.target_rows if self.archives else np.empty(0, dtype=np.int64)
+        learnt = np.concatenate([self.rows("train"), self.rows("unlabelled")])
+        seen = Seen(self.plain, self.sites, learnt, target, self.seed)
+        with FileLock(self.parts / f".lock-{self.look}"):
+            return seen_through(self.look, seen, self.parts / f"{self.look}.npy")
+
+    def seen_as(self, look: Look | None) -> Material:
+        """The same images under another look."""
+        return self if look == self.look else replace(self, look=look)
 
     @cached_property
     def generated(self) -> DataSet:
@@ -72,7 +93,34 @@ class Material:
 
     def rows(self, split: str) -> np.ndarray:
         """Positions of the fold's images of `split`."""
-        return self.dataset.rows(split_ids(self.inputs["split"], self.fold, split))
+        return self.plain.rows(split_ids(self.inputs["split"], self.fold, split))
+
+    @cached_property
+    def sites(self) -> np.ndarray:
+        """[N] the site of every image."""
+        table = self.plain.manifest
+        return np.asarray(table[self.site] if self.site else [""] * len(table), dtype=str)
+
+    @cached_property
+    def target_rows(self) -> np.ndarray:
+        """Positions of the unlabelled images of unlabelled sites.
+
+        Raises:
+            DataError: there are none.
+        """
+        rows = self.rows("unlabelled")
+        rows = rows[np.isin(self.sites[rows], self.archives)]
+        if not len(rows):
+            raise DataError(
+                f"arms: some adapt to an unlabelled site, and fold {self.fold} has no image of one. Set "
+                "data.sources.NAME.unlabelled: true, or leave these arms out."
+            )
+        return rows
+
+    def domains(self, rows: np.ndarray) -> np.ndarray:
+        """[len(rows)] numbers of the sites, the same for every question."""
+        learnt = np.concatenate([self.rows("train"), self.rows("unlabelled")])
+        return np.unique(self.sites[learnt]).searchsorted(self.sites[rows]).astype(np.int64)
 
     @cached_property
     def pool_rows(self) -> np.ndarray:
@@ -85,7 +133,8 @@ class Material:
         if not len(rows):
             raise DataError(
                 f"arms: some learn from unlabelled images, and fold {self.fold} has none. Set data.surplus: unlabelled "
-                "beside data.train_per_class, add images with an empty label, or leave these arms out."
+                "beside data.train_per_class, or unlabelled: true of a site, add images with an empty label, or leave "
+                "these arms out."
             )
         return rows
 
@@ -135,7 +184,12 @@ class Material:
             raise DataError("arms: some balance cells of site and class. Name the column of the site in data.site.")
         known = self.dataset.manifest.iloc[self.real.rows]
         groups = pd.factorize(known[self.site].astype(str) + "\n" + known["label"].astype(str), sort=True)[0]
-        return replace(self.real, groups=groups.astype(np.int64))
+        return replace(self.real, groups=groups.astype(np.int64), domains=self.domains(self.real.rows))
+
+    @cached_property
+    def target(self) -> Share:
+        """The unlabelled images of unlabelled sites; no label of theirs is read, and the loss of classes has none."""
+        return Share(self.dataset, self.target_rows, domains=self.domains(self.target_rows), labelled=False)
 
     @cached_property
     def pool(self) -> Share:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from pipeline.config.arms import Part, Stretch, arm_ratio, known_arm
 from pipeline.config.experiment import ClassifierConfig
+from pipeline.core.errors import DataError
 from pipeline.downstream.material import Material
 from pipeline.nets.classifiers import PRETRAINED
 from pipeline.supervised.fit import Phase, Regimen, Share
@@ -35,20 +38,49 @@ def regimen_of(arm: str, config: ClassifierConfig, material: Material) -> Regime
 
 def _phase(stretch: Stretch, ratio: float, config: ClassifierConfig, material: Material) -> Phase:
     refit = max(1, round(REFIT * config.steps))
-    weights = [_weight(part, ratio, config) for part in stretch.parts]
+    parts = [part for part in stretch.parts if part.images != "target" or material.archives]
+    weights = [_weight(part, ratio, config) for part in parts]
     sizes = [1.0 if weight is None else weight for weight in weights]
+    shares = tuple(
+        _share(part, weight, config.batch_size * size / sum(sizes), material)
+        for part, weight, size in zip(parts, weights, sizes, strict=True)
+    )
+    if stretch.align or stretch.mixup == "across_sites":
+        _require_sites(shares, material, paired=stretch.mixup == "across_sites")
     return Phase(
-        tuple(
-            _share(part, weight, config.batch_size * size / sum(sizes), material)
-            for part, weight, size in zip(stretch.parts, weights, sizes, strict=True)
-        ),
+        shares,
         {"all": config.steps, "rest": config.steps - refit, "refit": refit}[stretch.steps],
         classical=stretch.classical,
         mixup=stretch.mixup,
         loss=stretch.loss,
         agreement=stretch.agreement,
+        align=stretch.align,
         head=stretch.head,
     )
+
+
+def _require_sites(shares: tuple[Share, ...], material: Material, *, paired: bool) -> None:
+    """Refuse to bring together sites of which there is one.
+
+    Args:
+        paired: by labelled images of one class.
+
+    Raises:
+        DataError: as above.
+    """
+    seen = [set(np.unique(share.domains)) for share in shares if share.domains is not None]
+    labels = material.dataset.labels(material.real.rows, material.classes).numpy()
+    by_class = [material.domains(material.real.rows[labels == number]) for number in np.unique(labels)]
+    if paired and all(len(np.unique(one)) < 2 for one in by_class):
+        raise DataError(
+            "arms: crosssitemixup mixes images of one class and two sites, and no class has labelled training images "
+            "of two sites. Label some (data.correlation), or leave the arm out."
+        )
+    if len(set().union(*seen)) < 2:
+        raise DataError(
+            "arms: coral and dann bring features of two sites together, and all training images are of one. Add "
+            "another site, labelled or not (data.sources), or leave these arms out."
+        )
 
 
 def _weight(part: Part, ratio: float, config: ClassifierConfig) -> float | None:

@@ -6,13 +6,11 @@ import itertools
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
 from pipeline.adversarial.families import learns_from_pool
 from pipeline.config.arms import (
@@ -37,26 +35,16 @@ from pipeline.data.batches.dataset import DataSet, read_table, write_table
 from pipeline.downstream.attention import keep_maps, write_attention
 from pipeline.downstream.feature_models import Predict, fit_feature_model
 from pipeline.downstream.features import TrunkConfig, fit_on_features, trunk_config
+from pipeline.downstream.fitted import Fitted, by_target_norms
 from pipeline.downstream.linear_models import fit_on_representation
 from pipeline.downstream.material import Material
 from pipeline.downstream.regimens import regimen_of
 from pipeline.downstream.representations import require_representations
 from pipeline.downstream.shortcut import called_rare, shortcut_notes
-from pipeline.supervised.fit import apply_classifier, fit
+from pipeline.supervised.fit import fit
 
 _PARTS = "parts"
 SYNTHETIC_SPLIT = "synthetic"
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A network that was trained, as what predicts."""
-
-    net: nn.Module
-    hardware: Hardware
-
-    def __call__(self, dataset: DataSet, rows: np.ndarray) -> np.ndarray:
-        return apply_classifier(self.net, dataset, rows, self.hardware)
 
 
 class DownstreamConfig(Section):
@@ -66,6 +54,7 @@ class DownstreamConfig(Section):
         trunk: where an arm works on features or on a fixed representation.
         needs_pool: an arm of the experiment, in this stage or in another, learns from unlabelled images.
         site: the manifest's column of the site, if there is one.
+        archives: the unlabelled sites.
     """
 
     classifier: ClassifierConfig
@@ -79,6 +68,7 @@ class DownstreamConfig(Section):
     trunk: TrunkConfig | None = None
     needs_pool: bool = False
     site: str = ""
+    archives: tuple[str, ...] = ()
 
 
 def downstream_config(experiment: Experiment, fold: int, gan_seed: int | None) -> DownstreamConfig:
@@ -107,6 +97,7 @@ def downstream_config(experiment: Experiment, fold: int, gan_seed: int | None) -
         trunk=trunk_config(experiment.gan, experiment.classifier.encoder_images) if on_features else None,
         needs_pool=any(known_arm(arm).pool for arm in experiment.arms),
         site=experiment.data.site_column,
+        archives=experiment.data.unlabelled_sites,
     )
 
 
@@ -187,7 +178,7 @@ def _material(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Pat
     parts.mkdir(exist_ok=True)
     material = Material(
         config.classifier, config.classes, config.fold, inputs, parts, Hardware(config.device, config.precision),
-        config.seed, config.site,
+        config.seed, config.site, config.archives,
     )  # fmt: skip
     if config.needs_pool:
         _ = material.pool_rows  # says now, before hours of training, that there are none
@@ -196,7 +187,7 @@ def _material(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Pat
 
 def _make(arm: str, seed: int, config: DownstreamConfig, material: Material) -> None:
     """Fit one classifier and keep what it says, with the facts that are written after it."""
-    started = time.monotonic()
+    started, material = time.monotonic(), material.seen_as(known_arm(arm).look)
     predict, facts = fit_arm(arm, config, material, _classifier_seed(config, arm, seed))
     kept = material.parts / f"{arm}-{seed}.csv"
     write_table(kept, _applied(config, arm, seed, material, predict))
@@ -280,7 +271,8 @@ def fit_arm(arm: str, config: DownstreamConfig, material: Material, seed: int) -
         predict = fit_feature_model(config.classifier, regimen.phases[0], config.classes, material.hardware, seed=seed)
         return predict, _facts_of(arm, predict, material)
     net = fit(config.classifier, regimen, config.classes, material.hardware, seed=seed)
-    fitted = Fitted(net, material.hardware)
+    by_site = known_arm(arm).target_norms
+    fitted = by_target_norms(net, material) if by_site else Fitted(net, material.hardware)
     return fitted, _facts_of(arm, fitted, material)
 
 

@@ -28,6 +28,8 @@ class Share:
         groups: [len(rows)] numbers from 0 on, such as of cells of site and class: these come in turn, not the classes.
         beside: a data set and positions [len(rows)] in it: of each image another one, without a label, such as its
             translation. Only the one share of a batch may have them.
+        domains: [len(rows)] numbers from 0 on of the images' sites.
+        labelled: False = the images have no label, come as one shuffled pack and weigh nothing in the loss of classes.
     """
 
     dataset: DataSet
@@ -38,17 +40,20 @@ class Share:
     fades: bool = False
     groups: np.ndarray | None = None
     beside: tuple[DataSet, np.ndarray] | None = None
+    domains: np.ndarray | None = None
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
 class Mixed:
     """A batch: images [B, C, *spatial] in [-1, 1], targets [B, num_classes], weights in the loss [B], numbers of groups
-    [B], -1 in shares without groups, and the images beside them [B, C, *spatial], if there are any."""
+    and of domains [B], -1 in shares without them, and the images beside them [B, C, *spatial], if there are any."""
 
     images: Tensor
     target: Tensor
     weight: Tensor
     group: Tensor
+    domain: Tensor
     beside: Tensor | None = None
 
 
@@ -68,6 +73,7 @@ class Batches:
         self._streams: list[Stream] = []
         self._groups: list[Tensor] = []
         self._beside: StoredImages | None = None
+        self._domains: list[Tensor] = []
         for number, (share, size) in enumerate(zip(shares, batch_sizes(batch_size, shares), strict=True), start=first):
             label = share_labels(share, classes)
             target = _target(share, label, len(classes))
@@ -79,7 +85,8 @@ class Batches:
             if share.beside is not None:
                 there, places = share.beside
                 self._beside = images_at(there, places, torch.full_like(label, UNLABELLED), device)
-            self._groups.append((torch.full_like(label, -1) if groups is None else groups).to(device))
+            self._groups.append(_numbers(share.groups, label).to(device))
+            self._domains.append(_numbers(share.domains, label).to(device))
 
     def next(self, progress: float = 0.0) -> Mixed:
         """The next batch.
@@ -88,11 +95,13 @@ class Batches:
             progress: from 0 at the first step towards 1 after the last one.
         """
         parts = []
-        for share, stream, target, group in zip(self.shares, self._streams, self._targets, self._groups, strict=True):
+        known = zip(self.shares, self._streams, self._targets, self._groups, self._domains, strict=True)
+        for share, stream, target, group, domain in known:
             rows = stream.next_rows()
-            weight = torch.full((len(rows),), 1 - progress if share.fades else 1.0, device=target.device)
+            full = 1 - progress if share.fades else float(share.labelled)
+            weight = torch.full((len(rows),), full, device=target.device)
             own = rows.to(target.device)
-            parts.append(Mixed(stream.images.batch(rows).images, target[own], weight, group[own]))
+            parts.append(Mixed(stream.images.batch(rows).images, target[own], weight, group[own], domain[own]))
         if self._beside is not None:
             (only,) = parts
             return replace(only, beside=self._beside.batch(rows).images)
@@ -101,19 +110,26 @@ class Batches:
             torch.cat([part.target for part in parts]),
             torch.cat([part.weight for part in parts]),
             torch.cat([part.group for part in parts]),
+            torch.cat([part.domain for part in parts]),
         )
 
 
 def share_labels(share: Share, classes: Sequence[str]) -> Tensor:
-    """Class numbers [len(rows)]; -1 for all where the share has soft labels."""
-    if share.soft is not None:
+    """Class numbers [len(rows)]; -1 for all where the share has soft labels or none."""
+    if share.soft is not None or not share.labelled:
         return torch.full((len(share.rows),), UNLABELLED)
     return share.dataset.labels(share.rows, classes)
+
+
+def _numbers(known: np.ndarray | None, label: Tensor) -> Tensor:
+    return torch.full_like(label, -1) if known is None else torch.from_numpy(known)
 
 
 def _target(share: Share, label: Tensor, num_classes: int) -> Tensor:
     if share.soft is not None:
         return torch.from_numpy(share.soft.astype(np.float32))
+    if not share.labelled:
+        return torch.zeros(len(label), num_classes)
     return torch.nn.functional.one_hot(label, num_classes).float()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.arms import Loss
+from pipeline.config.arm_facts import Align, Loss
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware, autocast, place
 from pipeline.core.seeds import derive_seed, numpy_generator
@@ -18,6 +18,7 @@ from pipeline.data.batches.augmentation import Augmenter
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.draws import Draws
 from pipeline.nets.classifiers import last_layer, make_classifier
+from pipeline.supervised.alignment import inputs_of, make_alignment
 from pipeline.supervised.batches import Batches, Mixed, Share, batch_sizes, channels_last, share_labels
 from pipeline.supervised.loop import minimise
 from pipeline.supervised.losses import (
@@ -31,7 +32,8 @@ from pipeline.supervised.losses import (
 
 __all__ = ["Phase", "Regimen", "Share", "apply_classifier", "batch_sizes", "fit", "fit_classifier"]
 _APPLY_BATCH = 256
-MIXUP_ALPHA = 0.4
+MIXUP_ALPHA, ACROSS_SITES_ALPHA = 0.4, 2.0
+"""Of Beta; each is its paper's."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,23 @@ class Phase:
     Attributes:
         shares: what its batches are mixed from.
         classical: apply the classical transforms to every image, real or synthetic.
-        mixup: mix the images of a batch in pairs, shares from Beta(0.4, 0.4), after the classical transforms.
+        mixup: mix the images of a batch in pairs, shares from Beta(0.4, 0.4), after the classical transforms;
+            `across_sites`: each with one of its class and another domain, shares from Beta(2, 2).
         loss: `class_weights` = rarer classes weigh more; `logit_adjustment` = logits carry the log frequencies. Both
             are of the labelled images of its shares. `group_dro` = groups with high losses weigh more; all shares then
             have groups.
         agreement: weight of the Jensen-Shannon divergence between the answers on an image and on the one beside it.
+        align: is added to the loss so that features of different domains are alike; all shares then have domains.
         head: the last layer is `kept` as it is, `fresh`, or fresh and trained `alone`, all else being frozen.
     """
 
     shares: tuple[Share, ...]
     steps: int
     classical: bool = True
-    mixup: bool = False
+    mixup: bool | Literal["across_sites"] = False
     loss: Loss = "plain"
     agreement: float = 0.0
+    align: Align | None = None
     head: Literal["kept", "fresh", "alone"] = "kept"
 
 
@@ -140,10 +145,11 @@ class ClassifierTraining:
         self.orders += len(phase.shares)
         class_weight, shift = class_terms(phase, self.classes, device)
         robust = GroupDro(num_groups(phase), device) if phase.loss == "group_dro" else None
+        trained, aligned = self._trained(phase), self._alignment(phase)
 
         def loss_at(step: int) -> Tensor:
             batch = self._shown(phase, batches.next(step / phase.steps))
-            with autocast(self.hardware):
+            with autocast(self.hardware), inputs_of(last_layer(self.net)) as features:
                 logits = self.net(channels_last(shown_together(batch)))
             if batch.beside is not None:
                 logits, other = logits.float().chunk(2)
@@ -151,12 +157,22 @@ class ClassifierTraining:
                 return told + phase.agreement * jensen_shannon(logits, other)
             if robust is not None:
                 return robust(logits.float(), batch.target, batch.group)
-            return weighted_cross_entropy(logits.float() + shift, batch.target, batch.weight, class_weight)
+            loss = weighted_cross_entropy(logits.float() + shift, batch.target, batch.weight, class_weight)
+            return loss if aligned is None else loss + aligned(features[0].float(), batch.domain, step / phase.steps)
 
+        if aligned is not None:
+            trained += aligned.parameters()
         minimise(
-            loss_at, self._trained(phase), steps=phase.steps, lr=self.lr, weight_decay=self.config.weight_decay,
+            loss_at, trained, steps=phase.steps, lr=self.lr, weight_decay=self.config.weight_decay,
             what="the classifier",
         )  # fmt: skip
+
+    def _alignment(self, phase: Phase) -> nn.Module | None:
+        if phase.align is None:
+            return None
+        domains = 1 + max(int(share.domains.max()) for share in phase.shares if share.domains is not None)
+        made = make_alignment(phase.align, last_layer(self.net).in_features, domains)
+        return made.to(self.hardware.device)
 
     def _trained(self, phase: Phase) -> list[nn.Parameter]:
         """Set the network up for a phase; returns what is trained. A frozen trunk's norms stand still too."""
@@ -177,9 +193,22 @@ class ClassifierTraining:
         if not phase.mixup:
             return batch
         images, count = batch.images, len(batch.images)
-        share = torch.from_numpy(self.random.beta(MIXUP_ALPHA, MIXUP_ALPHA, count)).float().to(images.device)
-        partner = torch.from_numpy(self.random.permutation(count)).to(images.device)
-        return Mixed(*mixed_pairs(images, batch.target, share, partner), batch.weight, batch.group)
+        alpha = ACROSS_SITES_ALPHA if phase.mixup == "across_sites" else MIXUP_ALPHA
+        share = torch.from_numpy(self.random.beta(alpha, alpha, count)).float().to(images.device)
+        if phase.mixup == "across_sites":
+            label, domain = batch.target.argmax(dim=1).cpu().numpy(), batch.domain.cpu().numpy()
+            partner = partners_across(label, domain, self.random)
+        else:
+            partner = self.random.permutation(count)
+        images, target = mixed_pairs(images, batch.target, share, torch.from_numpy(partner).to(images.device))
+        return replace(batch, images=images, target=target)
+
+
+def partners_across(label: np.ndarray, domain: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """For each of the images [B] one of its class and another domain, by lot; itself where there is none."""
+    fits = (label[:, None] == label) & (domain[:, None] != domain)
+    drawn = np.where(fits, random.random(fits.shape), -1).argmax(axis=1)
+    return np.where(fits.any(axis=1), drawn, np.arange(len(label)))
 
 
 def shown_together(batch: Mixed) -> Tensor:
