@@ -19,6 +19,7 @@ from pipeline.adversarial.families.cyclegan import CycleganConfig
 from pipeline.adversarial.semantics import JUDGE, FrozenJudge, answers_lost
 from pipeline.adversarial.translation import CycleTurn
 from pipeline.adversarial.turns import Context
+from pipeline.adversarial.weights import load_net
 from pipeline.config.experiment import Experiment
 from pipeline.config.families import validate_gan
 from pipeline.config.gan import WatchConfig
@@ -29,6 +30,7 @@ from pipeline.data.batches.dataset import open_dataset, read_table, write_table
 from pipeline.data.batches.draws import Draws
 from pipeline.data.batches.streams import Batch, StoredImages
 from pipeline.data.cohort.folds import labelled_by_cell, split_ids
+from pipeline.nets.conditions import Condition
 from pipeline.synthesis import synthesise
 
 MakeInputs = Callable[..., dict[str, Path]]
@@ -84,9 +86,26 @@ def test_each_training_image_becomes_one_of_its_class_at_the_other_site(
     source = known.loc[made["source_image"]]
     assert list(source["label"]) == list(made["label"]) and (source["hospital"].to_numpy() != made["site"]).all()
     assert set(made["source_image"]) == set(train)
+    assert_cycle_errors(found, inputs, made)
     for _, own in made.groupby(["site", "label"]):
         counts = Counter(own["source_image"])
         assert max(counts.values()) - min(counts.values()) <= 1  # in turn
+
+
+def assert_cycle_errors(found: dict[str, Path], inputs: dict[str, Path], made: Any) -> None:
+    """Each as the translator itself says, asked image by image."""
+    net, real = load_net(found["fit-gan"], "generator")[0], open_dataset(inputs["prepare"])
+    images = open_dataset(found["synthesise"])
+    for row in (0, len(made) - 1):
+        one = made.iloc[row]
+        source = real.tensor(real.rows([one["source_image"]]))
+        site = "B" if one["site"] == "A" else "A"
+        label = torch.tensor([list(CELLS).index(f"{one['label']} of {site}")])
+        way_back = net.to_b if site == "B" else net.to_a
+        with torch.no_grad():
+            back = way_back(images.tensor(np.array([row])), Condition(label=label))
+        error = float((back - source).abs().mean()) / 2
+        assert float(one["cycle_error"]) == pytest.approx(error, abs=2e-5)
 
 
 def test_rows_of_a_batch_are_of_one_class_and_of_both_sites(noise_inputs: MakeInputs) -> None:

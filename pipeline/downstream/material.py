@@ -18,11 +18,11 @@ from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError, LeakageError
 from pipeline.core.files import atomic_path
-from pipeline.core.guard import SOURCE_COLUMN
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet, open_dataset
 from pipeline.data.cohort.cells import CELL_COLUMNS, cell_counts, cells_of
 from pipeline.data.cohort.folds import open_fold, split_ids
+from pipeline.downstream.beside import translations
 from pipeline.downstream.curation import Curation, curate
 from pipeline.downstream.feature_models import Predict, fit_feature_model
 from pipeline.downstream.looks import Seen, seen_through
@@ -326,31 +326,6 @@ class Material:
 
 def _cell_names(table: pd.DataFrame, site: str) -> list[tuple[str, str]]:
     return list(zip(table[site].astype(str), table["label"].astype(str), strict=True))
-
-
-def translations(dataset: DataSet, rows: np.ndarray, generated: DataSet) -> np.ndarray:
-    """Position in `generated` of the first translation of each image at `rows`.
-
-    Raises:
-        LeakageError: something else than these images was translated.
-        DataError: the synthetic images are no translations, or an image has none.
-    """
-    if SOURCE_COLUMN not in generated.manifest:
-        raise DataError(
-            "arms: some compare images with their translations, and the GAN translates none. Use a cyclegan."
-        )
-    sources = generated.manifest[SOURCE_COLUMN]
-    wanted = pd.Index(dataset.manifest["image_id"].iloc[rows])
-    if not set(sources) <= set(wanted):
-        raise LeakageError("the GAN has translated images that are not training images of this fold. Train it again.")
-    first = pd.Series(np.arange(len(sources)), index=sources)[~sources.duplicated().to_numpy()]
-    found = first.reindex(wanted)
-    if found.isna().any():
-        raise DataError(
-            f"arms: {int(found.isna().sum())} of {len(rows)} training images have no translation, since too few were "
-            "made. Raise synthesis.samples_per_class."
-        )
-    return found.to_numpy(dtype=np.int64)
 
 
 def _kept(path: Path, length: int) -> dict[str, np.ndarray] | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.adversarial.families import FAMILIES
 from pipeline.core.compute import Hardware, autocast
+from pipeline.core.guard import SOURCE_COLUMN, TRANSLATIONS_PICTURE
 from pipeline.core.layout import QUALITY_CURVES
 from pipeline.core.metrics import MetricRow, write_metrics
 from pipeline.core.records import Record
@@ -28,6 +29,7 @@ from pipeline.quality.distances import Rules
 from pipeline.quality.settings import QualityStageConfig
 from pipeline.quality.tables import curves, metrics
 from pipeline.quality.told_apart import told_apart_row
+from pipeline.quality.translations import save_translations, translation_rows
 from pipeline.supervised.fit import Share, fit_classifier
 
 NOT_NOISE = "not a figure of noise samples"
@@ -39,13 +41,18 @@ Sets = dict[str, Described]
 def run(config: QualityStageConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
     """Write metrics.csv (figures, floors, and figures at the floors' number of images) and curves.csv.
 
-    A family that changes real images of another class makes no noise samples; it gets no figures, and the record and
-    the table say so.
+    A family that changes real images makes no noise samples; it gets no such figures, and the record and the table say
+    so. Between sites it gets those of translations, and a picture.
     """
     real, synthetic = open_dataset(inputs["prepare"]), open_dataset(inputs["synthesise"])
     rows = {split: _labelled(real, inputs["split"], config, split) for split in ("train", "val")}
     if "source" in FAMILIES[config.family].needs:
-        return _no_figures(config, [_told_apart(config, (real, rows["train"]), synthetic)], out_dir)
+        further = [_told_apart(config, (real, rows["train"]), synthetic)]
+        if SOURCE_COLUMN not in synthetic.manifest:
+            return _no_figures(config, further, out_dir)
+        further += translation_rows(config, real, rows["train"], synthetic)
+        names = save_translations(out_dir / TRANSLATIONS_PICTURE, real, synthetic)
+        return replace(_no_figures(config, further, out_dir), extra={"translations": list(names)})
     extractor, sets = _describe(config, real, synthetic, rows)
     rules = _rules(config, real, sets)
     train = (real, rows["train"])
@@ -128,7 +135,7 @@ def _told_apart(
 
 
 def _no_figures(config: QualityStageConfig, further: Sequence[MetricRow], out_dir: Path) -> Record:
-    detail = f"{NOT_NOISE}: {config.family} changes real images of another class"
+    detail = f"{NOT_NOISE}: {config.family} changes real images of another class, or of another site"
     key = {"fold": str(config.fold), "gan_seed": str(config.gan_seed)}
     write_metrics(out_dir, [MetricRow(stage="quality", **key, label="all", metric="fid", detail=detail), *further])
     return Record(kind="quality", figures={"fid": NOT_NOISE}, notes=(f"Image quality: {detail}.",))

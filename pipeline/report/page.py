@@ -129,6 +129,7 @@ def _tables(run: Run, redact: Redaction, *, shareable: bool) -> Tables:
         "rejected": tables.rejected_table(run),
         "quality": quality_tables.quality_table(run),
         "quality_classes": quality_tables.quality_classes_table(run),
+        "translations": quality_tables.translation_table(run),
         "quality_gans": quality_tables.quality_gans_table(run),
         "watch": tables.watch_table(run),
         "checks": tables.checks_table(run),

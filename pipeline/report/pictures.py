@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline.config.arms import REFERENCE_ARM
 from pipeline.core.errors import UserError
+from pipeline.core.guard import TRANSLATIONS_PICTURE
 from pipeline.core.layout import (
     CLOSEST_PAIRS,
     FILM_STRIP,
@@ -46,8 +47,8 @@ def all_pictures(run: Run, *, shareable: bool) -> dict[str, Picture]:
         []
         if shareable
         else [
-            _samples(run), *sweep_pictures(run), _closest(run), *_strips(run), attention_picture(run),
-            worklist_picture(run),
+            _samples(run), *sweep_pictures(run), _translations(run), _closest(run), *_strips(run),
+            attention_picture(run), worklist_picture(run),
         ]
     )  # fmt: skip
     drawn = (_difference, _forest, _roc, _reliability, _training, _quality, histogram, detectors_roc, _nearest)
@@ -213,6 +214,16 @@ def _samples(run: Run) -> Picture | None:
     )
     classes = ", ".join(run.experiment.data.classes)
     return Picture("samples", f"Real beside synthetic images, one row a class: {classes}.", caption, sheet)
+
+
+def _translations(run: Run) -> Picture | None:
+    stage = run.released("quality") or next(iter(run.of_kind("quality")), None)
+    if stage is None or not (stage.directory / TRANSLATIONS_PICTURE).is_file():
+        return None
+    pairs = "; ".join(stage.record.extra["translations"])
+    caption = f"Not picked: training images above their translations, from the top: {pairs} ({stage.title})."
+    alt = "Pairs of rows: training images of one site, and below them their translations to the other."
+    return Picture("translations", alt, caption, stored_png(stage.file(TRANSLATIONS_PICTURE), 1440, 900_000))
 
 
 def _closest(run: Run) -> Picture | None:

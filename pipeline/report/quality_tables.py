@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from pipeline.core.guard import TRANSLATION
 from pipeline.report.reading import Run
 from pipeline.report.tables import Table
 from pipeline.report.words import number, with_interval
@@ -80,19 +81,54 @@ def quality_gans_table(run: Run) -> Table | None:
     return Table("Every generator, all synthetic images.", header, tuple(found)) if len(found) > 1 else None
 
 
+_KEPT = (
+    ("label_flips", "Called another class than the source", ""),
+    ("wrong_calls", "Called another class than its label", "wrong_calls_source"),
+    ("called_target", "Called the target site", "called_target_source"),
+    ("kid_target", "KID to the target's real images", "kid_target_source"),
+    ("cycle_error", "There and back, share of the window", ""),
+)
+"""Figure, its title, and the same figure of the untranslated sources."""
+
+
+def translation_table(run: Run) -> Table | None:
+    """What translations between sites keep and change, of the released generator or the first; None without any."""
+    rows = _released(run, TRANSLATION)
+    rows = rows[rows["value"].notna()]
+    if rows.empty:
+        return None
+    cells = []
+    for (target, label), own in rows.groupby(["subgroup", "label"], sort=True):
+        found = own.set_index("metric")
+        figures = (
+            _cell(found, name)
+            + (f"\n(sources: {number(found['value'].get(plain), 3)})" if plain in found.index else "")
+            for name, _, plain in _KEPT
+        )
+        cells.append(
+            (f"{label} to {str(target).removeprefix('site = ')}", *figures, str(found.at["label_flips", "n_images"]))
+        )
+    caption = (
+        f"Translations of training images between sites, {_title(rows)} (interval over images). The class must stay, "
+        "the site must go; classifiers judge patients whom they never saw. In brackets: the same of the untranslated "
+        "sources. Where flips are many, translations teach wrong labels; where the site stays, they teach nothing new."
+    )
+    return Table(caption, ("Translation", *(title for _, title, _ in _KEPT), "Images"), tuple(cells), tight=True)
+
+
 def quality_sentence(run: Run) -> str:
     """Why there are no figures."""
     details = sorted(set(_quality(run)["detail"]))
     return f"{details[0][:1].upper()}{details[0][1:]}." if details else "This run did not measure its images."
 
 
-def _quality(run: Run) -> pd.DataFrame:
-    return run.metrics[run.metrics["stage"] == "quality"]
+def _quality(run: Run, stage: str = "quality") -> pd.DataFrame:
+    return run.metrics[run.metrics["stage"] == stage]
 
 
-def _released(run: Run) -> pd.DataFrame:
+def _released(run: Run, stage: str = "quality") -> pd.DataFrame:
     """Rows of the generator that may be released, or else of the first one."""
-    rows = _quality(run)
+    rows = _quality(run, stage)
     key = rows["fold"] + " " + rows["gan_seed"]
     wanted = f"{run.experiment.release.fold} {run.experiment.release.gan_seed}"
     return rows[key == (wanted if (key == wanted).any() else key.min())]

@@ -93,6 +93,22 @@ class TrainedGenerator:
         rows = self._sampler.translated(self.classes.index(label)).tolist()
         return [self._ids[rows[index % len(rows)]] for index in range(num)]
 
+    def cycle_errors(self, label: str, images: np.ndarray) -> list[float]:
+        """How far each of the first images [N, C, *spatial] of class `label` is from its source once it is translated
+        back, the mean over voxels in shares of the window; empty where no sources are taken in turn."""
+        if self._sampler is None or self._sampler.sources is None:
+            return []
+        number = self.classes.index(label)
+        rows, (back,) = self._sampler.translated(number), self._sampler.sources[number]
+        found: list[float] = []
+        for start in range(0, len(images), _BATCH):
+            some = torch.from_numpy(images[start : start + _BATCH]).to(self.device)
+            source = self._sampler.images.batch(rows[torch.arange(start, start + len(some)) % len(rows)]).images.cpu()
+            asked = Condition(label=torch.full((len(some),), back, device=self.device), source=some)
+            z = torch.zeros(len(some), self.latent_dim, device=self.device)
+            found += (sample(self.net, z, asked) - source).abs().flatten(1).mean(dim=1).div(2).tolist()
+        return found
+
     def _source(self, label: str, index: int) -> torch.Tensor | None:
         """Which image the one numbered `index` is made from [1]; None = one that is drawn."""
         if self._sampler is None or self._sampler.sources is None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from pipeline.config.section import Section
 from pipeline.core.compute import resolve_hardware
 from pipeline.core.errors import DataError
-from pipeline.core.guard import SOURCE_COLUMN
+from pipeline.core.guard import CYCLE_COLUMN, SOURCE_COLUMN
 from pipeline.core.layout import IMAGES, MANIFEST
 from pipeline.core.records import Record
 from pipeline.core.seeds import derive_seed
@@ -65,7 +66,7 @@ def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     each = max(1, config.samples_per_class * len({one["label"] for one in asked.values()}) // len(asked))
     total = each * len(asked)
     for name, facts in asked.items():
-        sources = generator.sources(name, each)
+        sources, first = generator.sources(name, each), len(rows)
         for number, (seed, image) in enumerate(generator.images(name, each, config.seed, config.truncation_psi)):
             if images is None:
                 images = new_array(out_dir / IMAGES, scaling.dtype, (total, *image.shape))
@@ -75,6 +76,11 @@ def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
             rows.append({"image_id": f"synthetic-{known}-{number:05d}", **facts, **made, "sample_seed": str(seed)})
             if not np.isfinite(image).all():
                 raise DataError("the generator makes values that are not numbers; train it again with lower rates.")
+        if sources and images is not None:
+            stored = torch.from_numpy(np.array(images[first : len(rows)]))
+            errors = generator.cycle_errors(name, scaling.to_model(stored).numpy())
+            for row, error in zip(rows[first:], errors, strict=True):
+                row[CYCLE_COLUMN] = f"{error:.5f}"
     assert images is not None
     _refuse_flat(scaling, images)
     images.flush()
