@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def _say(found: Guess, out: Path, table: Path, console: Console) -> None:
     for doubt in found.doubts:
         console.print(f"CHECK: {doubt}", style="bold yellow", markup=False, soft_wrap=True)
     written = f"{out} and {table}" if found.table is not None else f"{out}"
-    console.print(f"Written: {written}. Next: radaug validate {out}", markup=False, soft_wrap=True)
+    console.print(f"Written: {written}. Next: radaug validate {shlex.quote(str(out))}", markup=False, soft_wrap=True)
 
 
 def _short(value: Any) -> str:

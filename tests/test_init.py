@@ -165,6 +165,16 @@ def paths_of_another_computer(root: Path) -> None:
     (root / "train.csv").write_text("\n".join(rows) + "\n")
 
 
+def german_table(root: Path) -> None:
+    """Semicolons, decimal commas and Latin-1, as a clinic's spreadsheet leaves them."""
+    rows = ["Datei;Diagnose;Patienten-Nr;Alter;Gerät"]
+    for number in range(40):
+        png(root / "Röntgen bilder" / f"b{number:03d}.png", number)
+        found = ("unauffällig", "Lungenentzündung")[number % 2]
+        rows.append(f"b{number:03d}.png;{found};N{number // 2 * 2 + number % 2};{50 + number % 9},5;A")
+    (root / "Tabelle.csv").write_bytes("\r\n".join([*rows, ""]).encode("latin-1"))
+
+
 def archive(root: Path) -> None:
     random = np.random.default_rng(0)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -190,6 +200,7 @@ SHAPES: list[tuple[Build, dict[str, Any], str]] = [
     (numbered_studies, {"kind": "csv", "classes": ["negative", "positive"], "split": "kfold"}, "16 patients for 24"),
     (classes_in_names, {"kind": "csv", "classes": ["Normal", "COVID"], "split": "holdout"}, "from the file's name"),
     (paths_of_another_computer, {"kind": "csv", "classes": ["No Finding", "Edema"], "split": "holdout"}, "20 patients"),
+    (german_table, {"kind": "csv", "classes": ["unauffällig", "Lungenentzündung"], "split": "holdout"}, ""),
     (archive, {"kind": "npz", "classes": ["benign", "malignant"], "split": "column"}, "EACH IMAGE COUNTS"),
 ]
 
@@ -245,6 +256,18 @@ def one_patient(root: Path) -> None:
     each(one, ("a", "b"), 6)
 
 
+def one_patient_by_names(root: Path) -> None:
+    each(lambda label, patient, image, number: png(root / label / f"p001_{number:02d}.png", number), ("a", "b"), 6)
+
+
+def slices_without_classes(root: Path) -> None:
+    dicom_series(root)
+    for folder in ("normal", "nodule"):
+        for patient in (root / folder).iterdir():
+            shutil.move(patient, root / f"{patient.name}-{folder[:2]}")
+        (root / folder).rmdir()
+
+
 def text_only(root: Path) -> None:
     root.mkdir()
     (root / "scan.png").write_text("version https://git-lfs.github.com/spec/v1\n" + "x" * 400)
@@ -268,6 +291,8 @@ def several_archives(root: Path) -> None:
         (one_class, "nothing says which class"),
         (no_classes, "slices.csv has the columns file, slice"),
         (one_patient, "all 12 images are of one patient"),
+        (one_patient_by_names, "all 12 images are of one patient"),
+        (slices_without_classes, "nothing says which class each is of. Put the images of each class into a folder"),
         (text_only, "this is a Git LFS pointer"),
         (one_hot, "It could be melanoma or naevus"),
         (several_archives, "Give one of them: b.npz, nodulemnist3d_flat.npz"),
@@ -315,6 +340,8 @@ def test_a_folder_beside_is_named_as_seen_from_the_configuration(tmp_path: Path)
             ["1", "1", "2", "3"],
         ),
         (["person1_bacteria_1.jpeg", "person1_virus_2.jpeg", "person2_virus_3.jpeg", "person30_1.jpeg"], list("1123")),
+        (["Fall 12 a.png", "Fall 12 b.png", "Fall 13.png"], list("112")),
+        (["p001_01.png", "p001_02.png"], list("11")),
         (["scan_001.png", "scan_002.png", "scan_003.png"], None),
         (["normal (1).png", "normal (2).png", "normal (3).png"], None),
         (["2020_001.png", "2020_002.png", "2021_003.png"], None),
@@ -341,6 +368,10 @@ def test_patients_in_file_names(names: list[str], patients: list[str] | None) ->
         (["0", "1"], ["1"]),
         (["abnormal", "normal"], ["abnormal"]),
         (["cyst", "metastasis", "haemangioma"], ["metastasis"]),
+        (["gesund", "Lungenentzündung"], ["Lungenentzündung"]),
+        (["Tumor", "kein_Tumor"], ["Tumor"]),
+        (["sano", "neumonía"], ["neumonía"]),
+        (["sain", "malade"], ["malade"]),
     ],
 )
 def test_the_disease_side(names: list[str], positive: list[str]) -> None:

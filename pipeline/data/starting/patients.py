@@ -10,7 +10,10 @@ _PATTERNS = (
     (r"(TCGA-[A-Za-z0-9]{2}-[A-Za-z0-9]{4})", True),
     (r"(LIDC-IDRI-\d{4})", True),
     (r"(sub-[A-Za-z0-9]+)", True),
-    (r"(?i)(?:^|[^a-z])((?:patient|person|subject|subj|case|pat|pid|pt|p)[-_ ]?\d+)", True),
+    (
+        r"(?i)(?:^|[^a-z])((?:patient|person|subject|subj|case|fall|proband|paciente|paziente|pat|pid|pt|p)[-_ ]?\d+)",
+        True,
+    ),
     (r"^([A-Za-z]{0,4}[-_]?\d+)[-_. ][^.]*\d", False),
 )
 """Regular expressions on a file name, the plainest first, and whether they name a patient by a word. The last one takes
@@ -41,7 +44,8 @@ class Pattern:
 def patient_pattern(names: Sequence[str]) -> Pattern | None:
     """The first rule that fits nearly all file names, and joins some of them where no word says that it is a patient.
 
-    None where there is no such rule, or it would leave fewer than three patients: `scan_001.png` names none.
+    None where there is no such rule, or no word says it and fewer than three patients would be left: `scan_001.png`
+    names none. Where a word says it, one patient is one: `p001_01.png` and `p001_02.png` are no two.
     """
     for text, by_word in _PATTERNS:
         matches = [re.search(text, name) for name in names]
@@ -49,6 +53,6 @@ def patient_pattern(names: Sequence[str]) -> Pattern | None:
         found = {patient for patient in patients if patient}
         fits = sum(map(bool, patients)) >= MOSTLY * len(names)
         joins = len(found) < sum(map(bool, patients))
-        if fits and len(found) >= FEW and (joins or by_word):
+        if fits and (by_word or (len(found) >= FEW and joins)):
             return Pattern(text, patients, by_word)
     return None

@@ -163,7 +163,7 @@ def _rank(table: pd.DataFrame, name: str) -> int | None:
     rank = label_rank(name)
     values = set(table[name]) - {""}
     seldom = _REPEATED if rank is not None and is_named_label(rank) else 2 * _REPEATED
-    if rank is None or not 2 <= len(values) <= len(table) / seldom:
+    if rank is None or _has_fractions(table[name]) or not 2 <= len(values) <= len(table) / seldom:
         return None
     if len(values) <= MOST_CLASSES or (is_named_label(rank) and _holds_many(table[name])):
         return rank
@@ -175,7 +175,18 @@ def _holds_many(column: pd.Series) -> bool:
 
 
 def _all_numbers(column: pd.Series) -> bool:
-    return bool(pd.to_numeric(column[column != ""], errors="coerce").notna().all())
+    return bool(_numbers(column).notna().all())
+
+
+def _has_fractions(column: pd.Series) -> bool:
+    """Whether all cells are numbers and some are no whole ones: sizes, doses, ages such as 55,5; no class."""
+    numbers = _numbers(column)
+    return bool(numbers.notna().all() and (numbers % 1 != 0).any())
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """Numbers of the cells that are not empty, with a point or a comma; NaN where a cell is none."""
+    return pd.to_numeric(column[column != ""].str.replace(",", ".", n=1, regex=False), errors="coerce")
 
 
 def _same(one: pd.Series, other: pd.Series) -> bool:

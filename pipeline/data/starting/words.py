@@ -12,16 +12,20 @@ from pipeline.data.cohort.sides import SPLIT_NAMES
 MOST_CLASSES = 20
 SPLIT_OF = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
 _WITHOUT = re.compile(
-    r"(^|[^a-z])(normals?|healthy|controls?|negatives?|neg|none|absent|without|unaffected|no|non|not|false|0|cn|nofinding)"
-    r"([^a-z]|$)"
+    r"(^|[^a-z])(normals?|healthy|controls?|negatives?|neg|none|absent|without|unaffected|no|non|not|false|0|cn|nofinding"
+    r"|gesund\w*|unauffallig\w*|ohne|kein\w*|kontrolle?n?|sain\w*|temoins?|sans|normal[aeio]s?|sani?|sana|sanos?|sanas?|sin"
+    r"|controllo|controles?|senza|sem|saudavel|saudaveis|negativ\w*)([^a-z]|$)"
 )
-"""How the side without the disease is called: `normal`, `no_finding`, `non-covid`, `0`."""
-_MILD, _GRAVE = re.compile(r"benign"), re.compile(r"malign|cancer|carcinom|tumou?r|metasta")
+"""How the side without the disease is called, in the languages of several countries' hospitals, without accents:
+`normal`, `no_finding`, `non-covid`, `0`, `gesund`, `sain`."""
+_MILD = re.compile(r"benign|gutartig")
+_GRAVE = re.compile(r"malign|cancer|carcinom|karzinom|bosartig|tumou?r|metasta")
 _CLASS = re.compile(
     r"normal|health|control|benign|malign|cancer|carcinom|tumou?r|lesion|covid|pneumon|tuberc|^tb$|positiv|negativ"
     r"|^(pos|neg)$|^no[_ -]|^non|disease|patholog|fractur|nodul|effusion|cyst|metasta|ha?emang|bleed|ha?emorr|stroke"
     r"|opacit|o?edema|cardiomeg|emphys|fibros|thorax|^mass|infect|viral|bacteri|finding|contrast|grade|stage|class|^(ad|mci|cn)$"
-    r"|hyperplas|adenom|sick|^ill|yes$|^no$|true|false|^[01]$"
+    r"|hyperplas|adenom|sick|^ill|yes$|^no$|true|false|^[01]$|gesund|krank|unauffallig|entzund|befund|kontroll|malad|sain"
+    r"|enferm|^sano|temoin|bosartig|gutartig"
 )
 _SITE = re.compile(
     r"site|hospital|cent(re|er)|clinic|scanner|vendor|instit|manufact|siemens|philips|toshiba|canon|^ge($|[^a-z])"
@@ -35,23 +39,32 @@ _MASKS = frozenset([
 _LABEL = (
     "label", "labels", "class", "classes", "diagnosis", "dx", "target", "category", "findinglabels", "finding",
     "findings", "pathology", "outcome", "group", "disease", "condition", "status", "result", "groundtruth", "y",
-    "malignancy", "type",
+    "malignancy", "type", "diagnose", "befund", "klasse", "diagnostic", "diagnostico", "diagnosi", "clase", "classe",
+    "resultado", "risultato", "resultat", "gruppe", "groupe", "grupo", "gruppo",
 )  # fmt: skip
 """Names of label columns without signs and capitals, the likeliest first."""
 _PATIENT = frozenset([
     "patientid", "patient", "subjectid", "subject", "participantid", "participant", "pid", "personid", "person",
-    "caseid", "case", "mrn", "patid", "pat", "patientnumber", "patientno", "patientname", "subj",
+    "caseid", "case", "mrn", "patid", "pat", "patientnumber", "patientno", "patientname", "subj", "patientnr", "patnr",
+    "patientennr", "patientennummer", "patientenid", "fallnr", "fallnummer", "fall", "proband", "probandenid",
+    "idpatient", "nopatient", "paciente", "idpaciente", "pacienteid", "paziente", "idpaziente", "pazienteid",
 ])  # fmt: skip
 _SPLIT = frozenset(["split", "set", "subset", "partition", "fold", "phase", "suggestedsplit", "usage", "mode"])
 _NO_LABEL = re.compile(
     r"sex|gender|age|view|position|manufact|model|scanner|site|hospital|kernel|modality|spacing|thick|width|height|date|"
-    r"laterality|orientation|follow|race|ethnic|vendor|protocol|body|slice|index|number"
+    r"laterality|orientation|follow|race|ethnic|vendor|protocol|body|slice|index|number|^alter$|geschlecht|datum|gerat"
+    r"|herstell|^sexe$|^sexo$|^sesso$|^edad$|^idade$|^eta$|fecha|fabric|schicht|nummer|ansicht|aufnahme"
 )
 
 
 def bare(name: str) -> str:
-    """Lower case, letters and digits only: `Patient ID` and `patient_id` are one."""
-    return re.sub(r"[^a-z0-9]+", "", unicodedata.normalize("NFKC", name).casefold())
+    """Lower case, letters and digits only: `Patient ID` and `patient_id` are one, and so are `Geräte` and `gerate`."""
+    return re.sub(r"[^a-z0-9]+", "", _plain(name))
+
+
+def _plain(name: str) -> str:
+    """Lower case without accents."""
+    return "".join(sign for sign in unicodedata.normalize("NFKD", name).casefold() if not unicodedata.combining(sign))
 
 
 def stem(name: str) -> str:
@@ -75,7 +88,7 @@ def says_site(name: str) -> bool:
 
 
 def says_class(name: str) -> bool:
-    return bool(_CLASS.search(name.lower()))
+    return bool(_CLASS.search(_plain(name)))
 
 
 def looks_like_ids(names: Collection[str]) -> bool:
@@ -90,19 +103,19 @@ def are_splits(names: Iterable[str]) -> bool:
 
 def is_without(name: str) -> bool:
     """Whether a class's name says that the disease is not there."""
-    return bool(_WITHOUT.search(name.lower().replace("_", " ")))
+    return bool(_WITHOUT.search(_plain(name).replace("_", " ")))
 
 
 def disease_side(classes: Collection[str]) -> tuple[list[str], list[str], str]:
     """The side without the disease, the other, and why; the reason is empty where nothing says it."""
     names = sorted(classes)
     negative = [name for name in names if is_without(name)]
-    if any(_GRAVE.search(name.lower()) for name in names):
-        negative += [name for name in names if _MILD.search(name.lower()) and name not in negative]
+    if any(_GRAVE.search(_plain(name)) for name in names):
+        negative += [name for name in names if _MILD.search(_plain(name)) and name not in negative]
     if negative and len(negative) < len(names):
         positive = [name for name in names if name not in negative]
         return negative, positive, f"{', '.join(negative)} is called like the side without the disease"
-    grave = [name for name in names if _GRAVE.search(name.lower())]
+    grave = [name for name in names if _GRAVE.search(_plain(name))]
     if grave and len(grave) < len(names):
         rest = [name for name in names if name not in grave]
         return rest, grave, f"{', '.join(grave)} is called like the graver side"
