@@ -156,6 +156,7 @@ def _tables(run: Run, redact: Redaction, *, shareable: bool) -> Tables:
         "certificate": certificate_table(run),
         "memorisation": memorisation_table(run),
         "audit": tables.audit_table(run),
+        "audit_found": tables.audit_table(run, faults=True),
         "ledger": None if run.ledger is None else tables.look_table(run.ledger),
         "stages": tables.stages_table(run),
         "versions": tables.versions_table(run),

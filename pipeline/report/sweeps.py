@@ -46,16 +46,25 @@ def _pictures(stage: StageEntry, table: pd.DataFrame, grey: np.ndarray) -> Itera
         rows = [f"Latent {number}" for number in range(1, latents + 1)] if is_class else labels
         columns = values if is_class else [f"{float(value):.3g}" for value in values]
         swept = "class" if is_class else f"{name}, from the 5th to the 95th percentile of the training images"
-        held = "from class to class" if is_class else "from one end to the other"
+        held = "From class to class" if is_class else "From one end to the other"
         caption = (
-            f"Sweep of {swept}, {stage.title}: in a row the random numbers and all else are the same. Not picked: the "
-            f"first {latents} latents. {held.capitalize()} an image changes {ratio:.2f} times as much as from latent "
-            "to latent (root mean square); near 0 the generator does not do what it is asked. This is what the "
-            "generator learnt to change, not what would become of a patient."
+            f"Sweep of {swept}, {stage.title}. {held} an image changes {ratio:.2f} times as much as from latent to "
+            "latent (root mean square)."
         )
         alt = f"{latents} latents, a row each, asked for {'every class' if is_class else f'rising {name}'}."
-        picture = small_png(_drawn(shown, rows, columns), 1440, 700_000)
-        yield Picture("sweep-class" if is_class else f"sweep-of-{safe_name(str(name))}", alt, caption, picture)
+        place = "sweep-class" if is_class else f"sweep-of-{safe_name(str(name))}"
+        yield Picture(
+            place, alt, caption, _png(shown, rows, columns), None if is_class else _for_phone(shown, rows, columns)
+        )
+
+
+def _for_phone(frames: np.ndarray, rows: list[str], columns: list[str]) -> bytes:
+    """Every other step: the ends and two between of seven."""
+    return _png(frames[:, ::2], rows, columns[::2])
+
+
+def _png(frames: np.ndarray, rows: list[str], columns: list[str]) -> bytes:
+    return small_png(_drawn(frames, rows, columns), 1440, 700_000)
 
 
 def change(frames: np.ndarray, *, end_to_end: bool) -> float:
@@ -83,7 +92,7 @@ def _drawn(frames: np.ndarray, rows: list[str], columns: list[str]) -> Image.Ima
         for line, images, row in zip(grid, frames, rows, strict=True):
             for axes, image in zip(line, images, strict=True):
                 axes.imshow(planes(image)[0], cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
-                axes.set(xticks=[], yticks=[])
+                axes.set(xticks=[], yticks=[], frame_on=False)
                 axes.grid(visible=False)
             line[0].set_ylabel("\n".join(wrap(row, 14)), fontsize=8.5)
         for axes, column in zip(grid[0], columns, strict=False):

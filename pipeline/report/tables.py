@@ -237,14 +237,16 @@ def audit_rows(run: Run) -> pd.DataFrame:
     return audit.assign(rank=rank).sort_values("rank", kind="stable").drop(columns="rank")
 
 
-def audit_table(run: Run) -> Table:
-    """All checks of the data, coloured by severity."""
+def audit_table(run: Run, *, faults: bool = False) -> Table:
+    """All checks of the data, coloured by severity; or those that found a fault."""
     rows = audit_rows(run)
+    rows = rows[rows["severity"].isin(["error", "warning"])] if faults else rows
     tones = tuple({"error": "bad", "warning": "caution"}.get(severity, "") for severity in rows["severity"])
     rows = rows.assign(check=rows["check"].str.replace("_", " "))
     columns = ("severity", "check", "count", "detail")
     header = tuple(name.capitalize() for name in columns)
-    return Table("Checks of the data before anything was trained.", header, _text_rows(rows, columns), tones)
+    caption = "What the checks of the data found" if faults else "Checks of the data"
+    return Table(f"{caption}, before anything was trained.", header, _text_rows(rows, columns), tones)
 
 
 def look_table(ledger: pd.DataFrame) -> Table:

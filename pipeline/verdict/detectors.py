@@ -212,14 +212,17 @@ def one_sided(table: pd.DataFrame) -> str:
 
 
 def detector_warnings(table: pd.DataFrame, rows: Sequence[MetricRow], false_alarms: float) -> tuple[str, ...]:
-    """Why no detector was judged; or a sentence for each that cannot raise an alarm for want of validation normals."""
+    """Why no detector was judged; or which ones cannot raise an alarm for want of validation normals."""
     if table.empty:
         return ()
     if reason := one_sided(table):
         return (reason,)
     judged, loud = ({row.arm for row in rows if row.metric == metric} for metric in ("false_alarms", "threshold"))
     needed = int(np.ceil(1 / false_alarms)) - 1
-    return tuple(
-        f"{arm}: no alarm can be raised at a rate of {false_alarms:g}: that takes {needed} normal validation patients."
-        for arm in sorted(judged - loud)
+    silent = ", ".join(sorted(judged - loud))
+    if not silent:
+        return ()
+    return (
+        f"Anomaly detectors: no alarm can be raised at a rate of {false_alarms:g} by {silent}: that takes {needed} "
+        "normal validation patients.",
     )
