@@ -31,7 +31,7 @@ _CONTENTS = (
     ("training", "GAN training"),
     ("arms", "Classifiers"),
     ("reached", "How the verdict was reached"),
-    ("anomaly", "Anomaly score"),
+    ("anomaly", "Anomaly detectors"),
     ("memorisation", "Privacy"),
     ("audit", "Audit"),
     ("ledger", "Looks at the test patients"),

@@ -229,7 +229,7 @@ def _patients(cohort: Cohort, items: tuple[Item, ...], by_level: bool) -> None:
     cohort.images["patient_id"] = list(pattern.patients)
     cohort.pattern = "" if pattern.misses else pattern.text
     cohort.plain = cohort.plain and cohort.given is None and not pattern.misses
-    cohort.why["patients"] = f"file names, by {pattern.text}"
+    cohort.why["patients"] = "file names"
     cohort.doubts.append(_shown_patients(images["patient_id"], "The patient is read from the file's name"))
     if pattern.misses:
         cohort.doubts.append(
@@ -298,5 +298,5 @@ def _require_two(cohort: Cohort, around: Around) -> None:
     if len(patients) == 1 and patients != {""}:
         raise UserError(
             f"{around.folder}: all {len(cohort.images)} images are of one patient ({cohort.why['patients']}). Train, "
-            "val and test need different ones: name them in a table's column patient_id."
+            "val and test need different ones. If they are of several, name them in a table's column patient_id."
         )
