@@ -38,6 +38,8 @@ def main(run: Path) -> None:
         p = "not planned" if one["p_holm"] is None else f"{one['p_holm']:.3f}"
         names = f"`{one['arm']}` | `{one['reference']}`"
         print(f"| {names} | {100 * one['difference']:+.1f} ({low} to {high}) | {p} | {one['decision']} |")
+    if load_experiment(run / CONFIG).data.correlation is None:
+        return
     print("\nTest images weighted as the training images are drawn (data.correlation), AUROC, mean (SD over fits):")
     for arm, values in as_collected(run).items():
         print(f"  {arm}: {np.mean(values):.3f} ({np.std(values, ddof=1):.3f})")

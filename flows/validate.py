@@ -95,6 +95,8 @@ def _what_sites_tell(experiment: Experiment, members: pd.DataFrame) -> list[str]
     site = experiment.data.site_column
     if not site:
         return []
+    archive = members["site"][(members["fold"] == "0") & (members["split"] == "unlabelled")].value_counts()
+    hidden = "".join(f" Without labels: {archive.get(name, 0)} of {name}." for name in experiment.data.unlabelled_sites)
     first = members[(members["split"] == "train") & (members["label"] != "")].drop_duplicates("image_id")
     rule = experiment.verdict
     told = told_by_site(first, "site", experiment.data.classes, experiment.seed, rule.bootstrap, rule.alpha)
@@ -102,11 +104,13 @@ def _what_sites_tell(experiment: Experiment, members: pd.DataFrame) -> list[str]
     cells = "; ".join(
         f"{name}: " + ", ".join(f"{n} {label}" for label, n in row.items()) for name, row in counts.iterrows()
     )
+    if len(counts) < 2:
+        return [f"Training images by {site}: {cells}.{hidden}"]
     span = "" if told.low is None or told.high is None else f" [{100 * told.low:.0f}, {100 * told.high:.0f}]"
     chance = 100 / len(experiment.data.classes)
     return [
         f"Training images by {site}: {cells}. {site} alone tells the class in {100 * told.value:.0f} %{span} of them "
-        f"(guessing {chance:.0f} %)."
+        f"(guessing {chance:.0f} %).{hidden}"
     ]
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from test_external import ran, write_site
 
+from flows import validate
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment, require_data, validate_experiment
 from pipeline.core.errors import ConfigError, DataError, LeakageError
@@ -104,7 +105,8 @@ def test_of_an_unlabelled_site_training_sees_images_and_no_label_but_those_asked
     asked = experiment(correlation=None if labelled is None else cells)
     hidden = asked.model_dump(mode="json")["data"]
     hidden["sources"]["children"]["unlabelled"] = True
-    places, _ = ran(sites, validate_experiment({"name": "t", "data": hidden}, "t"))
+    config = validate_experiment({"name": "t", "data": hidden}, "t")
+    places, _ = ran(sites, config)
     parts, before = (
         {side: folds.split_ids(where["split"], 0, side) for side in ("train", "val", "test", "unlabelled")}
         for where in (places, plain)
@@ -114,6 +116,8 @@ def test_of_an_unlabelled_site_training_sees_images_and_no_label_but_those_asked
     own = {name for name in (*before["train"], *before["val"]) if name.startswith("children-")}
     told = {name for name in parts["train"] if name.startswith("children-")}
     assert len(told) == 2 * (labelled or 0) and set(parts["unlabelled"]) == own - told
+    (said,) = validate._what_sites_tell(config, validate._members(places["split"], "site"))
+    assert f"Without labels: {len(own - told)} of children." in said and ("tells the class" in said) == bool(told)
     known = folds.open_fold(places["prepare"], places["split"], 0)
     assert set(known.manifest["label"].iloc[known.rows(parts["unlabelled"])]) == {""}
     assert set(read_table(places["split"] / "manifest.csv")["label"]) == set(CLASSES), "they are hidden, not lost"
