@@ -1,9 +1,9 @@
 """How many noisy moves of the discriminator for each of the generator? Fixed numbers beside the adaptive one.
 
-Run: RADAUG_DATA=DATA .venv/bin/python benchmarks/dp_pace.py [--seeds 3] | table    (pneumoniamnist-28)
+Run: RADAUG_DATA=DATA .venv/bin/python benchmarks/dp_pace.py [WAY ...] [--seeds 3] | table    (pneumoniamnist-28)
 
 `cgan` at ε = 10 on PneumoniaMNIST's 4,708 training images (14 x 14, each counts as a patient), with 1,000 moves of the
-discriminator whatever the way, so that all cost the same: `gan.dp.discriminator_steps` of 10, 50 and `adaptive`. All
+discriminator whatever the way, so that all cost the same: `gan.dp.discriminator_steps` of 3, 10, 50 and `adaptive`. All
 else, and how 1,000 synthetic images are judged by a classifier that learns from them alone, is that of
 benchmarks/dp_curve.py. Rows are added to benchmarks/results/dp_pace.csv; those that are there are not made again.
 """
@@ -34,7 +34,7 @@ from pipeline.nets.conditions import condition_of
 from pipeline.nets.sizes import ImageShape
 
 TABLE = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "dp_pace.csv"
-WAYS, MOVES, EPSILON = ("10", "50", "adaptive"), 1_000, 10.0
+WAYS, MOVES, EPSILON = ("3", "10", "50", "adaptive"), 1_000, 10.0
 COLUMNS = ["way", "seed", "spent", "noise", "looks", "generator_moves", "last_rate", "told", "auroc", "attack", "cpu_s"]
 
 
@@ -95,16 +95,16 @@ def table() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["table"])
+    parser.add_argument("ways", nargs="*", default=[*WAYS], choices=[*WAYS, "table"])
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
-    if asked.what == "table":
+    if asked.ways == ["table"]:
         return table()
     use_threads(1)
     done = pd.read_csv(TABLE, dtype={"way": str}) if TABLE.is_file() else pd.DataFrame(columns=COLUMNS)
     there = set(zip(done["way"], done["seed"], strict=True))
     for seed in range(asked.seeds):
-        for way in (one for one in WAYS if (one, seed) not in there):
+        for way in (one for one in asked.ways if (one, seed) not in there):
             append(TABLE, [{"way": way, "seed": seed} | cell(way, seed)], COLUMNS)
     return None
 
