@@ -95,7 +95,7 @@ def table() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ways", nargs="*", default=[*WAYS], choices=[*WAYS, "table"])
+    parser.add_argument("ways", nargs="*", default=[*WAYS])
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
     if asked.ways == ["table"]:
