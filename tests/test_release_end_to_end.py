@@ -61,6 +61,7 @@ def voxels_by_dcm2niix(series: Path, out: Path) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(("dims", "wanted"), [(2, ["--representation"]), (3, ["--format", "nifti", "dicom"])])
 def test_a_study_becomes_a_pack(
     dims: int, wanted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -107,6 +108,7 @@ def run_on_real_patients(config: str, pack: str, run: Path, monkeypatch: pytest.
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_chest_x_rays_become_a_pack_that_other_tools_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, pack = tmp_path / "run", tmp_path / "pack"
     assert run_on_real_patients("nih-cxr.yaml", "nih-cxr-normal-vs-pneumonia-256", run, monkeypatch) == 0
