@@ -51,6 +51,10 @@ def test_extends_merges_one_level_and_overrides_win(tmp_path: Path) -> None:
     assert experiment.classifier.steps == 7 and experiment.arms == ("real+classical",)
 
 
+def test_a_run_is_called_as_its_file_in_letters_that_every_system_takes(tmp_path: Path) -> None:
+    assert load_experiment(write(tmp_path, SMALL, "Röntgen Thorax (2024).yaml")).name == "Rontgen-Thorax-2024"
+
+
 def test_keys_of_older_configurations_are_taken_to_their_place_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

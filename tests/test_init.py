@@ -256,6 +256,12 @@ def one_patient(root: Path) -> None:
     each(one, ("a", "b"), 6)
 
 
+def spreadsheet_beside(root: Path) -> None:
+    one_class(root)
+    shutil.move(root / "normal", root / "images")
+    (root / "Befunde.xlsx").write_bytes(b"PK\x03\x04")
+
+
 def one_patient_by_names(root: Path) -> None:
     each(lambda label, patient, image, number: png(root / label / f"p001_{number:02d}.png", number), ("a", "b"), 6)
 
@@ -291,6 +297,7 @@ def several_archives(root: Path) -> None:
         (one_class, "nothing says which class"),
         (no_classes, "slices.csv has the columns file, slice"),
         (one_patient, "all 12 images are of one patient"),
+        (spreadsheet_beside, "If Befunde.xlsx says it, save its sheet as 'CSV UTF-8' beside the images."),
         (one_patient_by_names, "all 12 images are of one patient"),
         (slices_without_classes, "nothing says which class each is of. Put the images of each class into a folder"),
         (text_only, "this is a Git LFS pointer"),
@@ -368,6 +375,7 @@ def test_patients_in_file_names(names: list[str], patients: list[str] | None) ->
         (["0", "1"], ["1"]),
         (["abnormal", "normal"], ["abnormal"]),
         (["cyst", "metastasis", "haemangioma"], ["metastasis"]),
+        (["grade 0", "grade 10"], ["grade 10"]),
         (["gesund", "Lungenentzündung"], ["Lungenentzündung"]),
         (["Tumor", "kein_Tumor"], ["Tumor"]),
         (["sano", "neumonía"], ["neumonía"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         _apply(merged, override)
     _move_to_synthesis(merged, path)
     _place_paths(merged, path.parent)
-    merged.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "run")
+    plain = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
+    merged.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._") or "run")
     return validate_experiment(merged, str(path))
 
 

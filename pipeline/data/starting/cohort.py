@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline.core.errors import DataError, UserError
 from pipeline.core.patients import patient_units
 from pipeline.data.cohort.tables import read_user_table
-from pipeline.data.starting.files import Around, Item
+from pipeline.data.starting.files import SPREADSHEETS, Around, Item
 from pipeline.data.starting.folders import by_folders, by_names, find_levels, without_numbers
 from pipeline.data.starting.patients import patient_pattern
 from pipeline.data.starting.tables import HOW, PART, PATIENT, Columns, Match, match_images, read_columns
@@ -142,6 +142,9 @@ def _nothing_says_the_class(around: Around, given: Given | None) -> str:
         columns = ", ".join(map(str, given.table.columns))
         could = f" It could be {' or '.join(given.columns.others)}." if given.columns.others else ""
         return f"{count}{given.path.name} has the columns {columns}.{could} Name each image's class in a column label."
+    sheet = next((path for path in around.others if path.suffix.lower() in SPREADSHEETS), None)
+    if sheet is not None:
+        return f"{count}If {sheet.relative_to(around.folder)} says it, save its sheet as 'CSV UTF-8' beside the images."
     return (
         f"{count}Put the images of each class into a folder of its name, or put a table beside them with the columns "
         "path, label and patient_id, and give that."

@@ -17,6 +17,7 @@ from pipeline.data.readers.kinds import sniff, stands_in
 from pipeline.data.starting.words import says_mask, stem, without_mask_words
 
 TABLES = (".csv", ".tsv")
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 FEWEST_SLICES = 8
 """Files of half of the series at least, for DICOM files to be taken for volumes."""
 _LOOKED_AT = 5

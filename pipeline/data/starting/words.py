@@ -12,9 +12,10 @@ from pipeline.data.cohort.sides import SPLIT_NAMES
 MOST_CLASSES = 20
 SPLIT_OF = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
 _WITHOUT = re.compile(
-    r"(^|[^a-z])(normals?|healthy|controls?|negatives?|neg|none|absent|without|unaffected|no|non|not|false|0|cn|nofinding"
+    r"(^|[^a-z])(normals?|healthy|controls?|negatives?|neg|none|absent|without|unaffected|no|non|not|false|cn|nofinding"
     r"|gesund\w*|unauffallig\w*|ohne|kein\w*|kontrolle?n?|sain\w*|temoins?|sans|normal[aeio]s?|sani?|sana|sanos?|sanas?|sin"
     r"|controllo|controles?|senza|sem|saudavel|saudaveis|negativ\w*)([^a-z]|$)"
+    r"|(^|[^a-z0-9.])0([^a-z0-9.]|$)"
 )
 """How the side without the disease is called, in the languages of several countries' hospitals, without accents:
 `normal`, `no_finding`, `non-covid`, `0`, `gesund`, `sain`."""
