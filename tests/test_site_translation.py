@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.adversarial import fit as gan_stage
 from pipeline.adversarial.cells import sources_within_class, target_cells
+from pipeline.adversarial.checkpoints import take_up
 from pipeline.adversarial.families.cyclegan import CycleganConfig
 from pipeline.adversarial.semantics import JUDGE, FrozenJudge, answers_lost
 from pipeline.adversarial.translation import CycleTurn
@@ -154,6 +155,10 @@ def test_the_judge_learns_the_class_stands_still_and_teaches_the_translators(noi
     assert all(torch.equal(value, before[name]) for name, value in judge.state_dict().items())
     again, _ = gan_stage.start(config(), dataset, rows)
     assert all(torch.equal(value, before[name]) for name, value in again.context.states[JUDGE].state_dict().items())
+    state = training.state_dict()
+    state["states"][JUDGE] = {name: value + 1 for name, value in before.items()}
+    take_up(again, state)  # a resumed training goes on with the judge that it had
+    assert all(torch.equal(value, before[name] + 1) for name, value in again.context.states[JUDGE].state_dict().items())
 
 
 class Answers(nn.Module):

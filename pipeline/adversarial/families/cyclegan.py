@@ -33,7 +33,8 @@ class CycleganConfig(GanConfig):
             site within a class, with `by_site` and two sites: batches hold all classes equally at both, so that the
             sites' class mix cannot be translated too. Every training image is translated in turn.
         semantic: with `between: sites`, weight of keeping what a classifier says of an image, which is trained on the
-            same training images beforehand and then frozen (`semantic_steps`).
+            same training images beforehand and then frozen.
+        semantic_steps: of that classifier's training, 32 images each, cells of site and class equally often.
         cycle_noise: standard deviation, in units of [-1, 1], of noise on a translation before it is translated back,
             which hidden traces of the source do not survive (Chu et al., "CycleGAN, a master of steganography", 2017).
     """
