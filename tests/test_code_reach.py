@@ -149,7 +149,7 @@ def test_versions_count_where_the_library_can_be_reached(reaches: dict[str, sour
     classifiers = {fold, f"downstream-{gan}"}
     assert having("torch") == having("numpy") == having("pandas") == set(reaches)
     assert having("pydicom") == having("nibabel") == having("pylibjpeg-openjpeg") == {"ingest", "prepare"}
-    assert having("scikit-learn") == classifiers | {"detect-pca-fold-0"}
+    assert having("scikit-learn") == classifiers | {"detect-pca-fold-0", f"quality-{gan}"}
     assert having("statsmodels") == {"shift-fold-0", "verdict"}
     assert having("lightning-fabric") == {f"fit-gan-{gan}"}
     assert {"verdict", "ingest"} <= having("scipy") and f"synthesise-{gan}" not in having("scipy")
