@@ -102,6 +102,7 @@ def test_an_audit_too_weak_to_see_does_not_pass(healthy: list[Record]) -> None:
     found = release_verdict(healthy, PLACE, DEFAULT.model_copy(update={"advantage": 0.02}))
     assert found["decision"] == "not_audited"
     assert found["reasons"][0].startswith("No leak was seen, but there are too few patients")
+    assert found["reasons"][1].count("by patient: ") >= 2 and len(found["reasons"]) == 3  # one sentence for all attacks
     assert "With 150 training and 150 unseen patients" in found["reasons"][-1]
 
 

@@ -179,7 +179,7 @@ def _judge_one(
         if shown > 0:
             found.refused.append(f"{told}. It is not chance.")
         elif clears:
-            found.weak.append(f"{told}: chance, or a leak that so few patients cannot show.")
+            found.weak.append(f"{name}, by {rate.unit}: {rate.value:.3f} ({rate.control:.3f}), at most {most:+.3f}")
 
 
 def _smallest(outcomes: dict[str, Outcome], privacy: PrivacyConfig, tests: int) -> dict[str, Any]:
@@ -201,6 +201,17 @@ def _evidence(outcome: Outcome, planted: dict[str, Any] | None, blind: bool) -> 
     return outcome.as_json() | {"planted": planted, "blind": blind}
 
 
+def _weak_words(found: _Findings, privacy: PrivacyConfig) -> list[str]:
+    """What no attack excludes, in one sentence."""
+    if not found.weak:
+        return []
+    return [
+        "AUROC of telling members from unseen ones (members from members), and the most that the difference may be: "
+        f"{'; '.join(found.weak)}. Below {tolerated_auroc(privacy.advantage):+.3f} is tolerated; this is chance, or a "
+        "leak that so few patients cannot show."
+    ]
+
+
 def _decision(found: _Findings, place: ReleaseConfig, privacy: PrivacyConfig, audits: Sequence[Record]) -> Decision:
     weights = sorted({str(one.extra["weights"]) for one in audits if "weights" in one.extra})
     certificate = next((one.extra["certificate"] for one in audits if one.extra.get("certificate")), None)
@@ -212,11 +223,12 @@ def _decision(found: _Findings, place: ReleaseConfig, privacy: PrivacyConfig, au
     power = _power_words(found.figures.get("smallest") or {}, privacy)
     if found.refused:
         return {"decision": REFUSE, "reasons": [*dict.fromkeys(found.refused)], "evidence": evidence}
+    weak = _weak_words(found, privacy)
     if found.lacking:
-        return {"decision": NOT_AUDITED, "reasons": [*found.lacking, *found.weak, *power], "evidence": evidence}
+        return {"decision": NOT_AUDITED, "reasons": [*found.lacking, *weak, *power], "evidence": evidence}
     if found.weak:
         said = "No leak was seen, but there are too few patients to exclude one that is not tolerated."
-        return {"decision": NOT_AUDITED, "reasons": [said, *found.weak, *power], "evidence": evidence}
+        return {"decision": NOT_AUDITED, "reasons": [said, *weak, *power], "evidence": evidence}
     said = (
         f"By {', '.join(found.clears)}, training patients are told from unseen ones hardly better than members from "
         f"members: a membership advantage of {privacy.advantage:g} is excluded. No synthetic image is a copy of a "
