@@ -21,86 +21,48 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 from rows import append
+from runs_to_hit import GRACE_S, ROOT, Started, executed, launched
 
+import flows.ready  # what a run's children have in memory, and so its forks here
+import flows.running  # noqa: F401
 from pipeline.core.files import digest_file, read_json
 from pipeline.core.layout import METRICS_FILE, PREDICTIONS, STAGES, VERDICT
 from pipeline.core.records import load_record
+from pipeline.core.sources import reach_of
 
-ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "chaos.csv"
 COLUMNS = ["kind", "seed", "chain", "number", "hit", "signal", "after_s", "making", "exit", "said", "left", "outcome"]
-MARK = "RADAUG_CHAOS"
 SETTINGS = [
     "data.spatial_size=16", "data.source.cysts=20", "data.source.metastases=24", "data.source.haemangiomas=24",
-    "gan.num_images=3000", "gan.batch_size=16", "gan.generator_width=8", "gan.discriminator_width=8",
-    "synthesis.samples_per_class=60", "classifier.steps=60", "classifier.seeds=2", "verdict.bootstrap=100",
-    "quality.classifier_steps=20", "quality.draws=5", "quality.pairs=20", "quality.extractor=classifier",
-    "gan.watch.checks=3", "gan.watch.images=60", "anomaly.gan_images=1000", "anomaly.steps=20",
-    "anomaly.detectors=[discriminator-average, padim]", "compute.threads=1", "compute.workers=2",
+    "gan.num_images=640", "gan.batch_size=16", "gan.generator_width=4", "gan.discriminator_width=4",
+    "gan.checkpoints=4", "quality.classifier_steps=10", "quality.draws=5", "quality.pairs=10",
+    "synthesis.samples_per_class=40", "classifier.steps=20", "classifier.seeds=2", "verdict.bootstrap=100",
+    "quality.extractor=classifier", "gan.watch.checks=2", "gan.watch.images=30", "anomaly.gan_images=320",
+    "anomaly.steps=8", "anomaly.detectors=[discriminator-average, pca]", "compute.threads=1",
+    "compute.workers=2", "arms=[real, real+classical, real+classical+synthetic@1]",
 ]  # fmt: skip
-GRACE_S = 60.0
 SMALL_MIB = (1, 2, 4, 8, 16)
-SHORT_MIB = (700, 1200, 2000)
+SHORT_MIB = (700, 1200)
 HITS = ("run", "child", "all")
 
 
-@dataclass
-class Started:
-    """A run that was started: its process and the mark that all its processes bear."""
-
-    process: subprocess.Popen[str]
-    mark: str
-    began: float
-
-    def members(self) -> list[psutil.Process]:
-        """All processes that bear the mark, whoever their parent is."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
-
-
 def start(place: Path, mebibytes: int | None = None) -> Started:
-    mark = uuid.uuid4().hex
-    command = [sys.executable, "-m", "flows.cli", "run", str(ROOT / "configs" / "demo.yaml"), "--engine", "direct"]
-    command += ["--yes", "--out", str(place / "run"), *(token for one in SETTINGS for token in ("--set", one))]
-    if mebibytes:
-        command = ["prlimit", f"--as={mebibytes * 2**20}", *command]
-    environment = os.environ | {MARK: mark, "RADAUG_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    return Started(process, mark, time.monotonic())
-
-
-def ended(run: Started, limit_s: float) -> tuple[int | None, str, int]:
-    """Exit code (None: it did not end), the last line that it said, and how many of its processes are left."""
-    try:
-        said, _ = run.process.communicate(timeout=limit_s)
-        code: int | None = run.process.returncode
-    except subprocess.TimeoutExpired:
-        said, code = "", None
-    end = time.monotonic() + GRACE_S
-    while run.members() and time.monotonic() < end:
-        time.sleep(0.2)
-    left = run.members()
-    for process in left:
-        with suppress(psutil.Error):
-            process.kill()
-    lines = [line for line in said.splitlines() if line.strip()]
-    return code, (lines[-1] if lines else "")[:160], len(left)
+    """The run into `place`, as a user starts it, with so much address space; else as a fork of this process."""
+    tokens = ["run", str(ROOT / "configs" / "demo.yaml"), "--engine", "direct", "--yes", "--out", str(place / "run")]
+    settings = [*SETTINGS, f"data.patient_register={place / 'register.json'}"]
+    tokens += [token for one in settings for token in ("--set", one)]
+    environment = {"RADAUG_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
+    if mebibytes is None:
+        return launched(tokens, environment)
+    limit = ["prlimit", f"--as={mebibytes * 2**20}"] if mebibytes else []
+    return executed([*limit, sys.executable, "-m", "flows.cli", *tokens], environment)
 
 
 def bytes_of(place: Path) -> dict[str, str]:
@@ -129,6 +91,10 @@ def hit(run: Started, what: str, number: int, dice: random.Random) -> None:
             os.kill(pid, number)
 
 
+def told(said: str, place: Path) -> str:
+    return said.replace(str(place), "PLACE")[:160]
+
+
 def making(place: Path) -> str:
     """Stages that are half-written at this moment."""
     partial = ".partial-"
@@ -137,11 +103,21 @@ def making(place: Path) -> str:
 
 
 def reference(folder: Path) -> tuple[dict[str, str], float]:
-    run = start(folder)
-    code, said, left = ended(run, 3600)
+    """What a run leaves that a user starts, and the seconds that a fork takes for the same."""
+    reach_of(frozenset({"pipeline.report.page"}))  # digests of code are another thing that a fork has
+    with tempfile.TemporaryDirectory() as other:
+        run = start(Path(other))
+        code, said, left = run.ended(3600)
+        takes = time.monotonic() - run.began
+        if code != 0 or left:
+            sys.exit(f"the run that nobody hits ended with {code}, {left} processes left: {said}")
+        right = bytes_of(Path(other))
+    code, said, left = start(folder, 0).ended(3600)
     if code != 0 or left:
         sys.exit(f"the run that nobody hits ended with {code}, {left} processes left: {said}")
-    return bytes_of(folder), time.monotonic() - run.began
+    if bytes_of(folder) != right:
+        sys.exit("a fork of this process leaves other bytes than a run that a user starts: nothing can be shown so")
+    return right, takes
 
 
 def chains(kills: int, seed: int) -> None:
@@ -161,18 +137,17 @@ def one_chain(
     """Hit one run again and again until it ends by itself; gives the number of hits so far."""
     rows: list[dict[str, Any]] = []
     while True:
-        run, after = start(place), dice.uniform(1.0, takes)
+        run, after = start(place), dice.uniform(0.2, takes / 2)  # so that a chain takes several hits
         what, number = dice.choice(HITS), dice.choice((signal.SIGTERM, signal.SIGKILL))
-        try:
-            run.process.wait(timeout=after)
+        run.process.join(after)
+        if run.process.exitcode is not None:
             break
-        except subprocess.TimeoutExpired:
-            at_work = making(place)
-            hit(run, what, number, dice)
-        code, said, left = ended(run, GRACE_S + 3 * takes)  # after a hit at a child the run does all the rest
+        at_work = making(place)
+        hit(run, what, number, dice)
+        code, said, left = run.ended(GRACE_S + 3 * takes)  # after a hit at a child the run does all the rest
         rows.append(key | {"number": done + len(rows), "hit": what, "signal": number.name, "after_s": f"{after:.1f}",
-                           "making": at_work, "exit": code, "said": said, "left": left})  # fmt: skip
-    code, said, left = ended(run, takes)
+                           "making": at_work, "exit": code, "said": told(said, place), "left": left})  # fmt: skip
+    code, said, left = run.ended(takes)
     outcome = outcome_of(place, right, code, said, left)
     append(TABLE, [row | {"outcome": outcome} for row in rows], COLUMNS)
     print(f"{len(rows)} hits: {outcome}", flush=True)
@@ -205,14 +180,14 @@ def cut_off(
     mend: list[str],
     mebibytes: int | None = None,
 ) -> None:
-    code, said, left = ended(start(place, mebibytes), 20 * takes)
+    code, said, left = start(place, mebibytes).ended(20 * takes)
     if mend:
         subprocess.run(["mount", *mend, place], check=True)
-    again, last, over = ended(start(place), 20 * takes)
+    again, last, over = start(place).ended(20 * takes)
     outcome = outcome_of(place, right, again, last, left + over)
     if code not in (0, 2):
         outcome = f"UNCLEAR: exit {code}; then {outcome}"
-    append(TABLE, [{"kind": "place", "seed": seed, "hit": what, "exit": code, "said": said.replace(str(place), "PLACE"),
+    append(TABLE, [{"kind": "place", "seed": seed, "hit": what, "exit": code, "said": told(said, place),
                     "left": left, "outcome": outcome}], COLUMNS)  # fmt: skip
     print(f"{what}: exit {code}: {said} -> {outcome}", flush=True)
 

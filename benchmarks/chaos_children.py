@@ -14,17 +14,15 @@ import argparse
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from chaos import MARK, ROOT, Started
 from rows import append
+from runs_to_hit import ROOT, executed
 
 TABLE = ROOT / "benchmarks" / "results" / "chaos_children.csv"
 COLUMNS = ["seed", "number", "hit", "signal", "after_s", "exit", "ended_s", "left", "said"]
@@ -67,8 +65,10 @@ def main() -> None:
 def one_hit(place: Path, dice: random.Random) -> dict[str, object]:
     """Start the graph, wait for its first child, hit one of its processes, and see how it ends."""
     (place / "graph.py").write_text(GRAPH)
-    run, after, kind = started(place), dice.uniform(0.0, LONGEST_S), dice.choice((signal.SIGKILL, signal.SIGTERM))
-    while not list((place / "cache").glob("*")) and run.process.poll() is None:
+    paths = f"{ROOT}:{ROOT / 'tests'}"
+    run = executed([sys.executable, str(place / "graph.py"), str(place)], {"PYTHONPATH": paths})
+    after, kind = dice.uniform(0.0, LONGEST_S), dice.choice((signal.SIGKILL, signal.SIGTERM))
+    while not list((place / "cache").glob("*")) and run.process.is_alive():
         time.sleep(0.05)
     time.sleep(after)
     others = [one for one in run.members() if one.pid != run.process.pid]
@@ -79,31 +79,9 @@ def one_hit(place: Path, dice: random.Random) -> dict[str, object]:
             what = _kind_of(chosen)
             os.kill(chosen.pid, kind)
     began = time.monotonic()
-    try:
-        said, _ = run.process.communicate(timeout=LIMIT_S)
-        code: int | str = run.process.returncode
-    except subprocess.TimeoutExpired:
-        said, code = "", "HUNG"
-    took = time.monotonic() - began
-    while run.members() and time.monotonic() - began < took + 30:
-        time.sleep(0.1)
-    left = run.members()
-    for process in left:
-        with suppress(psutil.Error):
-            process.kill()
-    lines = [line for line in said.splitlines() if line.strip()]
-    return {"hit": what, "signal": kind.name, "after_s": f"{after:.1f}", "exit": code, "ended_s": f"{took:.1f}",
-            "left": len(left), "said": (lines[-1] if lines else "")[:120]}  # fmt: skip
-
-
-def started(place: Path) -> Started:
-    mark = uuid.uuid4().hex
-    paths = f"{ROOT}:{ROOT / 'tests'}"
-    process = subprocess.Popen(
-        [sys.executable, str(place / "graph.py"), str(place)], env=os.environ | {MARK: mark, "PYTHONPATH": paths},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-    return Started(process, mark, time.monotonic())
+    code, said, left = run.ended(LIMIT_S)
+    return {"hit": what, "signal": kind.name, "after_s": f"{after:.1f}", "exit": "HUNG" if code is None else code,
+            "ended_s": f"{time.monotonic() - began:.1f}", "left": left, "said": said[:120]}  # fmt: skip
 
 
 def _kind_of(process: psutil.Process) -> str:

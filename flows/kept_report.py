@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import pipeline.report
@@ -21,7 +20,7 @@ from pipeline.core.layout import (
     SUMMARY,
     VERDICT,
 )
-from pipeline.core.sources import reach_of
+from pipeline.core.sources import reach_of, version_of
 
 _ASIDE = ".earlier"
 _KEY = ".report-key"
@@ -73,6 +72,6 @@ def _key(out: Path) -> str:
             {path.relative_to(out).as_posix(): digest_file(path) for path in files},
             {name: facts for name, facts in digest_tree(program).items() if "__pycache__" not in name},
             reach_of(frozenset({"pipeline.report.page"})).digest,
-            {name: version(name) for name in _DRAWN_WITH},
+            {name: version_of(name) for name in _DRAWN_WITH},
         ]
     )

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -29,7 +28,7 @@ from pipeline.core.files import (
 )
 from pipeline.core.layout import RECORD, TIMED_LOG, stage_name
 from pipeline.core.records import Record, load_record
-from pipeline.core.sources import Reach, reach_of
+from pipeline.core.sources import Reach, reach_of, version_of
 from pipeline.core.threads import use_threads
 from pipeline.core.usage import peak_mib, used_threads
 
@@ -228,7 +227,7 @@ def _run_and_record(stage: Stage[Config], key: str, partial: Path) -> Record:
         fingerprint=key,
         digest=digest_json([{name: digest for name, (_, digest) in outputs.items()}, record.extra]),
         outputs=outputs,
-        versions={name: version(name) for name in _ALWAYS_RECORDED} | _reach(stage).versions,
+        versions={name: version_of(name) for name in _ALWAYS_RECORDED} | _reach(stage).versions,
         seed=stage.seed,
         device=stage.device,
         precision=stage.precision,

@@ -73,8 +73,14 @@ def reach_of(modules: frozenset[str]) -> Reach:
     return Reach(
         modules=frozenset(found),
         digest=digest_json({name: source.digest for name, source in found.items()}),
-        versions={name: version(name) for name in sorted(distributions)},
+        versions={name: version_of(name) for name in sorted(distributions)},
     )
+
+
+@cache
+def version_of(distribution: str) -> str:
+    """Of an installed library; its metadata are read once a process."""
+    return version(distribution)
 
 
 @cache
