@@ -137,7 +137,7 @@ def one_chain(
     """Hit one run again and again until it ends by itself; gives the number of hits so far."""
     rows: list[dict[str, Any]] = []
     while True:
-        run, after = start(place), dice.uniform(0.2, takes / 2)  # so that a chain takes several hits
+        run, after = start(place), dice.uniform(0.2, takes / 4)  # so that a chain takes many hits
         what, number = dice.choice(HITS), dice.choice((signal.SIGTERM, signal.SIGKILL))
         run.process.join(after)
         if run.process.exitcode is not None:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
-from flows.gone import despite_its_server, leave
+from flows.gone import leave
 from flows.obeying import NobodyReads, Terminated, ended_by_sigterm, obey
 from flows.pacs.commands import COMMANDS as PACS_COMMANDS
 from flows.readers import readers
@@ -24,7 +24,7 @@ from flows.result_commands import COMMANDS
 from flows.server import start_server, wait_for_server
 from pipeline.core.decisions import Verdicts
 from pipeline.core.errors import RadaugError, UserError
-from pipeline.core.files import make_folder, read_json
+from pipeline.core.files import make_folder
 from pipeline.core.layout import CURVE, FAULT_LOG, REPORT, SUMMARY, VERDICT
 
 if TYPE_CHECKING:
@@ -122,11 +122,9 @@ def run(
 
             verdicts = run_experiment(experiment, place, direct_engine, yes=yes)
         else:
-            from flows.flow import experiment_flow
+            from flows.flow import run_by_prefect
 
-            verdicts = despite_its_server(
-                lambda: experiment_flow(experiment.model_dump(mode="json"), str(place), yes), place / VERDICT, read_json
-            )
+            verdicts = run_by_prefect(experiment, place, yes=yes)
     print_verdicts(verdicts)
     print(f"Report: {place / REPORT}")
     print(f"On one page: {place / SUMMARY}")
@@ -186,9 +184,9 @@ def curve(
 
             sentences = run_curve(experiment, place, direct_engine, sizes, draws, arm, yes=yes)
         else:
-            from flows.flow import curve_flow
+            from flows.flow import curve_by_prefect
 
-            sentences = curve_flow(experiment.model_dump(mode="json"), str(place), sizes, draws, arm, yes)
+            sentences = curve_by_prefect(experiment, place, sizes, draws, arm, yes=yes)
     print("\n".join(sentences))
     print(f"Curve: {place / CURVE}")
 
@@ -233,14 +231,14 @@ def schedule(
     yes: Yes = False,
     overrides: Overrides | None = None,
 ) -> None:
-    """Run the experiment in CONFIG whenever CRON fires, for as long as this command runs.
+    """Run the experiment in CONFIG whenever CRON fires, for as long as this command runs; `fetch:` is done before.
 
     It needs a Prefect server: `prefect server start` in another terminal, or PREFECT_API_URL.
     """
     from flows.deploy import read_cron, register_schedule, serve_schedule
 
     when = read_cron(cron)
-    experiment = _load_with_data(config, overrides or [])
+    experiment = _load_with_data(config, overrides or [], fetches=True)
     make_folder(_run_directory(experiment, out))
     if pool:
         register_schedule(experiment, _run_directory(experiment, out), when, pool, yes=yes)
@@ -258,11 +256,14 @@ def print_verdicts(verdict: Verdicts) -> None:
         print(f"{name}: {part['decision']}. {part['reasons'][0] if part['reasons'] else ''}".rstrip())
 
 
-def _load_with_data(config: Path, overrides: list[str]) -> Experiment:
-    """The experiment, after a look whether its data are there."""
-    from pipeline.config.loading import load_experiment, require_data
+def _load_with_data(config: Path, overrides: list[str], *, fetches: bool = False) -> Experiment:
+    """The experiment, after a look whether its data are there; the folder that `fetch:` fills may be made here."""
+    from pipeline.config.loading import data_root, load_experiment, require_data
 
     experiment = load_experiment(config, overrides)
+    source = experiment.data.source
+    if fetches and experiment.fetch.pacs and source is not None and source.kind == "dicom":
+        make_folder(data_root() / source.path, "Name another folder in data.source.path.")
     require_data(experiment, config)
     return experiment
 

@@ -24,7 +24,7 @@ from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import execute
 from pipeline.core.cost import CostEstimate
 from pipeline.core.errors import ConfigError, DataError, UserError
-from pipeline.core.files import digest_text, write_json
+from pipeline.core.files import digest_text, read_json, write_json
 from pipeline.core.layout import (
     CURVE_LEFT_OUT,
     CURVE_POINTS,
@@ -113,9 +113,14 @@ def run_curve(
         write_table(place / LEDGER, ledger_table(looked))
         write_json(place / LOOKS, looks_json(looked))
         write_curve_page(place)
-        curve = read_curve(place)
-        told = representation_answer(read_representations(place)) if represented else []
-        return [*looks_json(looked)["sentences"], *curve_lines(curve), *answer(curve), *told]
+        return curve_sentences(place)
+
+
+def curve_sentences(place: Path) -> list[str]:
+    """What a finished curve in `place` says: looks, sizes and the answer, as lines."""
+    curve = read_curve(place)
+    told = representation_answer(read_representations(place)) if (place / CURVE_REPRESENTATIONS).is_file() else []
+    return [*read_json(place / LOOKS)["sentences"], *curve_lines(curve), *answer(curve), *told]
 
 
 def _write_representations(place: Path, rows: Sequence[dict[str, Any]], alpha: float) -> None:

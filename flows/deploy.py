@@ -36,11 +36,16 @@ def read_cron(cron: str) -> Schedule:
 
 
 def build_deployment(experiment: Experiment, out: Path, when: Schedule, *, yes: bool = False) -> RunnerDeployment:
-    """The deployment named by the experiment, which runs it into `out`, one run at a time."""
+    """The deployment named by the experiment, which fetches what it asks for and runs it into `out`, one at a time."""
     deployment = experiment_flow.to_deployment(
         name=experiment.name,
         schedule=when,
-        parameters={"experiment": experiment.model_dump(mode="json"), "out": str(out.resolve()), "yes": yes},
+        parameters={
+            "experiment": experiment.model_dump(mode="json"),
+            "out": str(out.resolve()),
+            "yes": yes,
+            "fetches": bool(experiment.fetch.pacs),
+        },
         tags=["radaug", experiment.gan.family],
         description="GAN augmentation of a CT or X-ray data set, judged with evidence. Not for diagnosis.",
         concurrency_limit=1,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -25,20 +26,22 @@ from prefect.states import Crashed
 from prefect.utilities.urls import url_for
 
 from flows.children import Work
-from flows.curve import run_curve
+from flows.curve import curve_sentences, run_curve
 from flows.engines import Engine, carry_out, no_child_left_behind
+from flows.faults import faults_kept_in
+from flows.gone import despite_its_server
 from flows.graph import Start
 from flows.lease import holder_of, note_flow_run
 from flows.running import run_experiment
 from flows.server import has_pages
 from flows.shares import Machine
 from flows.spread import sending
-from pipeline.config.experiment import ComputeConfig
+from pipeline.config.experiment import ComputeConfig, Experiment
 from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import Execution
 from pipeline.core.decisions import Verdicts
 from pipeline.core.files import digest_text, read_json
-from pipeline.core.layout import FIGURES, REPORT, VERDICT
+from pipeline.core.layout import CURVE, FAULT_LOG, FIGURES, REPORT, VERDICT
 from pipeline.core.metrics import read_metrics
 from pipeline.report.picture import data_uri
 
@@ -55,6 +58,19 @@ def run_job(work: Work, found: Execution | None) -> Execution | None:
         RadaugError: the stage's own error, or an unexpected one without its text (see `flows.faults`).
     """
     return carry_out(work, found)
+
+
+@task(name="fetch", cache_policy=NO_CACHE, persist_result=False)
+def bring_new_studies(settings: Experiment, out: Path) -> None:
+    """Fetch new studies from the PACS that `settings` name.
+
+    Raises:
+        RadaugError: as of `fetch_configured`; without its causes, which Prefect shows and which may name a study.
+    """
+    from flows.pacs.fetch import fetch_configured
+
+    with faults_kept_in(out / FAULT_LOG, "fetch"):
+        logger.info("fetch: %s", fetch_configured(settings).sentence())
 
 
 def prefect_engine(out: Path, compute: ComputeConfig) -> Engine:
@@ -120,12 +136,13 @@ def _hand_over(ended: PrefectFuture[Execution | None], outcome: Future[Execution
 
 
 @flow(name="radaug", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)
-def experiment_flow(experiment: dict[str, Any], out: str, yes: bool = False) -> Verdicts:
+def experiment_flow(experiment: dict[str, Any], out: str, yes: bool = False, fetches: bool = False) -> Verdicts:
     """Run an experiment into the directory `out`; see `run_experiment`.
 
     Args:
         experiment: the resolved configuration, as plain values.
         yes: start, though disk or memory will hardly be enough.
+        fetches: bring what the configuration's `fetch:` asks for first, as a schedule does.
 
     Returns:
         The run's verdict.json.
@@ -135,6 +152,8 @@ def experiment_flow(experiment: dict[str, Any], out: str, yes: bool = False) -> 
     """
     _say_page()
     settings = validate_experiment(experiment, "the flow's parameters")
+    if fetches:
+        bring_new_studies(settings, Path(out))
     verdicts = run_experiment(settings, Path(out), prefect_engine(Path(out), settings.compute), yes=yes)
     publish_artifacts(str(experiment["name"]), Path(out))
     return verdicts
@@ -152,6 +171,29 @@ def curve_flow(
     _say_page()
     settings = validate_experiment(experiment, "the flow's parameters")
     return run_curve(settings, Path(out), prefect_engine(Path(out), settings.compute), sizes, draws, arm, yes=yes)
+
+
+def run_by_prefect(experiment: Experiment, place: Path, *, yes: bool) -> Verdicts:
+    """The flow of a run into `place`, which its server may leave.
+
+    Raises:
+        RadaugError: as of `despite_its_server`.
+    """
+    values = experiment.model_dump(mode="json")
+    return despite_its_server(lambda: experiment_flow(values, str(place), yes), place / VERDICT, read_json)
+
+
+def curve_by_prefect(
+    experiment: Experiment, place: Path, sizes: Sequence[int], draws: int, arm: str, *, yes: bool
+) -> list[str]:
+    """The flow of a curve into `place`, which its server may leave.
+
+    Raises:
+        RadaugError: as of `despite_its_server`.
+    """
+    values = experiment.model_dump(mode="json")
+    drawn = partial(curve_flow, values, str(place), sizes, draws, arm, yes)
+    return despite_its_server(drawn, place / CURVE, lambda page: curve_sentences(page.parent))
 
 
 def publish_artifacts(name: str, out: Path) -> None:

@@ -133,7 +133,7 @@ def note_readers(cache: Path, split: Path, experiment: Experiment, study: str, i
 def settings_of(experiment: Experiment, *more: object) -> str:
     """Digest of an experiment whatever it is called and however many processes and threads, wherever, run it."""
     where = {"workers", "threads", "engine", "cluster"}
-    unlike: dict[str, Any] = {"name": True, "notify": True, "compute": where}
+    unlike: dict[str, Any] = {"name": True, "notify": True, "fetch": True, "compute": where}
     return digest_json([experiment.model_dump(mode="json", exclude=unlike), *more])[:16]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,18 @@ import pydicom
 import pytest
 from dicom_making import write_slice
 from ingesting import config
-from orthanc import Orthanc, orthanc
+from orthanc import PASSWORD, USER, Orthanc, orthanc
 from packs import material
 
 from flows.cli import launch
+from flows.deploy import build_deployment, read_cron
+from flows.flow import experiment_flow
+from flows.ledger import settings_of
 from flows.pacs.archive import open_archive
 from flows.pacs.fetch import fetch_studies
 from flows.pacs.send import send_pack
-from pipeline.core.errors import UserError
+from pipeline.config.loading import load_experiment
+from pipeline.core.errors import ConfigError, UserError
 from pipeline.core.files import digest_file
 from pipeline.data import ingest
 from pipeline.data.batches.dataset import read_table
@@ -154,6 +159,107 @@ def test_a_pacs_that_says_yes_and_keeps_nothing_is_found_out(
     assert "it took 4 images, and 4 of them are not there" in capsys.readouterr().err
 
 
+@pytest.fixture
+def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Orthanc]:
+    """One that speaks TLS alone, and wants our name, password and certificate; we have all of them."""
+    (tmp_path / "orthanc").mkdir()
+    with orthanc(tmp_path / "orthanc", guarded=True) as found:
+        for name, value in {"CA": found.certificate, "CERTIFICATE": found.certificate, "USER": USER}.items():
+            monkeypatch.setenv(f"RADAUG_PACS_{name}", str(value))
+        monkeypatch.setenv("RADAUG_PACS_PASSWORD", PASSWORD)
+        yield found
+
+
+def test_a_guarded_pacs_lets_in_whoever_has_password_and_certificates(
+    guarded: Orthanc,
+    pack: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Studies come and packs go by DICOMweb and by C-GET and C-STORE; what is lacking is told, and no secret ever."""
+    caplog.set_level(logging.DEBUG)
+    guarded.upload(ct(tmp_path, 1, range(2)))
+    for number, address in enumerate((guarded.web, guarded.dimse)):
+        fetch = ["fetch", address, "--into", str(tmp_path / f"ward{number}"), *WHERE]
+        assert launch(fetch) == 0 and "1 studies are new" in capsys.readouterr().out
+        assert launch(["send", str(pack), address]) == 0
+        with monkeypatch.context() as lacking:
+            lacking.delenv("RADAUG_PACS_CA")
+            assert launch(fetch) == 2
+            assert "RADAUG_PACS_CA" in capsys.readouterr().err
+    assert len(guarded.ask("/instances")) == 6  # type: ignore[arg-type]
+    monkeypatch.setenv("RADAUG_PACS_PASSWORD", f"{PASSWORD}!")
+    fetch = ["fetch", guarded.web, "--into", str(tmp_path / "ward"), *WHERE]
+    assert launch(["--debug", *fetch]) == 2
+    said = capsys.readouterr()
+    assert "answered 401" in said.err and "RADAUG_PACS_USER and RADAUG_PACS_PASSWORD" in said.err
+    assert PASSWORD not in said.err + said.out + caplog.text
+    monkeypatch.delenv("RADAUG_DEBUG")
+
+
+def test_a_password_is_not_sent_unencrypted_nor_by_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("dicomweb_client")
+    fetch = ["fetch", "http://pacs.invalid/dicom-web", "--into", str(tmp_path / "ward"), *WHERE]
+    monkeypatch.setenv("RADAUG_PACS_USER", USER)
+    assert launch(fetch) == 2 and "one of them is not set" in capsys.readouterr().err
+    monkeypatch.setenv("RADAUG_PACS_PASSWORD", PASSWORD)
+    assert launch(fetch) == 2 and "would go unencrypted. Use the https://" in capsys.readouterr().err
+    monkeypatch.setenv("RADAUG_PACS_CA", str(tmp_path / "nowhere.pem"))
+    fetch[1] = "https://pacs.invalid/dicom-web"
+    assert launch(fetch) == 2 and "nowhere.pem is not there" in capsys.readouterr().err
+
+
+def test_a_scheduled_run_fetches_before_it_reads(
+    pacs: Orthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The flow of a schedule brings the studies, and then the run finds them; a PACS that is away ends it before."""
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "data: {source: {kind: dicom, path: ward, labels: labels.csv, key: patient}, classes: [a, b], positive: [b]}\n"
+        f"fetch: {{pacs: '{pacs.web}', where: {{StudyDate: 20260101-20261231}}}}\n"
+    )
+    monkeypatch.setenv("RADAUG_DATA", str(tmp_path))
+    experiment = load_experiment(study)
+    deployment = build_deployment(experiment, tmp_path / "run", read_cron("0 2 * * *"))
+    found: list[dict[str, list[str]]] = []
+    monkeypatch.setattr("flows.flow._say_page", lambda: None)
+    monkeypatch.setattr("flows.flow.publish_artifacts", lambda *given: None)
+    monkeypatch.setattr("flows.flow.run_experiment", lambda *_, **__: found.append(brought(tmp_path / "ward")) or {})
+    (tmp_path / "run").mkdir()
+    pacs.upload(ct(tmp_path, 1, range(2)))
+    with caplog.at_level(logging.INFO):
+        experiment_flow.fn(**deployment.parameters)
+    assert found == [{"1.2.1": ["1.2.1.1.0", "1.2.1.1.1"]}] and "1 studies are new" in caplog.text
+    away = deployment.parameters["experiment"] | {
+        "fetch": {"pacs": "http://127.0.0.1:9/x", "where": {"StudyDate": "1"}}
+    }
+    with pytest.raises(UserError, match="cannot be reached or broke off") as caught:
+        experiment_flow.fn(**deployment.parameters | {"experiment": away})
+    assert caught.value.__suppress_context__ and len(found) == 1
+    own = load_experiment(study, ["fetch={}"])
+    assert not build_deployment(own, tmp_path / "run", read_cron("0 2 * * *")).parameters["fetches"]
+    assert settings_of(own) == settings_of(experiment)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("fetch={pacs: 'https://me:secret@pacs/x', where: {StudyDate: '1'}}", "use RADAUG_PACS_USER"),
+        ("fetch={pacs: ftp://pacs, where: {StudyDate: '1'}}", "is no address of a PACS"),
+        ("fetch={pacs: 'https://pacs/x'}", "name at least one DICOM keyword"),
+        ("fetch={pacs: 'https://pacs/x', where: {StudyDate: '1'}}", "whose kind must be dicom"),
+    ],
+)
+def test_what_a_schedule_cannot_fetch_is_told_when_the_configuration_is_read(change: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        load_experiment(Path(__file__).parents[1] / "configs" / "demo.yaml", [change])
+    assert "secret" not in str(caught.value)
+
+
 class Paper:
     """An archive on paper: study -> series -> instances, with a hand for what goes wrong."""
 
@@ -235,7 +341,7 @@ def test_a_store_that_kept_nothing_is_told(pack: Path) -> None:
         (["http://127.0.0.1:9/dicom-web"], "cannot be reached or broke off"),
         (["dicom://X@127.0.0.1:9"], "cannot be reached"),
         (["ftp://pacs"], "is no address of a PACS"),
-        (["http://me:secret@pacs/x"], "Put them into ~/.netrc"),
+        (["http://me:secret@pacs/x"], "Put them into RADAUG_PACS_USER"),
     ],
 )
 def test_a_wrong_address_is_told_with_its_mend(

@@ -9,10 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+from flows.pacs.access import PASSWORD, USER
 from pipeline.core.errors import UserError
 
 OWN_TITLE = "RADAUG"
-_DICOM = re.compile(r"dicom://(?:(?P<title>[^@/\s]{1,16})@)?(?P<host>[^@:/\s]+):(?P<port>\d{1,5})/?")
+_DICOM = re.compile(r"(?P<scheme>dicoms?)://(?:(?P<title>[^@/\s]{1,16})@)?(?P<host>[^@:/\s]+):(?P<port>\d{1,5})/?")
 _LIBRARIES = {"dicomweb_client": "dicomweb-client", "pynetdicom": "pynetdicom"}
 
 
@@ -37,7 +38,8 @@ class Archive(Protocol):
 
 @contextmanager
 def open_archive(address: str, own_title: str = OWN_TITLE, move_port: int | None = None) -> Iterator[Archive]:
-    """The PACS at `address`: `http(s)://HOST[:PORT]/PATH` is DICOMweb, `dicom://[TITLE@]HOST:PORT` is DICOM's own.
+    """The PACS at `address`: `http(s)://HOST[:PORT]/PATH` is DICOMweb, `dicom://[TITLE@]HOST:PORT` is DICOM's own,
+    `dicoms://…` the same over TLS.
 
     Args:
         own_title: what we call ourselves, in DICOM's own protocol.
@@ -47,7 +49,9 @@ def open_archive(address: str, own_title: str = OWN_TITLE, move_port: int | None
         UserError: the address is none, holds a password, or the library for it is not installed.
     """
     if re.match(r"https?://[^/@]*@", address):
-        raise UserError("the address holds a name or a password, which logs would show. Put them into ~/.netrc.")
+        raise UserError(
+            f"the address holds a name or a password, which logs would show. Put them into {USER} and {PASSWORD}."
+        )
     if re.match(r"https?://[^/\s]", address):
         _require("dicomweb_client")
         from flows.pacs.web import WebArchive
@@ -55,9 +59,12 @@ def open_archive(address: str, own_title: str = OWN_TITLE, move_port: int | None
         yield WebArchive(address.rstrip("/"))
     elif found := _DICOM.fullmatch(address):
         _require("pynetdicom")
-        from flows.pacs.dimse import open_dimse
+        from flows.pacs.dimse import Peer, open_dimse
 
-        with open_dimse(found["host"], int(found["port"]), found["title"] or "ANY-SCP", own_title, move_port) as one:
+        if found["scheme"] == "dicoms" and move_port is not None:
+            raise UserError("--move-port: the receiver of C-MOVE has no TLS. Leave it out: dicoms:// uses C-GET.")
+        peer = Peer(found["scheme"], found["title"] or "ANY-SCP", found["host"], int(found["port"]))
+        with open_dimse(peer, own_title, move_port) as one:
             yield one
     else:
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove,
 )
 
+from flows.pacs.access import AUTHORITY, CERTIFICATE, tls_context
 from pipeline.core.errors import UserError
 from pipeline.data.exchanged import STORED, Ids, checked_uid, identifier, ids_of, read_object
 
@@ -45,11 +47,25 @@ class _Inbox:
         return _SUCCESS
 
 
-class DimseArchive:
-    """An `Archive` that is `title` at `host` and `port`."""
+@dataclass(frozen=True)
+class Peer:
+    """Where a PACS is, and what it is called; `scheme` is dicom, or dicoms for TLS."""
 
-    def __init__(self, host: str, port: int, title: str, own_title: str, inbox: _Inbox, *, moves: bool) -> None:
-        self._place, self._title, self._own, self._inbox, self._moves = (host, port), title, own_title, inbox, moves
+    scheme: str
+    title: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.title}@{self.host}:{self.port}"
+
+
+class DimseArchive:
+    """An `Archive` that is `peer`."""
+
+    def __init__(self, peer: Peer, own_title: str, inbox: _Inbox, *, moves: bool) -> None:
+        self._peer, self._own, self._inbox, self._moves = peer, own_title, inbox, moves
+        self._tls = (tls_context(), peer.host) if peer.scheme == "dicoms" else None
         self._asking: Any = None
 
     def close(self) -> None:
@@ -91,7 +107,7 @@ class DimseArchive:
             for one in objects:
                 status = peer.send_c_store(one).get("Status")
                 if status is None or status >> 12 in (0xA, 0xC) or status in (0x0122, 0x0124):
-                    raise UserError(f"{self._name}: did not take an image (status {_hex(status)}). Its log says why.")
+                    raise UserError(f"{self._peer}: did not take an image (status {_hex(status)}). Its log says why.")
 
     def _find(self, level: str, keys: Mapping[str, str]) -> list[Any]:
         model, rows = StudyRootQueryRetrieveInformationModelFind, []
@@ -102,7 +118,7 @@ class DimseArchive:
             if code in _PENDING and row is not None:
                 rows.append(row)
             elif code != _SUCCESS:
-                raise UserError(f"{self._name}: C-FIND ended with status {_hex(code)}. Its log says why.")
+                raise UserError(f"{self._peer}: C-FIND ended with status {_hex(code)}. Its log says why.")
         return rows
 
     def _ended(self, answers: Iterator[tuple[Any, Any]], what: str, mend: str) -> None:
@@ -111,11 +127,7 @@ class DimseArchive:
         for status, _ in answers:
             code = status.get("Status")
         if code not in (_SUCCESS, _SOME_FAILED):
-            raise UserError(f"{self._name}: {what} ended with status {_hex(code)}. {mend} Its log says why.")
-
-    @property
-    def _name(self) -> str:
-        return f"dicom://{self._title}@{self._place[0]}:{self._place[1]}"
+            raise UserError(f"{self._peer}: {what} ended with status {_hex(code)}. {mend} Its log says why.")
 
     @contextmanager
     def _associated(self, contexts: Iterable[tuple[Any, Any]], *, receives: bool = False) -> Iterator[Any]:
@@ -133,23 +145,26 @@ class DimseArchive:
             entity.add_requested_context(kind, syntax)
         roles = [build_role(kind, scp_role=True) for kind in dict(STORED)] if receives else []
         handlers = [(evt.EVT_C_STORE, self._inbox.take)] if receives else []
-        peer = entity.associate(*self._place, ae_title=self._title, ext_neg=roles, evt_handlers=handlers)
+        place, title = (self._peer.host, self._peer.port), self._peer.title
+        peer = entity.associate(*place, ae_title=title, ext_neg=roles, evt_handlers=handlers, tls_args=self._tls)
         if not peer.is_established:
             why = "refused us" if peer.is_rejected else "cannot be reached"
-            raise UserError(f"{self._name}: {why}. Check address and titles; does it know {self._own}?")
+            more = f" Is its certificate trusted ({AUTHORITY}), and does it trust ours ({CERTIFICATE})?"
+            mend = f"Check address and titles; does it know {self._own}?{more if self._tls else ''}"
+            raise UserError(f"{self._peer}: {why}. {mend}")
         return peer
 
 
 @contextmanager
-def open_dimse(host: str, port: int, title: str, own_title: str, move_port: int | None) -> Iterator[DimseArchive]:
-    """The PACS, and for C-MOVE the receiver on `move_port`, which takes what was asked for and is closed at the end.
+def open_dimse(peer: Peer, own_title: str, move_port: int | None) -> Iterator[DimseArchive]:
+    """The PACS `peer`, and for C-MOVE a receiver on `move_port`, which takes what was asked for and closes at the end.
 
     Raises:
-        UserError: the port cannot be had.
+        UserError: the port cannot be had, or a certificate cannot be read.
     """
     inbox = _Inbox()
     with _receiving(own_title, move_port, inbox) if move_port is not None else nullcontext():
-        archive = DimseArchive(host, port, title, own_title, inbox, moves=move_port is not None)
+        archive = DimseArchive(peer, own_title, inbox, moves=move_port is not None)
         try:
             yield archive
         finally:

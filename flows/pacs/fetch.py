@@ -11,13 +11,17 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from flows.pacs.archive import Archive
+from flows.pacs.archive import Archive, open_archive
+from pipeline.config.experiment import Experiment
+from pipeline.config.loading import data_root
 from pipeline.core.errors import UserError
 from pipeline.core.files import clear_disk_errors, forget_unfinished, make_folder, whole_folder
-from pipeline.data.exchanged import is_wanted
+from pipeline.data.exchanged import is_wanted, read_filters
 
 logger = logging.getLogger(__name__)
 _LOCK, _ASIDE = ".fetch.lock", ".replaced-"
+_PATIENCE_S = 1800.0
+"""For another schedule that fetches into the same folder."""
 Found = dict[str, set[str]]
 """Instances of each series that radaug can use."""
 
@@ -53,11 +57,26 @@ class Fetched:
         return " ".join([said, *(line for line, number in more.items() if number)])
 
 
-def fetch_studies(archive: Archive, into: Path, where: Mapping[str, str]) -> Fetched:
+def fetch_configured(settings: Experiment) -> Fetched:
+    """Bring what `fetch:` of a configuration asks for to the folder of its source.
+
+    Raises:
+        UserError: as of `fetch_studies`; the address or a keyword is wrong, or a library is not installed.
+    """
+    asked, source = settings.fetch, settings.data.source
+    assert source is not None and source.kind == "dicom"  # so the configuration was checked
+    with open_archive(asked.pacs, asked.own_title, asked.move_port) as archive:
+        return fetch_studies(archive, data_root() / source.path, read_filters(asked.where), patience_s=_PATIENCE_S)
+
+
+def fetch_studies(archive: Archive, into: Path, where: Mapping[str, str], *, patience_s: float = 0) -> Fetched:
     """Bring the studies that fit `where` to `into`, as STUDY/SERIES/INSTANCE.dcm by their UIDs.
 
     A study is moved into its place when every instance that the PACS says it has is there, and the PACS says the same
     after as before.
+
+    Args:
+        patience_s: to wait for another process that fetches into the same folder.
 
     Raises:
         UserError: the PACS cannot be reached or refuses, the folder cannot be written, or another process uses it.
@@ -65,7 +84,7 @@ def fetch_studies(archive: Archive, into: Path, where: Mapping[str, str]) -> Fet
     make_folder(into, "Choose another --into.")
     with clear_disk_errors(into):
         try:
-            held = FileLock(into / _LOCK, timeout=0).acquire()
+            held = FileLock(into / _LOCK, timeout=patience_s).acquire()
         except Timeout:
             raise UserError(f"{into}: another process fetches into it. Wait for it.") from None
         with held:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import requests
 from dicomweb_client import DICOMwebClient
 
+from flows.pacs.access import AUTHORITY, CERTIFICATE, PASSWORD, USER, certificate_file, name_and_password
 from pipeline.core.errors import UserError
 from pipeline.data.exchanged import checked_uid, ids_of, json_value, read_object, write_object
 
@@ -19,11 +21,11 @@ _AT_ONCE = 20
 
 
 class WebArchive:
-    """An `Archive` at the address of its DICOMweb service. Name and password come from ~/.netrc."""
+    """An `Archive` at the address of its DICOMweb service."""
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._client = DICOMwebClient(address, timeout=_PATIENCE_S)
+        self._client = DICOMwebClient(address, session=_session(address), timeout=_PATIENCE_S)
         self._client.set_http_retry_params(max_attempts=_ATTEMPTS, wait_exponential_multiplier=200)
 
     def studies(self, where: Mapping[str, str]) -> list[str]:
@@ -62,6 +64,11 @@ class WebArchive:
             status = error.response.status_code if error.response is not None else 0
             mend = _MENDS.get(status, "Its own log says why.")
             raise UserError(f"{self._address}: answered {status} when it {when}. {mend}") from error
+        except requests.exceptions.SSLError as error:
+            raise UserError(
+                f"{self._address}: its certificate is not trusted, or it does not take ours, when it {when}. Name the "
+                f"file of its authority in {AUTHORITY}, and of our certificate in {CERTIFICATE}."
+            ) from error
         except (requests.RequestException, OSError) as error:
             raise UserError(
                 f"{self._address}: cannot be reached or broke off ({type(error).__name__}) when it {when}. Check "
@@ -69,8 +76,25 @@ class WebArchive:
             ) from error
 
 
+class _Session(requests.Session):
+    """Trusts whom RADAUG_PACS_CA names, where requests would put REQUESTS_CA_BUNDLE before it."""
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        own = self.verify if verify is None and isinstance(self.verify, str) else verify
+        return super().merge_environment_settings(url, proxies, stream, own, cert)
+
+
+def _session(address: str) -> requests.Session:
+    """With our name and password, else with those of ~/.netrc where it has some."""
+    session = _Session()
+    session.auth = name_and_password(address)
+    session.verify = certificate_file(AUTHORITY) or True
+    session.cert = certificate_file(CERTIFICATE)
+    return session
+
+
 _MENDS: dict[int, str] = {
-    401: "Put name and password into ~/.netrc.",
+    401: f"Put name and password into {USER} and {PASSWORD}, or into ~/.netrc.",
     403: "Ask for the right to do so.",
     404: "Check its path.",
 }

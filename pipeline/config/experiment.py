@@ -12,6 +12,7 @@ from pipeline.config.augment import AugmentConfig
 from pipeline.config.by_name import or_nearest
 from pipeline.config.data import DataConfig, Positive
 from pipeline.config.families import GanSettings, validate_gan
+from pipeline.config.fetch import FetchConfig
 from pipeline.config.privacy import PrivacyConfig
 from pipeline.config.quality import QualityConfig
 from pipeline.config.representation import RepresentationConfig
@@ -158,6 +159,7 @@ class Experiment(Section):
         release: which generator that is, and how its pack is written.
         compute: where and how to compute.
         notify: who is told of a changed verdict.
+        fetch: the PACS that a schedule asks for new studies before each run.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
@@ -177,6 +179,7 @@ class Experiment(Section):
     release: ReleaseConfig = ReleaseConfig()
     compute: ComputeConfig = ComputeConfig()
     notify: NotifyConfig = NotifyConfig()
+    fetch: FetchConfig = FetchConfig()
 
     @field_validator("arms")
     @classmethod
@@ -274,6 +277,12 @@ class Experiment(Section):
             raise ValueError("release.fold and release.gan_seed must name a generator of this run (they count from 0)")
         if self.data.simulated and self.data.split.kind == "column":
             raise ValueError("data.split.kind: column needs a source with a split column; phantoms have none")
+        return self
+
+    @model_validator(mode="after")
+    def _fetched_studies_are_read(self) -> Self:
+        if self.fetch.pacs and (self.data.source is None or self.data.source.kind != "dicom"):
+            raise ValueError("fetch: brings DICOM studies into the folder of data.source, whose kind must be dicom")
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from pipeline.config.data import NpzSource, Source
 from pipeline.config.experiment import Experiment
+from pipeline.config.fetch import FetchConfig
 from pipeline.config.loading import dump_experiment
 from pipeline.core.layout import REJECTED
 from pipeline.report.reading import Run
@@ -64,9 +65,8 @@ def config_without_paths(experiment: Experiment) -> str:
     if quality.extractor.endswith(".pt"):
         quality = quality.model_copy(update={"extractor": "(withheld)"})
     notify = experiment.notify.model_copy(update={"webhook": WITHHELD if experiment.notify.webhook else ""})
-    return dump_experiment(
-        experiment.model_copy(update={"data": data, "gan": gan, "quality": quality, "notify": notify})
-    )
+    hidden = {"data": data, "gan": gan, "quality": quality, "notify": notify, "fetch": FetchConfig()}
+    return dump_experiment(experiment.model_copy(update=hidden))
 
 
 def _withheld(source: Source) -> Source:
