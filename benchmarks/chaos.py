@@ -2,9 +2,10 @@
 
 Run: .venv/bin/python benchmarks/chaos.py [--kills 100] [--seed 0] | table
 
-A chain begins with an empty cache. Its run is started, hit at a random moment, and started again, until it ends by
-itself; then every stage's digest, the tables and the decisions must be those of a run that nobody hit. What is hit is
-the run, one of its children, or all of them, by SIGTERM or SIGKILL. After each hit no process of the run may be left.
+A chain begins with an empty cache. Its run is started, hit at a random moment (by the processor seconds that it has
+taken, so that load does not matter), and started again, until it ends by itself; then every stage's digest, the tables
+and the decisions must be those of a run that nobody hit. What is hit is the run, one of its children, or all of them,
+by SIGTERM or SIGKILL. After each hit no process of the run may be left.
 
 `--places` (as root) then tries a disk that is too small (tmpfs from 1 MiB on, made larger later), one that may only be
 read, and less memory than is needed: the run must end with a sentence that says so and exit code 2, and the same run on
@@ -51,6 +52,8 @@ SETTINGS = [
 SMALL_MIB = (1, 2, 4, 8, 16)
 SHORT_MIB = (700, 1200)
 HITS = ("run", "child", "all")
+HITS_A_RUN, POLL_S = 5, 0.1
+RIGHT = "right bytes"
 
 
 def start(place: Path, mebibytes: int | None = None) -> Started:
@@ -79,7 +82,7 @@ def outcome_of(place: Path, right: dict[str, str], code: int | None, said: str, 
         return f"WRONG: exit {code}, {left} left: {said}"
     found = bytes_of(place)
     unlike = sorted(name for name in found.keys() | right.keys() if found.get(name) != right.get(name))
-    return f"WRONG: other bytes in {' '.join(unlike)}" if unlike else "right bytes"
+    return f"WRONG: other bytes in {' '.join(unlike)}" if unlike else RIGHT
 
 
 def hit(run: Started, what: str, number: int, dice: random.Random) -> None:
@@ -102,62 +105,64 @@ def making(place: Path) -> str:
     return " ".join(sorted(names))
 
 
-def reference(folder: Path) -> tuple[dict[str, str], float]:
-    """What a run leaves that a user starts, and the seconds that a fork takes for the same."""
+def reference(folder: Path) -> tuple[dict[str, str], float, float]:
+    """What a run leaves that a user starts; the seconds and the processor seconds that a fork takes for the same."""
     reach_of(frozenset({"pipeline.report.page"}))  # digests of code are another thing that a fork has
-    with tempfile.TemporaryDirectory() as other:
-        run = start(Path(other))
-        code, said, left = run.ended(3600)
-        takes = time.monotonic() - run.began
-        if code != 0 or left:
-            sys.exit(f"the run that nobody hits ended with {code}, {left} processes left: {said}")
-        right = bytes_of(Path(other))
     code, said, left = start(folder, 0).ended(3600)
     if code != 0 or left:
         sys.exit(f"the run that nobody hits ended with {code}, {left} processes left: {said}")
-    if bytes_of(folder) != right:
-        sys.exit("a fork of this process leaves other bytes than a run that a user starts: nothing can be shown so")
-    return right, takes
+    with tempfile.TemporaryDirectory() as other:
+        run, computed = start(Path(other)), 0.0
+        while run.process.is_alive():
+            computed = max(computed, run.computed())
+            time.sleep(POLL_S)
+        takes = time.monotonic() - run.began
+        code, said, left = run.ended(1)
+        outcome = outcome_of(Path(other), bytes_of(folder), code, said, left)
+        if outcome != RIGHT:
+            sys.exit(f"a fork of this process does not leave what a run leaves that a user starts: {outcome}")
+    print(f"nobody hits: {takes:.1f} s, {computed:.1f} processor seconds", flush=True)
+    return bytes_of(folder), takes, computed
 
 
 def chains(kills: int, seed: int) -> None:
     dice, done, chain = random.Random(seed), 0, 0
     with tempfile.TemporaryDirectory() as folder:
-        right, takes = reference(Path(folder))
-    print(f"nobody hits: {takes:.1f} s", flush=True)
+        right, takes, computed = reference(Path(folder))
     while done < kills:
         with tempfile.TemporaryDirectory() as folder:
-            done = one_chain(Path(folder), right, takes, dice, done, {"kind": "kill", "seed": seed, "chain": chain})
-        chain += 1
+            key = {"kind": "kill", "seed": seed, "chain": chain}
+            hits, outcome = one_chain(Path(folder), right, takes, computed / HITS_A_RUN, dice, key)
+            append(TABLE, [key | {"kind": "end", "number": hits, "outcome": outcome}], COLUMNS)
+            print(f"{hits} hits: {outcome}", flush=True)
+        done, chain = done + hits, chain + 1
 
 
 def one_chain(
-    place: Path, right: dict[str, str], takes: float, dice: random.Random, done: int, key: dict[str, Any]
-) -> int:
-    """Hit one run again and again until it ends by itself; gives the number of hits so far."""
-    rows: list[dict[str, Any]] = []
+    place: Path, right: dict[str, str], takes: float, most: float, dice: random.Random, key: dict[str, Any]
+) -> tuple[int, str]:
+    """Hit one run again and again until it ends by itself; gives the number of hits and what came of it."""
+    hits = 0
     while True:
-        run, after = start(place), dice.uniform(0.2, takes / 4)  # so that a chain takes many hits
+        run, after = start(place), dice.uniform(0.2, 2 * most)
         what, number = dice.choice(HITS), dice.choice((signal.SIGTERM, signal.SIGKILL))
-        run.process.join(after)
-        if run.process.exitcode is not None:
-            break
+        while run.process.is_alive() and run.computed() < after:
+            time.sleep(POLL_S)
+        if not run.process.is_alive():
+            return hits, outcome_of(place, right, *run.ended(takes))
         at_work = making(place)
         hit(run, what, number, dice)
-        code, said, left = run.ended(GRACE_S + 3 * takes)  # after a hit at a child the run does all the rest
-        rows.append(key | {"number": done + len(rows), "hit": what, "signal": number.name, "after_s": f"{after:.1f}",
-                           "making": at_work, "exit": code, "said": told(said, place), "left": left})  # fmt: skip
-    code, said, left = run.ended(takes)
-    outcome = outcome_of(place, right, code, said, left)
-    append(TABLE, [row | {"outcome": outcome} for row in rows], COLUMNS)
-    print(f"{len(rows)} hits: {outcome}", flush=True)
-    return done + len(rows)
+        code, said, left = run.ended(GRACE_S + 10 * takes)  # after a hit at a child the run does all the rest
+        row = {"number": hits, "hit": what, "signal": number.name, "after_s": f"{after:.1f}", "making": at_work,
+               "exit": code, "said": told(said, place), "left": left}  # fmt: skip
+        append(TABLE, [key | row], COLUMNS)
+        hits += 1
 
 
 def places(seed: int) -> None:
     """A disk that is full or may only be read, and memory that is short."""
     with tempfile.TemporaryDirectory() as folder:
-        right, takes = reference(Path(folder))
+        right, takes, _ = reference(Path(folder))
     for size in SMALL_MIB:
         with tmpfs(f"size={size}m") as place:
             cut_off(place, right, takes, f"disk of {size} MiB", seed, ["-o", "remount,size=1g"])
@@ -203,10 +208,17 @@ def tmpfs(options: str) -> Iterator[Path]:
 
 
 def table() -> None:
-    """Hits by what was hit and by which signal, and what came of the chains."""
+    """Hits by what was hit and by which signal, and what came of the chains that have ended."""
     found = pd.read_csv(TABLE)
-    kills = found[found["kind"] == "kill"].assign(right=lambda rows: rows["outcome"] == "right bytes")
-    print(kills.groupby(["hit", "signal"]).agg(hits=("right", "size"), right=("right", "sum"), left=("left", "sum")))
+    ends = found[found["kind"] == "end"].set_index(["seed", "chain"])["outcome"]
+    print(f"{len(ends)} chains ended; {(ends == RIGHT).sum()} in the right bytes")
+    kills = found[found["kind"] == "kill"].join(ends, on=["seed", "chain"], rsuffix="_of_chain")
+    kills = kills.assign(
+        right=kills["outcome_of_chain"] == RIGHT, wrong=kills["outcome_of_chain"].str.startswith("WRONG"),
+        fault=kills["said"].str.contains("a fault of radaug"), hung=kills["exit"].isna(),
+    )  # fmt: skip
+    counts = {name: (name, "sum") for name in ("right", "wrong", "fault", "hung", "left")}
+    print(kills.groupby(["hit", "signal"]).agg(hits=("left", "size"), **counts))
     stages = kills["making"].dropna().str.split().explode().value_counts()
     print("half-written at the moment of a hit:", ", ".join(f"{name} {number}" for name, number in stages.items()))
     print(found[found["kind"] == "place"][["hit", "exit", "said", "outcome"]].to_string(index=False))

@@ -39,6 +39,14 @@ class Started:
                     found.append(psutil.Process(pid))
         return found
 
+    def computed(self) -> float:
+        """Processor seconds of all its processes, those that have ended too."""
+        seconds = 0.0
+        for process in self.members():
+            with suppress(psutil.Error):
+                seconds += sum(process.cpu_times()[:4])
+        return seconds
+
     def ended(self, limit_s: float) -> tuple[int | None, str, int]:
         """Exit code (None: it did not end), the last line that it said, and how many of its processes were left."""
         self.process.join(limit_s)

@@ -8,10 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_run import ARMS, build_curve
 
+import flows.flow
 import flows.gone
+from flows.flow import curve_by_prefect
 from flows.gone import despite_its_server
+from pipeline.config.loading import load_experiment
 from pipeline.core.errors import LeakageError, UserError
+from pipeline.core.files import write_json
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +63,19 @@ def test_faults_beside_a_server_that_answers_and_refusals_pass(tmp_path: Path, s
     server[0] = True
     with pytest.raises(OSError, match="x"):
         despite_its_server(ending(OSError("x"), file), file, Path.read_text)
+
+
+def test_a_curve_says_what_it_found_though_its_server_went_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = build_curve(tmp_path / "curve")
+    write_json(place / "looks.json", {"sentences": ["This is look 2."]})
+
+    def drawn(*_: object) -> list[str]:
+        (place / "curve.html").write_text("new")
+        raise OSError
+
+    monkeypatch.setattr(flows.flow, "curve_flow", drawn)
+    said = curve_by_prefect(load_experiment(place / "config.yaml"), place, [10, 25], 3, ARMS[2], yes=True)
+    assert said[0] == "This is look 2." and "10 a class: 0.710, 0.800, +9.0 points" in "\n".join(said)
+    assert "went away" in caplog.text
