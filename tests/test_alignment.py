@@ -67,7 +67,7 @@ def test_matching_gives_the_references_values_in_the_images_order() -> None:
 @pytest.mark.parametrize("shape", [(24, 30), (23, 23), (12, 13, 14)])
 def test_amplitudes_are_swapped_as_in_the_papers_own_code(shape: tuple[int, ...]) -> None:
     """The authors' `FDA_source_to_target_np`: a centred square of the shifted amplitudes, in numpy, axis by axis."""
-    source, target, beta = noise(1, *shape) / 3, noise(1, *shape, seed=1) / 3, 0.09
+    source, target, beta = 0.2 + noise(1, *shape) / 8, 0.7 + noise(1, *shape, seed=1) / 8, 0.09
     axes = tuple(range(1, 1 + len(shape)))
     amplitude, phase = np.abs(np.fft.fftn(source, axes=axes)), np.angle(np.fft.fftn(source, axes=axes))
     own = np.fft.fftshift(amplitude, axes=axes)
@@ -76,8 +76,10 @@ def test_amplitudes_are_swapped_as_in_the_papers_own_code(shape: tuple[int, ...]
     window = tuple(slice(side // 2 - reach, side // 2 + reach + 1) for side in shape)
     own[:, *window] = other[:, *window]
     expected = np.fft.ifftn(np.fft.ifftshift(own, axes=axes) * np.exp(1j * phase), axes=axes).real
-    assert reach >= 1 and np.abs(expected).max() < 1
-    np.testing.assert_allclose(with_amplitudes(source[None], target[None], beta)[0], expected, atol=1e-5)
+    assert reach >= 1 and expected.min() > 0 and expected.max() < 1
+    found = with_amplitudes(2 * source[None] - 1, 2 * target[None] - 1, beta)[0]
+    np.testing.assert_allclose((found + 1) / 2, expected, atol=1e-5)
+    assert found.mean() > 0 > (2 * source - 1).mean(), "a dark image gets the mean of a bright one"
 
 
 def test_a_sites_mean_goes_and_the_common_one_comes() -> None:

@@ -117,7 +117,9 @@ def test_held_out_images_change_no_classifier(inputs: dict[str, Path], first: pd
     assert (first["score_disease"][~val] != second["score_disease"][~val]).mean() > 0.9
 
 
-POOL_ARMS = tuple(name for name, facts in ARMS.items() if facts.pool)
+POOL_ARMS = tuple(
+    name for name, facts in ARMS.items() if facts.pool or facts.target or facts.look or facts.sees("target")
+)
 
 
 @pytest.mark.parametrize("labels", ["swapped", "", "something else"])
@@ -137,7 +139,8 @@ def test_labels_of_pool_images_are_never_read(
 
 def test_pool_images_do_reach_the_pools_arms(inputs: dict[str, Path], first: pd.DataFrame, tmp_path: Path) -> None:
     """The pool's own arms change with the pool's images (else the test above says nothing); the others do not."""
-    arms = (f"{REFERENCE_ARM}+pseudolabels", "simclr-features", "autoencoder-features", REFERENCE_ARM)
+    adapting = tuple(f"{REFERENCE_ARM}+{name}" for name in ("pseudolabels", "coral", "dann", "matched", "fourier"))
+    arms = (*adapting, "simclr-features", "autoencoder-features", REFERENCE_ARM)
     first = of_arms(first, arms)
     rows = material_of(inputs, tmp_path / "one").rows("unlabelled")
     images = np.load(inputs["prepare"] / "images.npy")

@@ -71,7 +71,8 @@ def with_amplitudes(images: Images, others: Images, beta: float = BETA) -> Image
     """Fourier domain adaptation: the images with the lowest frequencies' amplitudes of others and their own phases.
 
     Yang & Soatto, "FDA: Fourier Domain Adaptation for Semantic Segmentation", CVPR 2020, equation 3. The frequencies
-    are those whose number lies, on every axis, at most floor(beta x smallest side) from 0.
+    are those whose number lies, on every axis, at most floor(beta x smallest side) from 0. Amplitudes are of
+    intensities from 0 on, as in the paper: else that of frequency 0, the mean, would lose its sign.
 
     Args:
         others: [N, C, *spatial], one for each image.
@@ -83,9 +84,9 @@ def with_amplitudes(images: Images, others: Images, beta: float = BETA) -> Image
     for axis, side in enumerate(sides):
         near = np.abs(np.rint(np.fft.fftfreq(side) * side)) <= reach
         low &= near.reshape([-1 if place == axis else 1 for place in range(len(sides))])
-    own, theirs = np.fft.fftn(images, axes=axes), np.fft.fftn(others, axes=axes)
+    own, theirs = np.fft.fftn(images + 1, axes=axes), np.fft.fftn(others + 1, axes=axes)
     mixed = np.where(low, np.abs(theirs), np.abs(own)) * np.exp(1j * np.angle(own))
-    return np.clip(np.fft.ifftn(mixed, axes=axes).real, -1, 1).astype(np.float32)
+    return np.clip(np.fft.ifftn(mixed, axes=axes).real - 1, -1, 1).astype(np.float32)
 
 
 def recentred(images: Images, mean: Images, common: Images) -> Images:
