@@ -87,7 +87,7 @@ def table() -> None:
         auroc = f"{part['auroc'].mean():.3f} ± {part['auroc'].std():.3f}"
         print(f"| {way} | {len(part)} | {moves} | {part['told'].mean():.2f} | {auroc} |")
     by_seed = found.pivot(index="seed", columns="way", values="auroc")
-    for way in (one for one in WAYS if one != "adaptive"):
+    for way in (one for one in WAYS if one != "adaptive" and one in by_seed):
         gain = (by_seed["adaptive"] - by_seed[way]).dropna()
         half = t.ppf(0.975, len(gain) - 1) * gain.std() / len(gain) ** 0.5
         print(f"adaptive less {way}: {gain.mean():+.3f} ({gain.mean() - half:+.3f} to {gain.mean() + half:+.3f})")
