@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.faults import faults_kept_in
+from flows.gpus import VISIBLE, held, names_of
 from flows.plan import Step
 from pipeline.core.cache import Execution, execute, execute_part
 from pipeline.core.errors import Killed, RadaugError
@@ -188,8 +189,9 @@ def _child(connection: Connection, work: Work, environment: dict[str, str], leve
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(environment)  # the server's is that of its own start
+    gpus = names_of(work.gpus or ())
     if work.gpus is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, work.gpus))
+        os.environ[VISIBLE] = ",".join(gpus)
     end_with_parent()
     handler = _Sender(connection, work.name)
     for name, level in levels.items():
@@ -197,7 +199,8 @@ def _child(connection: Connection, work: Work, environment: dict[str, str], leve
         logger.setLevel(level)
         logger.handlers, logger.propagate = [handler], False
     try:
-        outcome: Execution | RadaugError | None = work.do()
+        with held(gpus):
+            outcome: Execution | RadaugError | None = work.do()
     except RadaugError as error:
         outcome = error
     handler.enqueue(outcome)
