@@ -42,10 +42,10 @@ def main() -> None:
                 {"shape": name, **play(Path(folder), SHAPES[name], packs, changes), "set": " ".join(asked.changes)}
             )
         print(rows[-1], flush=True)
-    with RESULTS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        with RESULTS.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def play(folder: Path, make: Callable[[Path, Path], None], packs: Path, changes: list[str]) -> dict[str, object]:
