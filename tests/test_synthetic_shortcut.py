@@ -63,6 +63,9 @@ def test_a_classifier_that_reads_synthetic_as_the_disease_is_named_at_each_site_
     gaps = {(row.arm, row.subgroup, row.label): row for row in rows if row.metric == GAP}
     assert float(gaps[MIXED, "site = A", ""].value) == pytest.approx(0.25, abs=0.04)
     assert float(gaps[MIXED, "site = B", "ill"].value) == pytest.approx(-0.25, abs=0.04)
+    for row in gaps.values():
+        assert float(row.ci_low) < float(row.value) < float(row.ci_high)
+    assert float(gaps[MIXED, "site = B", ""].ci_high) < 0
     assert abs(float(gaps[REAL, "site = A", ""].value)) < 0.06
     first, second = warned(rows)
     assert first.startswith(f"Synthetic shortcut: {MIXED} scores synthetic images of A 0.2") and "higher" in first

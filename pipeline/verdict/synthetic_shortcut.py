@@ -75,6 +75,7 @@ def _arm_rows(
     few = min((patient_units(rows).nunique() for _, rows in images.groupby("label")), default=0) < MIN_PATIENTS
     for metric in sorted(shared):
         found = combine([(1.0, fits)], metric, folds, plan.alpha).interval(plan.alpha)
+        found = found if metric == FROM_SCORE else _from_share(found)
         found = Interval(found.value, None, None) if few else found
         yield MetricRow(
             stage=STAGE, arm=arm, split="synthetic", label=metric.removeprefix(_CLASS) if _CLASS in metric else "",
@@ -100,12 +101,23 @@ def _looks(made: pd.DataFrame, real: pd.DataFrame, test: TestSet, positive: Sequ
         pairs += count
         total = weights[:, own].sum(axis=1)
         mean = np.divide(weights[:, own] @ scores[own], total, out=np.full(len(total), np.nan), where=total > 0)
-        found[_CLASS + label] = other.mean() - mean
+        found[_CLASS + label] = _as_share(other.mean() - mean)
     if not found:
         return {}
     found[GAP] = np.mean(list(found.values()), axis=0)
     found[FROM_SCORE] = np.divide(won, pairs, out=np.full(len(won), np.nan), where=pairs > 0)
     return found
+
+
+def _as_share(gap: np.ndarray) -> np.ndarray:
+    """A gap in [-1, 1] as a share, since an arm's mean and its interval are kept within [0, 1]."""
+    return (1 + gap) / 2
+
+
+def _from_share(found: Interval) -> Interval:
+    value, low, high = (None if one is None else 2 * one - 1 for one in (found.value, found.low, found.high))
+    assert value is not None
+    return Interval(value, low, high)
 
 
 def _warnings(rows: Sequence[MetricRow], others: Sequence[MetricRow]) -> Iterator[MetricRow]:
