@@ -46,6 +46,21 @@ CURATED = ["real+classical", OVERSAMPLING, MIXUP, "real+classical+synthetic@0.5"
 SMALL_64 = ["gan.generator_width=16", "gan.discriminator_width=16", "gan.num_images=40000"]
 QUICK = ["classifier.steps=300", "classifier.seeds=3"]
 ARCHIVE = ["gan.family=s3gan", "gan.num_images=60000", "data.surplus=unlabelled"]
+TRANSLATED = [
+    "real+classical",
+    "real+classical+cellbalanced",
+    "real+classical+groupdro",
+    "cells-pretrained",
+    "cells-consistency",
+    "translated-consistency",
+]
+MUST_BEAT = [f"[translated-consistency, {control}]" for control in TRANSLATED[1:-1]]
+TWELVE_FRESH_DRAWS = [
+    "seed=1",
+    "data.split.draws=12",
+    "classifier.seeds=2",
+    f"verdict.comparisons=[{', '.join(MUST_BEAT)}]",
+]
 EIGHT_DRAWS = ["data.split.draws=8", "classifier.steps=300", "classifier.seeds=2"]
 
 
@@ -105,6 +120,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         for name, images in (("adrenal-minority", 6000), ("adrenal-minority-longer", 24000))
     },
     "tcga-added": ("tcga-contrast", [arms(ADDED), "gan.family=vae-gan", *SMALL_64, *QUICK]),
+    "shortcut-translated-12": ("shortcut-translated", [arms(TRANSLATED), *TWELVE_FRESH_DRAWS]),
     "liver-added": ("demo", [arms(ADDED + PRETRAINED), "gan.num_images=60000", *QUICK]),
 }  # fmt: skip
 FIELDS = (
@@ -119,7 +135,7 @@ def run_row(name: str) -> None:
     """Run a row's configuration, and add its comparisons to the table."""
     config, changes = ROWS[name]
     out = ROOT / "runs" / f"hunt-{name}"
-    command = [str(Path(sys.executable).parent / "radaug"), "run", f"configs/{config}.yaml", "--out", str(out)]
+    command = [str(Path(sys.executable).parent / "radaug"), "run", f"configs/{config}.yaml", "--out", str(out), "--yes"]
     started = time.monotonic()
     subprocess.run([*command, *(word for change in changes for word in ("--set", change))], check=True, cwd=ROOT)
     append(TABLE, comparisons(name, out, (time.monotonic() - started) / 60), FIELDS)
