@@ -55,12 +55,7 @@ TRANSLATED = [
     "translated-consistency",
 ]
 MUST_BEAT = [f"[translated-consistency, {control}]" for control in TRANSLATED[1:-1]]
-TWELVE_FRESH_DRAWS = [
-    "seed=1",
-    "data.split.draws=12",
-    "classifier.seeds=2",
-    f"verdict.comparisons=[{', '.join(MUST_BEAT)}]",
-]
+THREE_DRAWS = ["data.split.draws=3", "classifier.seeds=2", f"verdict.comparisons=[{', '.join(MUST_BEAT)}]"]
 EIGHT_DRAWS = ["data.split.draws=8", "classifier.steps=300", "classifier.seeds=2"]
 
 
@@ -120,7 +115,10 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         for name, images in (("adrenal-minority", 6000), ("adrenal-minority-longer", 24000))
     },
     "tcga-added": ("tcga-contrast", [arms(ADDED), "gan.family=vae-gan", *SMALL_64, *QUICK]),
-    "shortcut-translated-12": ("shortcut-translated", [arms(TRANSLATED), *TWELVE_FRESH_DRAWS]),
+    **{
+        f"shortcut-translated-{seed}": ("shortcut-translated", [arms(TRANSLATED), *THREE_DRAWS, f"seed={seed}"])
+        for seed in (1, 2, 3, 4)
+    },
     "liver-added": ("demo", [arms(ADDED + PRETRAINED), "gan.num_images=60000", *QUICK]),
 }  # fmt: skip
 FIELDS = (
