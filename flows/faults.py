@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.core.errors import RadaugError, UserError, is_out_of_memory
-from pipeline.core.files import write_text
+from pipeline.core.files import clear_disk_errors, write_text
 
 DEBUG = "RADAUG_DEBUG"
 """Environment variable: when set, tracebacks are printed too (`radaug --debug`)."""
@@ -21,7 +21,7 @@ def faults_kept_in(log: Path, doing: str) -> Iterator[None]:
     """Let radaug's own errors pass without the chain of their causes; turn any other into one that names `log`.
 
     Raises:
-        UserError: memory ran out.
+        UserError: memory ran out, or the disk is so full that not even the traceback can be kept.
         RadaugError: an unexpected exception; its message gives the type alone, since its text may hold a patient's id.
     """
     try:
@@ -30,8 +30,9 @@ def faults_kept_in(log: Path, doing: str) -> Iterator[None]:
         raise error from None
     except Exception as error:
         text = traceback.format_exc()
-        write_text(log, text)
-        log.chmod(0o600)
+        with clear_disk_errors(log.parent):  # what fills the disk fails here once more
+            write_text(log, text)
+            log.chmod(0o600)
         if os.environ.get(DEBUG):
             print(text, file=sys.stderr)
         if is_out_of_memory(error):

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from flows.cli import launch
+from flows.faults import faults_kept_in
 from pipeline.core.errors import UserError
 from pipeline.core.files import clear_disk_errors, make_folder, safe_name
 from pipeline.data.batches.dataset import new_array
@@ -149,3 +151,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_says_so_whichever_library_was_writing(small_disk: Path, write: Callable[[Path], None]) -> None:
     with pytest.raises(UserError, match=r"the disk is full[.] Free some space"), clear_disk_errors(small_disk):
         write(small_disk / "file.npy")
+
+
+def test_a_fault_whose_traceback_has_no_room_is_told_as_a_full_disk(small_disk: Path) -> None:
+    with suppress(OSError), (small_disk / "rest").open("wb") as rest:
+        rest.write(bytes(2**20))
+    with pytest.raises(UserError, match=r"the disk is full[.] Free"), faults_kept_in(small_disk / "error.log", "a job"):
+        raise KeyError("patient-77")
