@@ -212,7 +212,7 @@ def table() -> None:
     found = pd.read_csv(TABLE)
     ends = found[found["kind"] == "end"].set_index(["seed", "chain"])["outcome"]
     print(f"{len(ends)} chains ended; {(ends == RIGHT).sum()} in the right bytes")
-    kills = found[found["kind"] == "kill"].join(ends, on=["seed", "chain"], rsuffix="_of_chain")
+    kills = found[found["kind"] == "kill"].join(ends.rename("outcome_of_chain"), on=["seed", "chain"])
     kills = kills.assign(
         right=kills["outcome_of_chain"] == RIGHT, wrong=kills["outcome_of_chain"].str.startswith("WRONG"),
         fault=kills["said"].str.contains("a fault of radaug"), hung=kills["exit"].isna(),
