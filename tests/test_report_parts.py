@@ -151,6 +151,7 @@ def test_the_audits_table_has_attacks_beside_their_controls() -> None:
         row("membership_auroc_difference", "0.11", "0.02", "0.2"), row("membership_advantage", "0.3"),
         row("membership_advantage_control", "0.12"), row("membership_tpr_at_fpr_0.01", "0.05"),
         row("membership_tpr_at_fpr_0.001", ""), row("standing_out", "3"), row("planted_auroc", "0.99"),
+        row("worst_patient", "4.2"), row("worst_patient_control", "2.9"),
     ]  # fmt: skip
     metrics = table_of(rows)
     numbers = {name: pd.to_numeric(metrics[name]) for name in ("value", "ci_low", "ci_high")}
@@ -158,7 +159,7 @@ def test_the_audits_table_has_attacks_beside_their_controls() -> None:
     assert table.rows == (
         (
             "distance", "patient", "0.610", "0.500 (0.400 to 0.600)", "0.110 (0.020 to 0.200)", "0.300 (0.120)",
-            "0.050", "too few unseen", "3", "0.990",
+            "0.050", "too few unseen", "4.200 (2.900)", "3", "0.990",
         ),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from pipeline.report.words import number, with_interval
 
 _HEADER = (
     "Attack", "Unit", "AUROC", "Control (range of halves)", "Difference (interval)", "Advantage (control)",
-    "TPR at 1 % FPR", "at 0.1 %", "Standing out", "Planted leak",
+    "TPR at 1 % FPR", "at 0.1 %", "Worst patient (unseen)", "Standing out", "Planted leak",
 )  # fmt: skip
 
 
@@ -68,6 +68,7 @@ def _cells(found: dict[str, Any]) -> tuple[str, ...]:
         value("membership_auroc"), ranged("membership_auroc_control"), ranged("membership_auroc_difference"),
         f"{value('membership_advantage')} ({value('membership_advantage_control')})",
         *(value(f"membership_tpr_at_fpr_{fpr}", "too few unseen") for fpr in ("0.01", "0.001")),
+        "" if "worst_patient" not in found else f"{value('worst_patient')} ({value('worst_patient_control')})",
         "" if out is None else str(int(out["value"])),
     )  # fmt: skip
 
