@@ -116,7 +116,11 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     },
     "tcga-added": ("tcga-contrast", [arms(ADDED), "gan.family=vae-gan", *SMALL_64, *QUICK]),
     **{
-        f"shortcut-translated-{seed}": ("shortcut-translated", [arms(TRANSLATED), *THREE_DRAWS, f"seed={seed}"])
+        f"shortcut-translated-{size}{seed}": (
+            "shortcut-translated",
+            [arms(TRANSLATED), *THREE_DRAWS, f"seed={seed}", *([f"data.spatial_size={size[:-1]}"] if size else [])],
+        )
+        for size in ("", "28-")  # images stored at 28 x 28 have a frame at 32 x 32
         for seed in (1, 2, 3, 4)
     },
     "liver-added": ("demo", [arms(ADDED + PRETRAINED), "gan.num_images=60000", *QUICK]),
