@@ -62,14 +62,22 @@ def serve_schedule(experiment: Experiment, out: Path, when: Schedule, *, yes: bo
     after another, by the next process that serves it. Prefect's own way is to switch it off, without a word.
 
     Raises:
-        UserError: no Prefect server answers at `PREFECT_API_URL`, or at its default on this machine.
+        UserError: no Prefect server answers at `PREFECT_API_URL`, or at its default on this machine, or it went away.
     """
     server = _server()
     for name, place in {"RADAUG_DATA": data_root(), "RADAUG_CACHE": os.environ.get("RADAUG_CACHE")}.items():
         if place:
             os.environ[name] = str(Path(place).resolve())
-    with temporary_settings(updates={PREFECT_API_URL: server}):
-        serve(build_deployment(experiment, out, when, yes=yes), pause_on_shutdown=False, limit=1)
+    try:
+        with temporary_settings(updates={PREFECT_API_URL: server}):
+            serve(build_deployment(experiment, out, when, yes=yes), pause_on_shutdown=False, limit=1)
+    except Exception:
+        if server_answers(server):
+            raise
+        raise UserError(
+            f"{server}: the Prefect server went away. Start it and run the same command again: the schedule is kept, and "
+            "what came due meanwhile is made then."
+        ) from None
 
 
 def register_schedule(experiment: Experiment, out: Path, when: Schedule, pool: str, *, yes: bool = False) -> None:

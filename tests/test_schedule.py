@@ -70,6 +70,22 @@ def test_a_schedule_stays_on_when_its_process_ends(
     assert served == [{"name": "nightly", "pause_on_shutdown": False, "limit": 1}]
 
 
+@pytest.mark.parametrize(("answers", "error"), [(False, UserError), (True, ExceptionGroup)])
+def test_a_server_that_goes_away_is_told_and_no_fault_of_the_schedule(
+    answers: bool, error: type[Exception], experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect gives up polling with a group of errors."""
+
+    def gives_up(*_: object, **__: object) -> None:
+        raise ExceptionGroup("unhandled errors in a TaskGroup", [RuntimeError("Service exceeded error threshold.")])
+
+    monkeypatch.setattr("flows.deploy.serve", gives_up)
+    monkeypatch.setattr("flows.deploy.require_server", lambda url: None)
+    monkeypatch.setattr("flows.deploy.server_answers", lambda url: answers)
+    with pytest.raises(error, match="" if answers else "the Prefect server went away"):
+        serve_schedule(experiment, tmp_path, read_cron("0 2 * * *"))
+
+
 def test_a_pool_is_given_the_deployment_and_a_wrong_one_is_told(
     server: None, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
