@@ -75,8 +75,8 @@ def serve_schedule(experiment: Experiment, out: Path, when: Schedule, *, yes: bo
         if server_answers(server):
             raise
         raise UserError(
-            f"{server}: the Prefect server went away. Start it and run the same command again: the schedule is kept, and "
-            "what came due meanwhile is made then."
+            f"{server}: the Prefect server went away. Start it and run the same command again: the schedule is kept, "
+            "and what came due meanwhile is made then."
         ) from None
 
 
