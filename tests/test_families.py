@@ -113,8 +113,7 @@ def test_a_family_is_one_short_file() -> None:
     folder = Path(__file__).parents[1] / "pipeline" / "adversarial" / "families"
     files = {name: folder / f"{name.replace('-', '_')}.py" for name in OF_THE_FIELD}
     lengths = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in files.values())
-    assert lengths[-1] <= 96 and lengths[-2] <= 65  # cyclegan is two: it translates classes or sites
-    assert lengths[len(lengths) // 2] <= 47
+    assert lengths[-1] <= 65 and lengths[len(lengths) // 2] <= 47
 
 
 def test_the_page_says_of_a_family_what_its_file_says() -> None:
