@@ -59,8 +59,7 @@ class FoldImages:
         if self.look is None:
             return self.plain
         target = self.target_rows if self.archives else np.empty(0, dtype=np.int64)
-        learnt = np.concatenate([self.rows("train"), self.rows("unlabelled")])
-        seen = Seen(self.plain, self.sites, learnt, target, self.seed)
+        seen = Seen(self.plain, self.sites, self.learnt_rows, target, self.seed)
         with FileLock(self.parts / f".lock-{self.look}"):
             return seen_through(self.look, seen, self.parts / f"{self.look}.npy")
 
@@ -89,6 +88,11 @@ class FoldImages:
         return self.plain.rows(split_ids(self.inputs["split"], self.fold, split))
 
     @cached_property
+    def learnt_rows(self) -> np.ndarray:
+        """Positions of the images that may be learnt from, labelled or not."""
+        return np.concatenate([self.rows("train"), self.rows("unlabelled")])
+
+    @cached_property
     def sites(self) -> np.ndarray:
         """[N] the site of every image."""
         table = self.plain.manifest
@@ -112,8 +116,7 @@ class FoldImages:
 
     def domains(self, rows: np.ndarray) -> np.ndarray:
         """[len(rows)] numbers of the sites, the same for every question."""
-        learnt = np.concatenate([self.rows("train"), self.rows("unlabelled")])
-        return np.unique(self.sites[learnt]).searchsorted(self.sites[rows]).astype(np.int64)
+        return np.unique(self.sites[self.learnt_rows]).searchsorted(self.sites[rows]).astype(np.int64)
 
     @cached_property
     def pool_rows(self) -> np.ndarray:
