@@ -13,7 +13,7 @@ Each repetition adds its rows to benchmarks/results/site_nulls.csv; the table is
 
 from __future__ import annotations
 
-import argparse
+import functools
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from repetitions import repeat
 from rows import append
 from scipy import stats
 
@@ -166,18 +167,8 @@ def summary(rows: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=60)
-    parser.add_argument("--part", default="0/1", help="K/N: every N-th repetition from the K-th on")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    part, parts = (int(number) for number in arguments.part.split("/"))
-    experiment, real = all_images()
-    for number in range(part, arguments.repetitions, parts):
-        done = set(pd.read_csv(TABLE)["repetition"]) if TABLE.is_file() else set()
-        if number not in done:
-            add(repetition(number, experiment, real))
-    print(summary(pd.read_csv(TABLE)))
+    images = functools.cache(all_images)
+    repeat(__doc__, TABLE, 60, lambda number: add(repetition(number, *images())), summary)
 
 
 if __name__ == "__main__":
