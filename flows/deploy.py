@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from prefect import serve
 from prefect.client.orchestration import get_client
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
@@ -16,6 +15,7 @@ from tzlocal import get_localzone_name
 
 from flows.flow import experiment_flow
 from flows.server import server_answers
+from flows.serving import serve_deployment
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import data_root
 from pipeline.core.errors import ConfigError, UserError
@@ -63,6 +63,7 @@ def serve_schedule(experiment: Experiment, out: Path, when: Schedule, *, yes: bo
 
     Raises:
         UserError: no Prefect server answers at `PREFECT_API_URL`, or at its default on this machine, or it went away.
+        KeyboardInterrupt, Terminated: as of `serve_deployment`.
     """
     server = _server()
     for name, place in {"RADAUG_DATA": data_root(), "RADAUG_CACHE": os.environ.get("RADAUG_CACHE")}.items():
@@ -70,7 +71,7 @@ def serve_schedule(experiment: Experiment, out: Path, when: Schedule, *, yes: bo
             os.environ[name] = str(Path(place).resolve())
     try:
         with temporary_settings(updates={PREFECT_API_URL: server}):
-            serve(build_deployment(experiment, out, when, yes=yes), pause_on_shutdown=False, limit=1)
+            serve_deployment(build_deployment(experiment, out, when, yes=yes))
     except Exception:
         if server_answers(server):
             raise

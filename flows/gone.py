@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 _OWN_FAULTS = (AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
 """Of a program, whatever became of its server."""
-_lost = threading.Event()
+_at_once = threading.Event()
 
 
 def despite_its_server(flow: Callable[[], Result], file: Path, read: Callable[[Path], Result]) -> Result:
@@ -37,7 +37,7 @@ def despite_its_server(flow: Callable[[], Result], file: Path, read: Callable[[P
         url = os.environ.get(API_URL, "")
         if server_answers(url):
             raise
-        _lost.set()
+        leave_at_once()
         if _written(file) in (None, before):
             raise UserError(
                 f"{url}: the Prefect server went away. Start it and run the same command again: finished stages and "
@@ -47,9 +47,14 @@ def despite_its_server(flow: Callable[[], Result], file: Path, read: Callable[[P
         return read(file)
 
 
+def leave_at_once() -> None:
+    """Let `leave` wait for nothing: Prefect would try each event again that a lost server has not got, for minutes."""
+    _at_once.set()
+
+
 def leave(code: int) -> NoReturn:
-    """End this process. After a lost server at once: Prefect would try each of its events again, for minutes."""
-    if _lost.is_set():
+    """End this process; after `leave_at_once` whatever its threads still do."""
+    if _at_once.is_set():
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)

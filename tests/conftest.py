@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ import flows  # noqa: F401  (sets Prefect's environment, before anything imports
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 """Before numpy and torch load: the processes of `pytest -n auto` share the cores, one thread each."""
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""What a script puts in the background ignores it, with all that it starts; tests send it."""
 _PREFECT_HOME = tempfile.mkdtemp(prefix="radaug-prefect-")
 os.environ["PREFECT_HOME"] = _PREFECT_HOME
 

@@ -25,6 +25,6 @@ def wait_for(happened: Callable[[], bool], limit_s: float) -> None:
 def flow_runs(url: str, states: list[str], *, scheduled: bool = True) -> int:
     """How many runs of a deployment, or of no deployment, are in one of `states`."""
     wanted = {"flow_runs": {"state": {"type": {"any_": states}}, "deployment_id": {"is_null_": not scheduled}}}
-    answer = httpx.post(f"{url}/flow_runs/count", json=wanted, timeout=10)
+    answer = httpx.post(f"{url}/flow_runs/count", json=wanted, timeout=60)
     answer.raise_for_status()
     return int(answer.json())

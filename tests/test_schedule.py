@@ -60,16 +60,6 @@ def test_a_wrong_cron_expression_is_the_users_error_before_anything_else(
     assert "not a cron expression" in capsys.readouterr().err
 
 
-def test_a_schedule_stays_on_when_its_process_ends(
-    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    served: list[dict[str, object]] = []
-    monkeypatch.setattr("flows.deploy.serve", lambda deployment, **how: served.append({"name": deployment.name} | how))
-    monkeypatch.setattr("flows.deploy.require_server", lambda url: None)
-    serve_schedule(experiment, tmp_path, read_cron("0 2 * * *"))
-    assert served == [{"name": "nightly", "pause_on_shutdown": False, "limit": 1}]
-
-
 @pytest.mark.parametrize(("answers", "error"), [(False, UserError), (True, ExceptionGroup)])
 def test_a_server_that_goes_away_is_told_and_no_fault_of_the_schedule(
     answers: bool, error: type[Exception], experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -79,7 +69,7 @@ def test_a_server_that_goes_away_is_told_and_no_fault_of_the_schedule(
     def gives_up(*_: object, **__: object) -> None:
         raise ExceptionGroup("unhandled errors in a TaskGroup", [RuntimeError("Service exceeded error threshold.")])
 
-    monkeypatch.setattr("flows.deploy.serve", gives_up)
+    monkeypatch.setattr("flows.deploy.serve_deployment", gives_up)
     monkeypatch.setattr("flows.deploy.require_server", lambda url: None)
     monkeypatch.setattr("flows.deploy.server_answers", lambda url: answers)
     with pytest.raises(error, match="unhandled" if answers else "the Prefect server went away"):
