@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 from PIL import Image
 
@@ -88,6 +89,14 @@ def build(root: Path, case: Case) -> Path:
         write_gan_stages(root, case, fold, seed, images)
     write_results(root, case, images, gans)
     return root
+
+
+def leave_out_curves(monkeypatch: pytest.MonkeyPatch, *kept: str) -> None:
+    """`all_pictures` draws no curves but those that are `kept`: they take long, and say nothing of the images."""
+    for name in ("_difference", "_forest", "_roc", "_reliability", "_training", "_quality", "histogram",
+                 "detectors_roc", "_nearest"):  # fmt: skip
+        if name not in kept:
+            monkeypatch.setattr(f"pipeline.report.pictures.{name}", lambda run: None)
 
 
 def with_maps(root: Path, case: Case) -> Path:

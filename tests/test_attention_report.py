@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
-from fake_run import ARMS, Case, build, with_maps
+from fake_run import ARMS, Case, build, leave_out_curves, with_maps
 from PIL import Image
 
 from pipeline.report import attention, pictures
@@ -25,9 +25,7 @@ def test_maps_of_each_arm_are_shown(tmp_path: Path, dims: int) -> None:
 
 def test_maps_are_never_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = read_run(with_maps(tmp_path / "run", Case()))
-    for name in ("_difference", "_forest", "_roc", "_reliability", "_training", "_quality", "histogram",
-                 "detectors_roc", "_nearest"):  # fmt: skip
-        monkeypatch.setattr(pictures, name, lambda run: None)  # drawn curves, which take long
+    leave_out_curves(monkeypatch)
     assert "attention" in pictures.all_pictures(run, shareable=False)
     assert pictures.all_pictures(run, shareable=True) == {}
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from fake_run import Case, build
+from fake_run import Case, build, leave_out_curves
 from PIL import Image
 
 from pipeline.data.batches.scaling import Scaling
@@ -84,7 +84,9 @@ def test_change_is_along_a_row_over_what_it_is_from_latent_to_latent() -> None:
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_a_film_strip_a_sweep_and_none_in_what_is_shared(tmp_path: Path, dims: int) -> None:
+def test_a_film_strip_a_sweep_and_none_in_what_is_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dims: int
+) -> None:
     place = build(tmp_path / "run", Case(spatial_dims=dims, classes=("cyst", "metastasis"), anomaly=False))
     assert sweep_pictures(read_run(place)) == []
     generator = grey_by_age(("cyst", "metastasis"))
@@ -96,4 +98,5 @@ def test_a_film_strip_a_sweep_and_none_in_what_is_shared(tmp_path: Path, dims: i
     assert "an image changes 0.00 times as much" in pictures[1].caption
     with Image.open(io.BytesIO(pictures[2].png)) as shown:
         assert shown.width > 1.5 * shown.height > 500  # seven columns of four
+    leave_out_curves(monkeypatch)
     assert not [name for name in all_pictures(run, shareable=True) if name.startswith("sweep")]

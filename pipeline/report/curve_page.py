@@ -26,7 +26,7 @@ from pipeline.report.page import templates
 from pipeline.report.picture import Picture
 from pipeline.report.reading import read_numbers
 from pipeline.report.representation_tables import REPRESENTATION_NUMBERS, representation_parts
-from pipeline.report.style import BLUE, VERMILLION, house_style, panels, png
+from pipeline.report.style import BLUE, VERMILLION, for_phone, house_style, panels, png
 from pipeline.report.tables import Table, look_table
 from pipeline.report.words import (
     arm_explained,
@@ -69,7 +69,7 @@ def write_curve_page(place: Path) -> Path:
     left_out = read_numbers(place, CURVE_LEFT_OUT, ("size",), ("reason",))
     picture = Picture(
         "curve", "Endpoint over the number of real training images, with and without synthetic ones", _caption(curve),
-        curve_plot(curve, points), curve_plot(curve, points, phone=True),
+        *curve_plot(curve, points),
     )  # fmt: skip
     asked = (place / CURVE_REPRESENTATIONS).is_file()
     represented = representation_parts(read_representations(place)) if asked else None
@@ -174,10 +174,13 @@ def _decided(decision: str) -> str:
     return decision.replace("_", " ")
 
 
-def curve_plot(curve: pd.DataFrame, points: pd.DataFrame, *, phone: bool = False) -> bytes:
-    """Both arms over the number of real images a class; a point is a draw, a line joins the means."""
+def curve_plot(curve: pd.DataFrame, points: pd.DataFrame) -> tuple[bytes, bytes]:
+    """Both arms over the number of real images a class; a point is a draw, a line joins the means.
+
+    The same for a phone.
+    """
     with house_style():
-        figure, (axes,) = panels(1, columns=1, height=4.4, width=7.4, phone=phone)
+        figure, (axes,) = panels(1, columns=1, height=4.4, width=7.4)
         sizes = curve["size"].to_numpy()
         sides = (("reference", "reference_mean", BLUE, "o", 0.97), ("arm", "arm_mean", VERMILLION, "s", 1.03))
         for side, mean, colour, marker, aside in sides:
@@ -192,7 +195,7 @@ def curve_plot(curve: pd.DataFrame, points: pd.DataFrame, *, phone: bool = False
         endpoint = metric_name(curve["endpoint"].iloc[0])
         axes.set(xlabel="Real training images a class", ylabel=f"{endpoint} on test patients (0 to 1)")
         axes.legend(loc="lower right")
-        return png(figure)
+        return png(figure), png(for_phone(figure))
 
 
 def _same_as(rows: pd.DataFrame, curve: pd.DataFrame) -> list[str]:

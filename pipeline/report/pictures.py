@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import pandas as pd
 
@@ -51,14 +50,10 @@ def all_pictures(run: Run, *, shareable: bool) -> dict[str, Picture]:
             attention_picture(run), worklist_picture(run),
         ]
     )  # fmt: skip
-    drawn = (_difference, _forest, _roc, _reliability, _training, _quality, histogram, detectors_roc, _nearest)
+    # first those that read files of stages: one that is missing is told before anything is drawn
+    drawn = (_training, _quality, _nearest, histogram, detectors_roc, _difference, _forest, _roc, _reliability)
     made += [maker(run) for maker in drawn]
     return {picture.name: picture for picture in made if picture}
-
-
-def _twice(plot: Callable[..., bytes], *given: object) -> tuple[bytes, bytes]:
-    """A plot, and the same one for a phone."""
-    return plot(*given), plot(*given, phone=True)
 
 
 def _difference(run: Run) -> Picture | None:
@@ -69,7 +64,7 @@ def _difference(run: Run) -> Picture | None:
         "Difference between the arms with its interval, beside zero and the margin; the numbers are in the text above."
     )
     caption = "The primary difference and its interval. Solid line: no difference; dashed: the margin."
-    return Picture("difference", alt, caption, *_twice(difference_plot, evidence))
+    return Picture("difference", alt, caption, *difference_plot(evidence))
 
 
 def _forest(run: Run) -> Picture | None:
@@ -86,7 +81,7 @@ def _forest(run: Run) -> Picture | None:
         "Squares: mean over fits on test patients; bars: interval (a hollow square has none); grey dots: single fits; "
         f"dashed line: {arm_title(REFERENCE_ARM).lower()}."
     )
-    return Picture("arms", alt, caption, *_twice(forest_plot, means, fits, arms, REFERENCE_ARM))
+    return Picture("arms", alt, caption, *forest_plot(means, fits, arms, REFERENCE_ARM))
 
 
 def _roc(run: Run) -> Picture | None:
@@ -102,7 +97,7 @@ def _roc(run: Run) -> Picture | None:
     )
     alt = f"ROC curves of {len(arms)} arms with their operating points, each beside {arm_title(REFERENCE_ARM).lower()}."
     return Picture(
-        "roc", alt, caption, *_twice(roc_plot, test, means[means["label"] == disease_label(run)], arms, REFERENCE_ARM)
+        "roc", alt, caption, *roc_plot(test, means[means["label"] == disease_label(run)], arms, REFERENCE_ARM)
     )
 
 
@@ -117,7 +112,7 @@ def _reliability(run: Run) -> Picture | None:
         "taken at its word. Blue: all fits of an arm; grey: single fits; bins with fewer than 5 images are left out. "
         "Batches hold all classes equally often, so probabilities are too high where the disease is rare."
     )
-    return Picture("reliability", alt, caption, *_twice(reliability_plot, test, arms))
+    return Picture("reliability", alt, caption, *reliability_plot(test, arms))
 
 
 def reliability_sentence(run: Run) -> str:
@@ -153,7 +148,7 @@ def _training(run: Run) -> Picture | None:
     caption = f"Training of {count(len(stages), 'GAN')}; bold: {named}. Curves alone do not show image quality."
     alt = "Training curves of the GANs: losses, the discriminator's opinion of real and fake images, and speed."
     return Picture(
-        "training", alt, caption, *_twice(training_plot, {stage.name: _history(stage) for stage in stages}, bold.name)
+        "training", alt, caption, *training_plot({stage.name: _history(stage) for stage in stages}, bold.name)
     )
 
 
@@ -178,7 +173,7 @@ def _quality(run: Run) -> Picture | None:
         "in its first and last bin, which may stand out of the picture."
     )
     alt = "Histograms of grey values and power spectra of training, validation and synthetic images."
-    return Picture("quality", alt, caption, *_twice(curves_plot, table, "no unit" if unit == "none" else unit))
+    return Picture("quality", alt, caption, *curves_plot(table, "no unit" if unit == "none" else unit))
 
 
 def _nearest(run: Run) -> Picture | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pipeline.report.style import BLACK, BLUE, CYCLE, GREY, ORANGE, VERMILLION, house_style, panels, png
+from pipeline.report.style import BLACK, BLUE, CYCLE, GREY, ORANGE, VERMILLION, for_phone, house_style, panels, png
 from pipeline.report.words import arm_lines, arm_title, confidence, metric_name
 
 FOREST_METRICS = ("sensitivity", "specificity", "auroc")
@@ -17,12 +17,12 @@ ROC_GRID = np.linspace(0.0, 1.0, 201)
 _MOST_POINTS = 300
 
 
-def difference_plot(evidence: Mapping[str, Any], *, phone: bool = False) -> bytes:
-    """The primary difference with its interval, zero and the margin."""
+def difference_plot(evidence: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """The primary difference with its interval, zero and the margin; and the same for a phone."""
     points, low, high = (100 * float(evidence[key]) for key in ("difference", "ci_low", "ci_high"))
     margin = 100 * float(evidence["margin"])
     with house_style():
-        figure, (axes,) = panels(1, columns=1, height=1.5 + 0.2 * phone, width=7.2, phone=phone)
+        figure, (axes,) = panels(1, columns=1, height=1.5, width=7.2)
         reach = min(1.25 * max(abs(low), abs(high), abs(points), margin), 100.0)
         axes.axvspan(margin, reach, color=BLUE, alpha=0.10, lw=0)
         axes.axvline(0, color=BLACK, lw=1)
@@ -34,28 +34,31 @@ def difference_plot(evidence: Mapping[str, Any], *, phone: bool = False) -> byte
         axes.spines["left"].set_visible(False)
         endpoint = metric_name(str(evidence["endpoint"]))
         said = f"Difference in {endpoint}, points, with {confidence(evidence)} interval"
-        axes.set_xlabel(f"{said}{chr(10) if phone else ' '}(right = synthetic images help)")
-        return png(figure)
+        axes.set_xlabel(f"{said} (right = synthetic images help)")
+        wide = png(figure)
+        axes.set_xlabel(f"{said}\n(right = synthetic images help)")
+        return wide, png(for_phone(figure, height=1.7))
 
 
-def forest_plot(
-    means: pd.DataFrame, fits: pd.DataFrame, arms: Sequence[str], reference: str, *, phone: bool = False
-) -> bytes:
-    """Sensitivity, specificity and AUROC of the arms with intervals; faint dots are single fits.
+def forest_plot(means: pd.DataFrame, fits: pd.DataFrame, arms: Sequence[str], reference: str) -> tuple[bytes, bytes]:
+    """Sensitivity, specificity and AUROC of the arms with intervals; faint dots are single fits. The same for a phone.
 
     Args:
         means, fits: rows of metrics.csv for the disease side, mean over fits and single fits.
     """
     with house_style():
+        names = [arm_lines(arm) for arm in arms]
         shown = [metric for metric in FOREST_METRICS if (means["metric"] == metric).any()]
-        figure, axes = panels(len(shown), columns=len(shown), height=1.1 + 0.55 * len(arms), phone=phone)
+        figure, axes = panels(len(shown), columns=len(shown), height=1.1 + 0.55 * len(arms))
         for axis, metric in zip(axes, shown, strict=True):
             _forest_panel(axis, means[means["metric"] == metric], fits[fits["metric"] == metric], arms, reference)
             axis.set_title(metric_name(metric))
             axis.set_xlabel(f"{metric_name(metric)} (0 to 1)")
-            names = [arm_lines(arm) for arm in arms] if phone or axis is axes[0] else []
-            axis.set_yticks(range(len(arms)), labels=names or [""] * len(arms))
-        return png(figure)
+            axis.set_yticks(range(len(arms)), labels=names if axis is axes[0] else [""] * len(arms))
+        wide = png(figure)
+        for axis in axes:
+            axis.set_yticks(range(len(arms)), labels=names)
+        return wide, png(for_phone(figure))
 
 
 def _forest_panel(axis: Axes, means: pd.DataFrame, fits: pd.DataFrame, arms: Sequence[str], reference: str) -> None:
@@ -103,13 +106,16 @@ def mean_roc(predictions: pd.DataFrame) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def roc_plot(
-    predictions: pd.DataFrame, means: pd.DataFrame, arms: Sequence[str], reference: str, *, phone: bool = False
-) -> bytes:
-    """One panel an arm: mean ROC curve, single fits faintly, the reference arm in grey and the operating point."""
+    predictions: pd.DataFrame, means: pd.DataFrame, arms: Sequence[str], reference: str
+) -> tuple[bytes, bytes]:
+    """One panel an arm: mean ROC curve, single fits faintly, the reference arm in grey and the operating point.
+
+    The same for a phone.
+    """
     averages = {arm: mean_roc(predictions[predictions["arm"] == arm]) for arm in arms}
     with house_style():
         columns = min(4, max(2, len(arms)))
-        figure, axes = panels(len(arms), columns=columns, height=9.6 / columns + 0.45, phone=phone)
+        figure, axes = panels(len(arms), columns=columns, height=9.6 / columns + 0.45)
         for axis, arm in zip(axes, arms, strict=True):
             mean, single = averages[arm]
             for curve in single:
@@ -133,7 +139,7 @@ def roc_plot(
             )
             axis.set_title(arm_lines(arm))
             axis.legend(loc="lower right", fontsize=7.5, handlelength=1.4, borderpad=0.1)
-        return png(figure)
+        return png(figure), png(for_phone(figure))
 
 
 def roc_line(axis: Axes, curve: np.ndarray, **look: Any) -> None:
@@ -152,8 +158,10 @@ _CURVES: tuple[tuple[str, str, dict[str, str]], ...] = (
 _NOT_CURVES = {"num_images", "step", "seconds", "time", "real_sign"}
 
 
-def training_plot(histories: Mapping[str, pd.DataFrame], released: str, *, phone: bool = False) -> bytes:
+def training_plot(histories: Mapping[str, pd.DataFrame], released: str) -> tuple[bytes, bytes]:
     """Training curves of the GANs over the number of real images shown; `released` is drawn bold, the others faintly.
+
+    The same for a phone.
 
     Args:
         histories: by GAN, a table with num_images and other numeric columns.
@@ -165,7 +173,7 @@ def training_plot(histories: Mapping[str, pd.DataFrame], released: str, *, phone
     longest = max(history["num_images"].max() for history in histories.values())
     unit, name = (1000, "thousands of ") if longest >= 10_000 else (1, "")
     with house_style():
-        figure, axes = panels(len(wanted), columns=3, height=2.7, phone=phone)
+        figure, axes = panels(len(wanted), columns=3, height=2.7)
         for axis, (title, label, columns) in zip(axes, wanted, strict=True):
             for color, (column, word) in zip((BLUE, VERMILLION), columns.items(), strict=False):
                 for gan, history in histories.items():
@@ -180,7 +188,7 @@ def training_plot(histories: Mapping[str, pd.DataFrame], released: str, *, phone
             axis.locator_params(axis="x", nbins=5)
             if any(columns.values()):
                 axis.legend(fontsize=8)
-        return png(figure)
+        return png(figure), png(for_phone(figure))
 
 
 def _curve_name(column: str) -> str:

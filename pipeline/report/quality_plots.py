@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pipeline.report.style import BLACK, GREY, VERMILLION, house_style, panels, png
+from pipeline.report.style import BLACK, GREY, VERMILLION, for_phone, house_style, panels, png
 
 _SETS = {
     "train": ("real, training", BLACK, "-"),
@@ -13,15 +13,15 @@ _SETS = {
 }
 
 
-def curves_plot(curves: pd.DataFrame, unit: str, *, phone: bool = False) -> bytes:
-    """Mean histogram of grey values and mean power spectrum of each set.
+def curves_plot(curves: pd.DataFrame, unit: str) -> tuple[bytes, bytes]:
+    """Mean histogram of grey values and mean power spectrum of each set; and the same for a phone.
 
     Args:
         curves: columns set, curve, x and y, as the stage `quality` writes them.
         unit: of the grey values.
     """
     with house_style():
-        figure, (left, right) = panels(2, columns=2, height=3.2, phone=phone)
+        figure, (left, right) = panels(2, columns=2, height=3.2)
         for name, (words, colour, line) in _SETS.items():
             own = curves[curves["set"] == name]
             for axes, curve in ((left, "histogram"), (right, "spectrum")):
@@ -32,4 +32,4 @@ def curves_plot(curves: pd.DataFrame, unit: str, *, phone: bool = False) -> byte
         left.set(title="Grey values", xlabel=f"Grey value ({unit})", ylabel="Share of pixels or voxels")
         right.set(title="Power spectrum", xlabel="Spatial frequency (cycles a pixel or voxel)", ylabel="Power (dB)")
         right.legend()
-        return png(figure)
+        return png(figure), png(for_phone(figure))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.report.style import BLACK, BLUE, GREY, house_style, panels, png
+from pipeline.report.style import BLACK, BLUE, GREY, for_phone, house_style, panels, png
 from pipeline.report.words import arm_lines
 
 BINS = 10
@@ -23,15 +23,17 @@ def reliability_curve(score: np.ndarray, diseased: np.ndarray) -> tuple[np.ndarr
     return means[0], means[1], sizes[full]
 
 
-def reliability_plot(predictions: pd.DataFrame, arms: Sequence[str], *, phone: bool = False) -> bytes:
+def reliability_plot(predictions: pd.DataFrame, arms: Sequence[str]) -> tuple[bytes, bytes]:
     """One panel an arm: share of diseased test images over the predicted probability; grey dots are single fits.
+
+    The same for a phone.
 
     Args:
         predictions: test rows with arm, fold, seed, gan_seed, `disease_score` and `diseased`.
     """
     with house_style():
         columns = min(4, max(2, len(arms)))
-        figure, axes = panels(len(arms), columns=columns, height=9.6 / columns + 0.45, phone=phone)
+        figure, axes = panels(len(arms), columns=columns, height=9.6 / columns + 0.45)
         for axis, arm in zip(axes, arms, strict=True):
             mine = predictions[predictions["arm"] == arm]
             for _, fit in mine.groupby(["fold", "seed", "gan_seed"]):
@@ -41,7 +43,7 @@ def reliability_plot(predictions: pd.DataFrame, arms: Sequence[str], *, phone: b
             axis.plot([0, 1], [0, 1], color=BLACK, lw=0.8, ls=":")
             axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", title=arm_lines(arm))
             axis.set(xlabel="Predicted probability", ylabel="Share with the disease")
-        return png(figure)
+        return png(figure), png(for_phone(figure))
 
 
 def _curve(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

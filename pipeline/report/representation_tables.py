@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from pipeline.config.arms import REFERENCE_ARM, representation_of
 from pipeline.report.picture import Picture
 from pipeline.report.reading import Run, disease_label, ordered_arms
-from pipeline.report.style import house_style, panels, png
+from pipeline.report.style import for_phone, house_style, panels, png
 from pipeline.report.tables import PER_PATIENT, Table
 from pipeline.report.words import (
     arm_explained,
@@ -84,9 +84,7 @@ def representation_parts(table: pd.DataFrame) -> RepresentationParts:
     """From the rows of representations.csv, an arm and a size each."""
     caption = "Means over draws and fits; intervals of the differences are in the table."
     alt = "Endpoint of each arm over the number of labelled images a class; the numbers are in the table below."
-    picture = Picture(
-        "representations", alt, caption, representation_plot(table), representation_plot(table, phone=True)
-    )
+    picture = Picture("representations", alt, caption, *representation_plot(table))
     return RepresentationParts(representation_answer(table), picture, curve_representations(table))
 
 
@@ -108,13 +106,14 @@ def curve_representations(table: pd.DataFrame) -> Table:
     return Table("Linear models on fixed representations beside a classifier from scratch.", header, tuple(rows))
 
 
-def representation_plot(table: pd.DataFrame, *, phone: bool = False) -> bytes:
-    """The means of all arms and of the reference over the number of labelled images a class, as PNG.
+def representation_plot(table: pd.DataFrame) -> tuple[bytes, bytes]:
+    """The means of all arms and of the reference over the number of labelled images a class, and the same for a phone.
 
     A colour is a representation; a dashed line is a support vector machine.
     """
     with house_style():
-        figure, (axes,) = panels(1, columns=1, height=4.4, width=7.4, phone=phone)
+        figure, (axes,) = panels(1, columns=1, height=4.4, width=7.4)
+        figure.set_layout_engine("constrained")  # it alone knows of a legend outside
         reference = table.drop_duplicates("size")
         axes.plot(reference["size"], reference["reference_mean"], "k-", lw=2.2, label="Classifier from scratch")
         kinds = list(dict.fromkeys(representation_of(arm) for arm in table["arm"]))
@@ -137,8 +136,11 @@ def representation_plot(table: pd.DataFrame, *, phone: bool = False) -> bytes:
         axes.xaxis.set_minor_formatter(NullFormatter())
         endpoint = metric_name(str(table["endpoint"].iloc[0]))
         axes.set(xlabel="Labelled training images a class", ylabel=f"{endpoint} on test patients (0 to 1)")
-        figure.legend(loc="outside lower center" if phone else "outside right upper", ncols=1 + phone, fontsize=8)
-        return png(figure)
+        legend = figure.legend(loc="outside right upper", fontsize=8)
+        wide = png(figure)
+        legend.remove()
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+        return wide, png(for_phone(figure))
 
 
 def representation_answer(table: pd.DataFrame) -> list[str]:
