@@ -151,6 +151,26 @@ def test_a_look_at_any_family_moves_nothing(name: str, size: tuple[int, ...]) ->
     assert probe.read(training) == Reading(finite=False)
 
 
+def test_a_translator_of_few_sources_makes_no_twins() -> None:
+    """Three images of one class are all that those of the other can be made from: each is translated once."""
+    small = {"batch_size": 4, "latent_dim": 6, "embedding_dim": 4, "generator_width": 4, "discriminator_width": 4}
+    training = noise_training(validate_gan({"family": "cyclegan"} | small), (16, 16), 2, Hardware("cpu", "float32"))
+    images = next(iter(training.streams.values())).images
+    many = replace(
+        images,
+        places=None,
+        stored=(127.5 * (blobs(35, 1) + 1)).to(torch.uint8),
+        label=torch.tensor([0] * 32 + [1] * 3),
+        masks=None,
+        attributes=None,
+        patient=None,
+    )
+    probe = Probe(32, ConditionSampler(many, ("source",), (1,)), many, 2, 6, seed=0)
+    assert torch.bincount(probe.label).tolist() == [3, 3]
+    training.ema.nets["generator"].forward = lambda z, condition: condition.source  # the best translator of one domain
+    assert probe.read(training).twins == 0
+
+
 def test_attributes_of_validation_images_are_standardised_as_those_of_training_images(
     noise_inputs: MakeInputs,
 ) -> None:

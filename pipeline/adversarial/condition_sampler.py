@@ -52,6 +52,22 @@ class ConditionSampler:
             source=source,
         )
 
+    def sources_once(self, label: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Which of the images of classes `label` [B] have a source to themselves [N], and those sources [N], by lot.
+
+        A class has as many images as sources at most: two translations of one source are twins. Where nothing is
+        translated, all [B] are kept, and there are no sources.
+        """
+        if "source" not in self.needs:
+            return torch.arange(len(label)), None
+        sources = torch.full((len(label),), -1)
+        for number in label.unique().tolist():
+            own, found = torch.nonzero(label == number)[:, 0], self.translated(number)
+            some = found[torch.randperm(len(found), generator=random)[: len(own)]]
+            sources[own[: len(some)]] = some
+        kept = torch.nonzero(sources >= 0)[:, 0]
+        return kept, sources[kept]
+
     def translated(self, number: int) -> Tensor:
         """Which images can be translated to the class `number`, in order."""
         label = self.images.label.cpu()

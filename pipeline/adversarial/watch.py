@@ -75,7 +75,8 @@ class Probe:
     """Fixed z, conditions and real images that every check of a training uses.
 
     Args:
-        images: at most, of each class: real ones to compare with, and as many samples.
+        images: at most, of each class: real ones to compare with, and as many samples; a translator gives no more than
+            it has sources of them.
         validation: images that the discriminator has never seen.
         part: images that the training computes at once. The probe takes as many, from 8 to 32, for the memory's sake.
     """
@@ -97,14 +98,15 @@ class Probe:
         self.validation = _some_of_each(validation, images, num_classes, random)
         self.real = [ClassOfReal(part, seed) for part in _by_class(_images(self.train), self.train.label, num_classes)]
         # classes mixed, since batch norm in training mode takes its statistics from what is made together
-        mixed = torch.randperm(len(self.train.label), generator=random)
-        self.label = self.train.label.cpu()[mixed]
+        mixed = self.train.label.cpu()[torch.randperm(len(self.train.label), generator=random)]
+        kept, sources = sampler.sources_once(mixed, random)
+        self.label = mixed[kept]
         self.asked = [
             (
                 torch.randn(len(part), latent_dim, generator=random).to(sampler.images.device),
-                sampler.sample(part, random),
+                sampler.sample(self.label[part], random, None if sources is None else sources[part]),
             )
-            for part in self.label.tensor_split(-(-len(self.label) // self.together))
+            for part in torch.arange(len(self.label)).tensor_split(-(-len(self.label) // self.together))
         ]
 
     @torch.no_grad()
@@ -157,15 +159,15 @@ class ClassOfReal:
         self.near = near_distance(self.features)
 
     def compare(self, samples: Tensor) -> tuple[float | None, float | None, float | None]:
-        """Similarity, reached and twins of as many samples, as in `Reading`.
+        """Similarity, reached and twins of as many samples, as in `Reading`; of translations perhaps fewer.
 
-        One real image has nothing to be compared with; at most `NEIGHBOURS` have no ball.
+        One real image or sample has nothing to be compared with; at most `NEIGHBOURS` have no ball, or reach none.
         """
-        if self.similarity is None:
+        if self.similarity is None or len(samples) < 2:
             return None, None, None
         made = low_resolution(samples)
         reached = None
-        if len(self.features) > NEIGHBOURS:
+        if min(len(self.features), len(made)) > NEIGHBOURS:
             reached = prdc(self.features.numpy(), made.numpy(), NEIGHBOURS).coverage
         similarity = (_similarity(samples, self.seed) - self.similarity) / max(1 - self.similarity, 1e-6)
         return similarity, reached, float(twins(made, self.near).double().mean())
