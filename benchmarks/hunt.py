@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from planted_scanners import plant
 from rows import append
 
 from pipeline.core.files import read_json
@@ -57,10 +58,30 @@ TRANSLATED = [
 MUST_BEAT = [f"[translated-consistency, {control}]" for control in TRANSLATED[1:-1]]
 THREE_DRAWS = ["data.split.draws=3", "classifier.seeds=2", f"verdict.comparisons=[{', '.join(MUST_BEAT)}]"]
 EIGHT_DRAWS = ["data.split.draws=8", "classifier.steps=300", "classifier.seeds=2"]
+PLANTED = {"chest": 7, "kernels": 12}
+"""Pairs of planted scanners, and the seed of each."""
 
 
 def arms(names: list[str]) -> str:
     return f"arms=[{', '.join(names)}]"
+
+
+def planted(pair: str, classes: tuple[str, str], rare: dict[str, str], side: int) -> list[str]:
+    """Changes of `shortcut-translated` for a planted pair of scanners, 95 images in a common cell and 5 in a rare one.
+
+    Args:
+        classes: as the files number them; the second is positive.
+        rare: each site -> its rare class.
+    """
+    files = [f"{site}: {{source: {{kind: npz, path: {ROOT / 'runs' / pair / site}.npz}}}}" for site in rare]
+    cells = [
+        f"{site}: {{{', '.join(f'{label}: {5 if label == own else 95}' for label in classes)}}}"
+        for site, own in rare.items()
+    ]
+    return [
+        f"data.sources={{{', '.join(files)}}}", f"data.classes=[{', '.join(classes)}]", f"data.positive=[{classes[1]}]",
+        f"data.correlation={{{', '.join(cells)}}}", f"data.spatial_size={side}", "verdict.stratum=reversed",
+    ]  # fmt: skip
 
 
 ROWS: dict[str, tuple[str, list[str]]] = {
@@ -123,6 +144,17 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         for size in ("", "28-")  # images stored at 28 x 28 have a frame at 32 x 32
         for seed in (1, 2, 3, 4)
     },
+    **{
+        f"scanner-{pair}-{seed}": (
+            "shortcut-translated",
+            [arms([*TRANSLATED, "translated-pretrained"]), *THREE_DRAWS, *changes, f"seed={seed}"],
+        )
+        for pair, changes in {
+            "chest": planted("chest", ("normal", "pneumonia"), {"edged": "normal", "soft": "pneumonia"}, 28),
+            "kernels": planted("kernels", ("cyst", "metastasis"), {"sharp": "metastasis", "soft": "cyst"}, 32),
+        }.items()
+        for seed in (1, 2, 3, 4)
+    },
     "liver-added": ("demo", [arms(ADDED + PRETRAINED), "gan.num_images=60000", *QUICK]),
 }  # fmt: skip
 FIELDS = (
@@ -136,6 +168,9 @@ ENDPOINTS = ("auroc", "sensitivity", "specificity")
 def run_row(name: str) -> None:
     """Run a row's configuration, and add its comparisons to the table."""
     config, changes = ROWS[name]
+    pair = name.split("-")[1]
+    if name.startswith("scanner-") and not (ROOT / "runs" / pair).exists():
+        plant(pair, ROOT / "runs" / pair, PLANTED[pair])
     out = ROOT / "runs" / f"hunt-{name}"
     command = [str(Path(sys.executable).parent / "radaug"), "run", f"configs/{config}.yaml", "--out", str(out), "--yes"]
     started = time.monotonic()

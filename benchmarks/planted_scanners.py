@@ -1,0 +1,93 @@
+"""Two scanners planted into one kind of image, so that what a site lacks can be had by undoing the processing alone.
+
+`chest`: PneumoniaMNIST (28 x 28, X-rays of children), half of the images with their edges enhanced, as vendors do it,
+and the other half smoothed; every image is at one of the sites, and its split and label stay:
+
+    edged: x + (x - gaussian(x, 1.5 pixels)), cut to 0 … 255
+    soft: gaussian(x, 0.8 pixels)
+
+`kernels`: CT phantoms of cysts and metastases (32 x 32, 48 mm about the lesion, -60 to 200 HU), each patient
+reconstructed with one kernel, `sharp` or `soft`. All of it is simulated; with another seed there are other patients.
+
+Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/planted_scanners.py chest|kernels OUT_DIR [SEED]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from site_translation import CYST, METASTASIS, WINDOW, scans
+
+SPLITS = ("train", "val", "test")
+CHEST = "pneumoniamnist-28/pneumoniamnist.npz"
+LESIONS = {"train": 600, "val": 120, "test": 300}
+"""Of a kernel, half of them cysts."""
+Part = tuple[str, str, np.ndarray, np.ndarray]
+"""Site, split, images [N, height, width] uint8, label [N, 1]."""
+
+
+def edged(images: np.ndarray) -> np.ndarray:
+    """Unsharp masking of [N, height, width] in 0 … 255."""
+    values = images.astype(float)
+    return as_stored(2 * values - gaussian_filter(values, (0, 1.5, 1.5)))
+
+
+def soft(images: np.ndarray) -> np.ndarray:
+    """The same, smoothed."""
+    return as_stored(gaussian_filter(images.astype(float), (0, 0.8, 0.8)))
+
+
+def as_stored(values: np.ndarray) -> np.ndarray:
+    return values.round().clip(0, 255).astype(np.uint8)
+
+
+def halves(label: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The site's number, 0 or 1, of every image, classes halved each by itself."""
+    side = np.zeros(len(label), dtype=int)
+    for number in np.unique(label):
+        members = random.permutation(np.flatnonzero(label == number))
+        side[members[len(members) // 2 :]] = 1
+    return side
+
+
+def chest(seed: int) -> Iterator[Part]:
+    random = np.random.default_rng(seed)
+    with np.load(Path(os.environ["RADAUG_DATA"]) / CHEST) as arrays:
+        for split in SPLITS:
+            images, label = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+            side = halves(label[:, 0], random)
+            for number, (site, processed) in enumerate({"edged": edged, "soft": soft}.items()):
+                yield site, split, processed(images[side == number]), label[side == number]
+
+
+def kernels(seed: int) -> Iterator[Part]:
+    first = 100_000 * seed
+    for split, count in LESIONS.items():
+        for site in ("sharp", "soft"):
+            found = scans(first, np.array([CYST, METASTASIS] * (count // 2)), 2)
+            first += count
+            images = found.sharp if site == "sharp" else found.soft
+            shares = (images - WINDOW[0]) / (WINDOW[1] - WINDOW[0])
+            yield site, split, as_stored(255 * shares), found.kind[:, None].astype(np.uint8)
+
+
+PAIRS: dict[str, Callable[[int], Iterator[Part]]] = {"chest": chest, "kernels": kernels}
+
+
+def plant(pair: str, out: Path, seed: int) -> None:
+    """Write SITE.npz in the form of a MedMNIST file for both sites."""
+    out.mkdir(parents=True, exist_ok=True)
+    made: dict[str, dict[str, np.ndarray]] = {}
+    for site, split, images, label in PAIRS[pair](seed):
+        made.setdefault(site, {}).update({f"{split}_images": images, f"{split}_labels": label})
+    for site, own in made.items():
+        np.savez(out / f"{site}.npz", **own)  # type: ignore[arg-type]  # its stub takes an array for `allow_pickle`
+
+
+if __name__ == "__main__":
+    plant(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 7)
