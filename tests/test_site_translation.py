@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.adversarial import fit as gan_stage
-from pipeline.adversarial.cells import sources_within_class, target_cells
+from pipeline.adversarial.cells import nets_positive, sources_within_class
 from pipeline.adversarial.checkpoints import take_up
 from pipeline.adversarial.families.cyclegan import CycleganConfig
 from pipeline.adversarial.semantics import JUDGE, FrozenJudge, answers_lost
@@ -225,7 +225,7 @@ def test_which_cells_are_the_other_domain_and_what_cannot_be_meant() -> None:
     assert found.positive == ("well of B", "ill of B")
     assert sources_within_class(found.gan, found.classes, found.cells) == {0: (2,), 1: (3,), 2: (0,), 3: (1,)}
     plain = experiment(between="classes")
-    assert target_cells(plain, found.cells) == ("ill of A", "ill of B")
+    assert nets_positive(plain, found.cells) == ("ill of A", "ill of B")
     with pytest.raises(ConfigError, match="between two sites, and there are 3"):
         gan_stage.fit_config(experiment(("A", "B", "C")), 0, 0)
     with pytest.raises(ConfigError, match="set by_site: true"):

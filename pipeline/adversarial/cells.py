@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
 
 from pipeline.config.gan import GanConfig
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.data.batches.dataset import DataSet
-from pipeline.data.cohort.cells import cell_name
+from pipeline.data.batches.streams import StoredImages
+from pipeline.data.cohort.cells import cell_name, cells_named
 from pipeline.data.cohort.folds import labelled_by_cell
 
 if TYPE_CHECKING:
@@ -21,31 +27,51 @@ def cells_of_generator(experiment: Experiment) -> dict[str, tuple[str, str]]:
     return {cell_name(site, label): (site, label) for site in sites for label in experiment.data.classes}
 
 
-def target_cells(experiment: Experiment, cells: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
-    """The cells that a family of two domains calls domain b: those of the positive classes, or of the second site.
+def nets_classes(experiment: Experiment, cells: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
+    """What the nets call classes: classes, cells with `gan.by_site`, or sites where they know no classes."""
+    if blind(experiment.gan):
+        return sites_of(cells)
+    return tuple(cells) or experiment.data.classes
+
+
+def nets_positive(experiment: Experiment, cells: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
+    """Those of them that a family of two domains calls domain b: of the positive classes, or of the second site.
 
     Raises:
         ConfigError: a translator between sites has not two of them.
     """
     if not between_sites(experiment.gan):
-        return tuple(name for name, (_, label) in cells.items() if label in experiment.data.positive)
-    sites = list(dict.fromkeys(site for site, _ in cells.values()))
+        positive = experiment.data.positive
+        return tuple(name for name, (_, label) in cells.items() if label in positive) or positive
+    sites = sites_of(cells)
     if len(sites) != 2:
-        raise ConfigError(f"gan.between: sites translates between two sites, and there are {len(sites)}: {sites}.")
-    return tuple(name for name, (site, _) in cells.items() if site == sites[1])
+        raise ConfigError(
+            f"gan.between: sites and archives translate between two sites, and there are {len(sites)}: {list(sites)}."
+        )
+    own = tuple(name for name, (site, _) in cells.items() if site == sites[1])
+    return sites[1:] if blind(experiment.gan) else own
+
+
+def sites_of(cells: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(site for site, _ in cells.values()))
 
 
 def between_sites(gan: GanConfig) -> bool:
-    """Whether it translates from site to site within a class."""
-    return getattr(gan, "between", "classes") == "sites"
+    """Whether it translates from site to site and keeps the class."""
+    return getattr(gan, "between", "classes") != "classes"
+
+
+def blind(gan: GanConfig) -> bool:
+    """Whether it translates from site to site and knows no classes."""
+    return getattr(gan, "between", "classes") == "archives"
 
 
 def sources_within_class(
     gan: GanConfig, classes: Sequence[str], cells: Mapping[str, tuple[str, str]]
 ) -> dict[int, tuple[int, ...]] | None:
     """Number of each of `classes` -> numbers of those that its source may be of, where that is not the other domain's
-    choice: the same class at the other site."""
-    if not between_sites(gan):
+    choice: the same class at the other site, if `classes` are cells."""
+    if not between_sites(gan) or not set(classes) <= set(cells):
         return None
     facts = [tuple(cells[name]) for name in classes]
     return {
@@ -69,6 +95,37 @@ def by_cell(dataset: DataSet, site: str, train: Sequence[str], cells: Sequence[s
     if absent:
         raise DataError(
             f"gan.by_site: fold {fold} has no training image of {', '.join(absent)}, so the GAN cannot learn what it "
-            "is asked for. Train with some (data.correlation), or set gan.by_site: false."
+            "is asked for. Train with some (data.correlation), set gan.by_site: false, or let a translator learn "
+            "without labels (gan.between: archives)."
         )
     return found
+
+
+def by_site_alone(dataset: DataSet, site: str, learnt: Sequence[str], sites: Sequence[str], fold: int) -> DataSet:
+    """The data set with the names of sites in place of its labels, of unlabelled images too, and `cell` beside them.
+
+    Args:
+        learnt: ids of the images that may be learnt from, labelled or not.
+
+    Raises:
+        DataError: a site has none of them.
+    """
+    known = dataset.manifest
+    found = replace(dataset, manifest=known.assign(label=known[site].astype(str), cell=cells_named(known, site)))
+    absent = sorted(set(sites) - set(found.manifest["label"].iloc[found.rows(learnt)]))
+    if absent:
+        raise DataError(f"gan.between: archives: fold {fold} has no image of {', '.join(absent)} to learn from.")
+    return found
+
+
+def with_cell_numbers(
+    images: StoredImages, dataset: DataSet, rows: np.ndarray, cells: Mapping[str, tuple[str, str]]
+) -> StoredImages:
+    """The images at `rows` with the number of the cell of site and class of each; -1 where the class is unknown.
+
+    Args:
+        dataset: of `by_site_alone`.
+        cells: in the order of the sites.
+    """
+    numbers = pd.Index(list(cells)).get_indexer(pd.Index(dataset.manifest["cell"].iloc[rows]))
+    return replace(images, cell=torch.from_numpy(numbers.astype(np.int64)).to(images.device))

@@ -86,5 +86,6 @@ class ConditionSampler:
             key: torch.nonzero(torch.isin(label, torch.tensor(key)))[:, 0] for key in {tuple(c) for c in classes}
         }
         rows = [members[tuple(c)] for c in classes]
-        picked = [int(part[int(torch.randint(len(part), (1,), generator=random))]) for part in rows]
+        # a class that no training image has lends nothing: what is made of it is another site's image, translated
+        picked = [int(part[int(torch.randint(len(part), (1,), generator=random))]) if len(part) else 0 for part in rows]
         return torch.tensor(picked, device=self.images.label.device)

@@ -12,7 +12,16 @@ import torch
 from pydantic import Field
 
 from pipeline.adversarial.assembly import assemble
-from pipeline.adversarial.cells import by_cell, cells_of_generator, sources_within_class, target_cells
+from pipeline.adversarial.cells import (
+    blind,
+    by_cell,
+    by_site_alone,
+    cells_of_generator,
+    nets_classes,
+    nets_positive,
+    sources_within_class,
+    with_cell_numbers,
+)
 from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.log import RESUME, Log, last_losses, load_resume, save_resume
@@ -55,7 +64,8 @@ class FitConfig(Section):
     Attributes:
         normals_only: it sees nobody who has an image of another class than `classes`.
         start: whose weights it begins with.
-        cells: where it is asked by site and class: each of `classes` -> its site and its class.
+        cells: where it is asked by site and class: the name of each cell -> its site and its class. `classes` are these
+            names, or the sites alone of a translator that knows no classes.
         site: the manifest's column of the site, with `cells`.
         half: it is a shadow, and sees half of all the fold's patients, whatever their split: none of its images may be
             used for anything but the audit.
@@ -102,8 +112,8 @@ def fit_config(experiment: Experiment, fold: int, gan_seed: int, start: Start | 
     return FitConfig(
         # how many generators there are does not change this one, nor where the weights lie that it begins with
         gan=experiment.gan.model_copy(update={"gan_seeds": 1, "start_from": None}),
-        classes=tuple(cells) or data.classes,
-        positive=target_cells(experiment, cells) or data.positive,
+        classes=nets_classes(experiment, cells),
+        positive=nets_positive(experiment, cells),
         cells=cells,
         site=data.site_column if cells else "",
         fold=fold,
@@ -143,8 +153,10 @@ def _fit(group: ProcessGroup, config: FitConfig, inputs: Mapping[str, Path], out
     """One process's part of `run`; the leading one writes, and its record counts."""
     dataset = open_fold(inputs["prepare"], inputs["split"], config.fold)
     if config.cells:
-        train = split_ids(inputs["split"], config.fold, "train")
-        dataset = by_cell(dataset, config.site, train, config.classes, config.fold)
+        parts = ("train", "unlabelled") if blind(config.gan) else ("train",)
+        learnt = [one for part in parts for one in split_ids(inputs["split"], config.fold, part)]
+        asked = by_site_alone if blind(config.gan) else by_cell
+        dataset = asked(dataset, config.site, learnt, config.classes, config.fold)
     train_rows, unlabelled = (_rows(config, dataset, inputs["split"], part) for part in ("train", "unlabelled"))
     if config.normals_only and len(train_rows) < config.gan.batch_size // 4:
         raise DataError(
@@ -293,7 +305,10 @@ def start(
         num_classes=len(config.classes),
         num_attributes=len(config.gan.attributes),
         positive=tuple(config.classes.index(name) for name in config.positive),
+        classes_a_site=len({label for _, label in config.cells.values()}) if blind(config.gan) else 0,
     )
+    if blind(config.gan):
+        images = with_cell_numbers(images, dataset, rows, config.cells)
     sources = sources_within_class(config.gan, config.classes, config.cells)
     sampler = ConditionSampler(images.of_classes(range(shape.num_classes)), family.needs, shape.positive, sources)
     images, budget = private_start(config.gan, dataset, rows, images)

@@ -7,6 +7,8 @@ trained on the training images of the translator and on nobody else, before the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -28,14 +30,14 @@ class FrozenJudge(nn.Module):
     """A classifier [B, C, *spatial] -> logits [B, classes] that learns once and then stands still, its norms too.
 
     Args:
-        shape: of the translator's images, whose classes are cells of site and class: those of domain b come last, in
-            the order of those of domain a.
+        shape: of the translator's images, whose classes are cells of site and class (those of domain b come last, in
+            the order of those of domain a), or sites, where `classes_a_site` says how many classes there are.
         steps: of its training, cells equally often in a batch.
     """
 
     def __init__(self, shape: ImageShape, steps: int) -> None:
         super().__init__()
-        self.num_classes, self.steps = shape.num_classes // 2, steps
+        self.num_classes, self.steps = shape.classes_a_site or shape.num_classes // 2, steps
         self.net = make_classifier(
             "small_cnn", spatial_dims=shape.spatial_dims, channels=shape.channels, num_classes=self.num_classes
         )  # fmt: skip
@@ -50,12 +52,13 @@ class FrozenJudge(nn.Module):
         return super().train(False)
 
     def learn(self, images: StoredImages, seed: int) -> None:
-        """Train on the labelled ones of `images`.
+        """Train on those of `images` whose class is known.
 
         Raises:
             NonFiniteLoss: the loss became NaN or infinite.
         """
-        told = images.of_classes(range(2 * self.num_classes))
+        by_cell = images if images.cell is None else replace(images, label=images.cell)
+        told = by_cell.of_classes(range(2 * self.num_classes))
         stream = Stream(told, _BATCH, derive_seed(seed, JUDGE, "order"))
         draws = Draws(torch.Generator(told.device).manual_seed(derive_seed(seed, JUDGE)))
         augment = Augmenter(AugmentConfig())

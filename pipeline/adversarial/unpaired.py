@@ -22,8 +22,10 @@ class UnpairedConfig(GanConfig):
         buffer: older translations that the discriminators are shown again.
         between: `classes`: from those that are not `data.positive` to those that are, and back. `sites`: from site to
             site within a class, with `by_site` and two sites: batches hold all classes equally at both, so that the
-            sites' class mix cannot be translated too. Every training image is translated in turn.
-        semantic: with `between: sites`, weight of keeping what a classifier says of an image, which is trained on the
+            sites' class mix cannot be translated too. Every training image is translated in turn. `archives`: the
+            same, but the translator knows no classes: it learns from all images of both sites that may be learnt from,
+            labelled or not, as frequent as they are.
+        semantic: between sites, weight of keeping what a classifier says of an image, which is trained on the
             same training images beforehand and then frozen.
         semantic_steps: of that classifier's training, 32 images each, cells of site and class equally often.
         cycle_noise: standard deviation, in units of [-1, 1], of noise on a translation before it is translated back,
@@ -31,16 +33,16 @@ class UnpairedConfig(GanConfig):
     """
 
     buffer: int = Field(50, ge=0)
-    between: Literal["classes", "sites"] = "classes"
+    between: Literal["classes", "sites", "archives"] = "classes"
     semantic: Weight = 0.0
     semantic_steps: int = Field(300, ge=1)
     cycle_noise: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")
     def _sites_are_asked_for_by_name(self) -> Self:
-        if self.between == "sites" and not self.by_site:
-            raise ValueError("between: sites translates cells of site and class: set by_site: true")
-        if self.semantic and self.between != "sites":
+        if self.between != "classes" and not self.by_site:
+            raise ValueError(f"between: {self.between} translates cells of site and class: set by_site: true")
+        if self.semantic and self.between == "classes":
             raise ValueError("semantic keeps the class of an image, which between: classes is to change; set it to 0")
         return self
 

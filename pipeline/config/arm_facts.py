@@ -21,6 +21,7 @@ Images = Literal[
     "synthetic",
     "synthetic_cells",
     "cells_translated",
+    "as_target",
     "rare_cells",
     "judged_synthetic",
     "minority",
@@ -33,9 +34,9 @@ and class as frequent as the others; `cells_twice`: the same, each image beside 
 under an ensemble's labels; `target`: those of unlabelled sites, which weigh nothing in the loss of classes;
 `synthetic`: class-balanced under the classes that were asked for; `synthetic_cells`: every
 cell that was asked for as frequent as the others; `cells_translated`: `cells`, each real image beside its translation
-to the other site; `rare_cells`: synthetic ones of the rarer cells, up to balance; `judged_synthetic`: under an
-ensemble's labels; `minority`: synthetic ones of the rarer classes, up to balance; `curated`: those that passed three
-filters, one of which is an ensemble.
+to the other site; `as_target`: translations to the unlabelled site, class-balanced; `rare_cells`: synthetic ones of
+the rarer cells, up to balance; `judged_synthetic`: under an ensemble's labels; `minority`: synthetic ones of the rarer
+classes, up to balance; `curated`: those that passed three filters, one of which is an ensemble.
 """
 Loss = Literal["plain", "class_weights", "logit_adjustment", "group_dro"]
 Align = Literal["coral", "dann"]
@@ -44,9 +45,10 @@ Trunk = Literal["gan", "random", "simclr", "autoencoder"]
 Representation = Literal["vae", "f-anogan", "discriminator", "effnet"]
 LinearModel = Literal["logistic", "svm"]
 _SYNTHETIC = {
-    "synthetic", "synthetic_cells", "cells_translated", "rare_cells", "judged_synthetic", "minority", "curated",
+    "synthetic", "synthetic_cells", "cells_translated", "as_target", "rare_cells", "judged_synthetic", "minority",
+    "curated",
 }  # fmt: skip
-_OF_CELLS = {"synthetic_cells", "cells_translated", "rare_cells"}
+_OF_CELLS = {"synthetic_cells", "cells_translated", "as_target", "rare_cells"}
 _BY_AN_ENSEMBLE = {"pool", "judged_synthetic", "curated"}
 _TRUNKS_OF_THE_POOL = {"simclr", "autoencoder"}
 _REPRESENTATIONS_OF_THE_GAN = {"f-anogan", "discriminator"}
@@ -157,7 +159,7 @@ class ArmFacts:
     @property
     def target(self) -> bool:
         """Cannot do without an unlabelled site."""
-        return self.target_norms or self.look in _LOOKS_AT_A_TARGET
+        return self.target_norms or self.look in _LOOKS_AT_A_TARGET or self.sees("as_target")
 
     @property
     def by_site(self) -> bool:

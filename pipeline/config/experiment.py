@@ -264,10 +264,10 @@ class Experiment(Section):
         if wanting and not self.gan.by_site:
             raise ValueError(f"arms: {', '.join(wanting)} need a generator of cells of site and class: set gan.by_site")
         wanting = [arm for arm in self.arms if (facts := arm_facts(arm)) and facts.translator]
-        if wanting and getattr(self.gan, "between", "") != "sites":
+        if wanting and getattr(self.gan, "between", "classes") == "classes":
             raise ValueError(
                 f"arms: {', '.join(wanting)} need a translator between sites: set gan.family: cyclegan, gan.by_site: "
-                "true and gan.between: sites"
+                "true and gan.between: sites, or archives where images without labels are to be learnt from"
             )
         return self
 

@@ -30,6 +30,8 @@ WITHOUT_A_GAN = (
     CELLS, GROUP_DRO, STANDARDISED, EQUALISED, SITE_CENTRED, ACROSS_SITES, MATCHED, FOURIER, ADABN, CORAL, DANN,
 )  # fmt: skip
 """Plain remedies across sites: a GAN that gains less than these is not needed there."""
+ON_THE_POOL = ("simclr-features", "autoencoder-features")
+"""What learns from unlabelled images without a GAN, beside pseudo-labels."""
 REAL, NATURAL = Part("real"), Part("natural")
 _CELLS = (Part("cells"),)
 _WITH_TARGET = (Part("cells"), Part("target"))

@@ -13,6 +13,7 @@ from pipeline.config.real_arms import (
     CELLS_TWICE,
     MIXUP,
     NATURAL,
+    ON_THE_POOL,
     OVERSAMPLING,
     PSEUDO_LABELS,
     REAL,
@@ -56,14 +57,24 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
         "real images, cells of site and class equally often, with equal answers asked for on an image and on its "
         "translation to the other site",
         (Stretch((Part("cells_translated"),), agreement=AGREEMENT),),
-        controls=(REFERENCE_ARM, CELLS, CELLS_TWICE), also=(*WITHOUT_A_GAN[1:], "cells-pretrained", PRETRAINED_ARM),
+        controls=(REFERENCE_ARM, CELLS, CELLS_TWICE),
+        also=(*WITHOUT_A_GAN[1:], "cells-pretrained", PRETRAINED_ARM, PSEUDO_LABELS, *ON_THE_POOL),
         translator=True,
     ),
     # `cells-synthetic-pretrained` on a translator's images.
     "translated-pretrained": ArmFacts(
         "translations to every cell of site and class first, then real images, cells balanced, with a fresh head",
         (Stretch((Part("synthetic_cells"),)), Stretch((Part("cells"),), head="fresh")),
-        controls=(REFERENCE_ARM, CELLS, "cells-pretrained"), also=(*WITHOUT_A_GAN[1:], PRETRAINED_ARM), translator=True,
+        controls=(REFERENCE_ARM, CELLS, "cells-pretrained"),
+        also=(*WITHOUT_A_GAN[1:], PRETRAINED_ARM, PSEUDO_LABELS, *ON_THE_POOL),
+        translator=True,
+    ),
+    # Hoffman et al., "CyCADA", ICML 2018; Chen et al., "TUNA-Net", MICCAI 2019: labelled images as the unlabelled site
+    # would have taken them, and no others.
+    "adapted": ArmFacts(
+        "translations of the labelled images to the unlabelled site, with the labels of their sources",
+        (Stretch((Part("as_target"),)),),
+        controls=(REFERENCE_ARM, PSEUDO_LABELS), also=(*WITHOUT_A_GAN, *ON_THE_POOL, PRETRAINED_ARM), translator=True,
     ),
     # The trap: most images of a rare cell are then synthetic, and "is synthetic" becomes the label.
     "minority-translated": ArmFacts(

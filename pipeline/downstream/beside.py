@@ -10,6 +10,16 @@ from pipeline.core.guard import SOURCE_COLUMN
 from pipeline.data.batches.dataset import DataSet
 
 
+def require_sources(dataset: DataSet, rows: np.ndarray, generated: DataSet) -> None:
+    """Check that nothing but the images at `rows` was translated.
+
+    Raises:
+        LeakageError: something else was.
+    """
+    if not set(generated.manifest[SOURCE_COLUMN]) <= set(dataset.manifest["image_id"].iloc[rows]):
+        raise LeakageError("the GAN has translated images that are not training images of this fold. Train it again.")
+
+
 def translations(dataset: DataSet, rows: np.ndarray, generated: DataSet) -> np.ndarray:
     """Position in `generated` of the first translation of each image at `rows`.
 
@@ -21,10 +31,9 @@ def translations(dataset: DataSet, rows: np.ndarray, generated: DataSet) -> np.n
         raise DataError(
             "arms: some compare images with their translations, and the GAN translates none. Use a cyclegan."
         )
+    require_sources(dataset, rows, generated)
     sources = generated.manifest[SOURCE_COLUMN]
     wanted = pd.Index(dataset.manifest["image_id"].iloc[rows])
-    if not set(sources) <= set(wanted):
-        raise LeakageError("the GAN has translated images that are not training images of this fold. Train it again.")
     first = pd.Series(np.arange(len(sources)), index=sources)[~sources.duplicated().to_numpy()]
     found = first.reindex(wanted)
     if found.isna().any():

@@ -15,9 +15,10 @@ from filelock import FileLock
 
 from pipeline.core.errors import DataError
 from pipeline.core.files import atomic_path
+from pipeline.core.guard import SOURCE_COLUMN
 from pipeline.core.seeds import derive_seed
 from pipeline.data.batches.dataset import DataSet
-from pipeline.downstream.beside import translations
+from pipeline.downstream.beside import require_sources, translations
 from pipeline.downstream.curation import Curation, curate
 from pipeline.downstream.feature_models import Predict, fit_feature_model
 from pipeline.downstream.fold_images import FoldImages
@@ -82,6 +83,24 @@ class Material(FoldImages):
     def cells_translated(self) -> Share:
         """`cells`, each image beside its translation to the other site."""
         return replace(self.cells, beside=(self.generated, translations(self.dataset, self.cells.rows, self.generated)))
+
+    @cached_property
+    def as_target(self) -> Share:
+        """Translations of labelled images to unlabelled sites, class-balanced.
+
+        Raises:
+            DataError: there are none.
+        """
+        table = self.generated.manifest
+        known = SOURCE_COLUMN in table and "site" in table
+        rows = np.flatnonzero(table["site"].isin(self.archives)) if known else np.empty(0, dtype=np.int64)
+        if not len(rows):
+            raise DataError(
+                "arms: adapted learns from translations to an unlabelled site, and the GAN made none. Set gan.between: "
+                "archives and data.sources.NAME.unlabelled: true, or leave the arm out."
+            )
+        require_sources(self.dataset, self.real.rows, self.generated)
+        return replace(self.synthetic, rows=rows)
 
     @cached_property
     def rare_cells(self) -> Share:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.adversarial.cells import between_sites
 from pipeline.adversarial.families import learns_from_pool
 from pipeline.config.arms import (
     REFERENCE_ARM,
@@ -108,7 +109,7 @@ def require_pool_family(experiment: Experiment) -> None:
         ConfigError: it does.
     """
     wanting = [arm for arm in experiment.arms if known_arm(arm).pool_gan]
-    if wanting and not learns_from_pool(experiment.gan):
+    if wanting and (between_sites(experiment.gan) or not learns_from_pool(experiment.gan)):
         raise ConfigError(
             f"arms: {', '.join(wanting)} need a GAN that also learns from unlabelled images, and gan.family: "
             f"{experiment.gan.family} does not. Use ssgan or s3gan, or leave these arms out."

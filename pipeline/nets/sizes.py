@@ -15,6 +15,7 @@ class ImageShape:
     Attributes:
         spatial_size: *spatial of the images.
         positive: numbers of the classes on the disease side; translators call them domain b.
+        classes_a_site: where what the nets call classes are sites: how many classes of images there are; else 0.
     """
 
     spatial_size: tuple[int, ...]
@@ -22,6 +23,7 @@ class ImageShape:
     num_classes: int
     num_attributes: int = 0
     positive: tuple[int, ...] = (1,)
+    classes_a_site: int = 0
 
     @property
     def spatial_dims(self) -> int:

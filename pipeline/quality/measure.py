@@ -21,7 +21,7 @@ from pipeline.core.layout import QUALITY_CURVES
 from pipeline.core.metrics import MetricRow, write_metrics
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import DataSet, open_dataset, write_table
-from pipeline.data.cohort.folds import split_ids
+from pipeline.data.cohort.folds import open_fold, split_ids
 from pipeline.nets.extractors import ClassifierFeatures, EffNetLite0, Extractor, ScriptedFeatures
 from pipeline.quality.ceiling import BLANK, SHUFFLED, Pair, worthless_features
 from pipeline.quality.describe import Described, describe, with_nearest
@@ -50,7 +50,9 @@ def run(config: QualityStageConfig, inputs: Mapping[str, Path], out_dir: Path) -
         further = [_told_apart(config, (real, rows["train"]), synthetic)]
         if SOURCE_COLUMN not in synthetic.manifest:
             return _no_figures(config, further, out_dir)
-        further += translation_rows(config, real, rows["train"], synthetic)
+        known = open_fold(inputs["prepare"], inputs["split"], config.fold)
+        unlabelled = known.rows(split_ids(inputs["split"], config.fold, "unlabelled"))
+        further += translation_rows(config, known, rows["train"], unlabelled, synthetic)
         names = save_translations(out_dir / TRANSLATIONS_PICTURE, real, synthetic)
         return replace(_no_figures(config, further, out_dir), extra={"translations": list(names)})
     extractor, sets = _describe(config, real, synthetic, rows)

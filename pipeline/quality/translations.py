@@ -30,6 +30,8 @@ from pipeline.quality.settings import QualityStageConfig
 from pipeline.supervised.fit import Share, apply_classifier, fit_classifier
 
 _SHOWN = 10
+_MOST_UNLABELLED = 500
+"""Unlabelled images that are looked at, at most, drawn by lot."""
 
 
 def pairs_of(dataset: DataSet, synthetic: DataSet) -> pd.DataFrame:
@@ -55,7 +57,7 @@ def halves(dataset: DataSet, rows: np.ndarray, site: str, seed: int) -> np.ndarr
 
 
 def translation_rows(
-    config: QualityStageConfig, dataset: DataSet, rows: np.ndarray, synthetic: DataSet
+    config: QualityStageConfig, dataset: DataSet, rows: np.ndarray, unlabelled: np.ndarray, synthetic: DataSet
 ) -> list[MetricRow]:
     """Rows of metrics.csv of the stage `translation`, for each class and the site that its images were translated to.
 
@@ -64,21 +66,29 @@ def translation_rows(
     sources and of the target's real images: the share that a site classifier calls the target site. `kid_target`,
     `fid_target`: distance to the target's real images of the class, of translations and (`_source`) of their sources.
     `cycle_error`: mean difference of an image from its way there and back, in shares of the window.
+
+    Args:
+        dataset: unlabelled images have no label in it.
+        rows: of the labelled training images.
+        unlabelled: of the others that the translator may have learnt from; where a class has no labelled image at a
+            site, its translations are compared with these.
     """
-    pairs, side = pairs_of(dataset, synthetic), halves(dataset, rows, config.site, config.seed)
-    half = pd.Series(side, index=rows).reindex(pairs["source"]).to_numpy()
-    known = dataset.manifest.iloc[rows]
-    calls = _called_classes(config, dataset, rows, side, synthetic, pairs, half)
+    seen = np.concatenate([rows, _some(unlabelled, config.seed)])
+    pairs, side = pairs_of(dataset, synthetic), halves(dataset, seen, config.site, config.seed)
+    half = pd.Series(side, index=seen).reindex(pairs["source"]).to_numpy()
+    known = dataset.manifest.iloc[seen]
+    calls = _called_classes(config, dataset, rows, side[: len(rows)], synthetic, pairs, half)
     features, made = (
-        _features(own, at, config.device) for own, at in ((dataset, rows), (synthetic, pairs["made"].to_numpy()))
+        _features(own, at, config.device) for own, at in ((dataset, seen), (synthetic, pairs["made"].to_numpy()))
     )
-    places = pd.Series(np.arange(len(rows)), index=rows).reindex(pairs["source"]).to_numpy()
+    places = pd.Series(np.arange(len(seen)), index=seen).reindex(pairs["source"]).to_numpy()
     sites = known[config.site].to_numpy(dtype=str)
     called_real, called_made = _called_sites(features, sites, _cells(known, config.site), side, made, half)
     found: list[MetricRow] = []
     for (target, label), own in pairs.groupby(["site", "label"], sort=True):
         at = own.index.to_numpy()
-        real = np.flatnonzero((sites == target) & (known["label"] == label).to_numpy())
+        of_class = (sites == target) & (known["label"] == label).to_numpy()
+        real = np.flatnonzero(of_class if of_class.any() else (sites == target) & (known["label"] == "").to_numpy())
         shares = {
             "label_flips": calls["made"][at] != calls["source"][at],
             "wrong_calls": calls["made"][at] != label,
@@ -96,6 +106,10 @@ def translation_rows(
         found += [replace(row, label=str(label), subgroup=f"site = {target}") for row in made_rows]
     place = {"stage": TRANSLATION, "fold": str(config.fold), "gan_seed": str(config.gan_seed)}
     return [replace(row, **place) for row in found]
+
+
+def _some(rows: np.ndarray, seed: int) -> np.ndarray:
+    return np.sort(numpy_generator(seed, "unlabelled").permutation(rows)[:_MOST_UNLABELLED])
 
 
 def save_translations(path: Path, dataset: DataSet, synthetic: DataSet) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,20 +53,36 @@ class TrainedGenerator:
             if self.cells:
                 dataset = labelled_by_cell(dataset, str(self.description["site"]))
             rows = dataset.rows(split_ids(inputs["split"], int(self.description["fold"]), "train"))
-            images = stored_images(dataset, rows, self.classes, names, device)
+            images = stored_images(dataset, rows, self._names, names, device)
             if images.attributes is not None:
                 labelled = (images.label >= 0).cpu().numpy()
                 read, own = images.attributes.cpu().numpy(), dataset.numbers(rows, names)
                 columns = np.stack([read, own], axis=2)[labelled]
                 self.attributes = {name: columns[:, place] for place, name in enumerate(names)}
-            positive = [self.classes.index(name) for name in self.description["positive"]]
-            sources = sources_within_class(validate_gan(self.description["gan"]), self.classes, self.cells)
+            positive = [self._names.index(name) for name in self._names if self._is_positive(name)]
+            sources = sources_within_class(validate_gan(self.description["gan"]), self._names, self.cells)
             self._sampler = ConditionSampler(images, family.needs, positive, sources)
             self._ids = dataset.manifest["image_id"].iloc[rows].tolist()
 
     @property
+    def _names(self) -> list[str]:
+        """Classes, or cells of site and class."""
+        return list(self.cells) or list(self.description["classes"])
+
+    @property
     def classes(self) -> list[str]:
-        return list(self.description["classes"])
+        """What it can be asked for: classes, or cells of site and class, if there are sources to translate."""
+        if self._sampler is None or self._sampler.sources is None:
+            return self._names
+        return [name for number, name in enumerate(self._names) if len(self._sampler.translated(number))]
+
+    def _number(self, name: str) -> int:
+        """What the nets call it: its own number, or its site's where they know sites alone."""
+        known = list(self.description["classes"])
+        return known.index(name if name in known else self.cells[name][0])
+
+    def _is_positive(self, name: str) -> bool:
+        return self.description["classes"][self._number(name)] in self.description["positive"]
 
     @property
     def cells(self) -> dict[str, tuple[str, str]]:
@@ -90,7 +107,7 @@ class TrainedGenerator:
         are drawn, or images are made from noise."""
         if self._sampler is None or self._sampler.sources is None:
             return []
-        rows = self._sampler.translated(self.classes.index(label)).tolist()
+        rows = self._sampler.translated(self._names.index(label)).tolist()
         return [self._ids[rows[index % len(rows)]] for index in range(num)]
 
     def cycle_errors(self, label: str, images: np.ndarray) -> list[float]:
@@ -98,8 +115,9 @@ class TrainedGenerator:
         back, the mean over voxels in shares of the window; empty where no sources are taken in turn."""
         if self._sampler is None or self._sampler.sources is None:
             return []
-        number = self.classes.index(label)
-        rows, (back,) = self._sampler.translated(number), self._sampler.sources[number]
+        number = self._names.index(label)
+        rows, (there,) = self._sampler.translated(number), self._sampler.sources[number]
+        back = self._number(self._names[there])
         found: list[float] = []
         for start in range(0, len(images), _BATCH):
             some = torch.from_numpy(images[start : start + _BATCH]).to(self.device)
@@ -113,7 +131,7 @@ class TrainedGenerator:
         """Which image the one numbered `index` is made from [1]; None = one that is drawn."""
         if self._sampler is None or self._sampler.sources is None:
             return None
-        rows = self._sampler.translated(self.classes.index(label))
+        rows = self._sampler.translated(self._names.index(label))
         return rows[index % len(rows)].view(1)
 
     def made(self, asked: Sequence[tuple[torch.Tensor, Condition]], truncation_psi: float = 1.0) -> np.ndarray:
@@ -125,10 +143,11 @@ class TrainedGenerator:
         """The latent [1, latent_dim] and the condition of the image of class `label` numbered `index`, by its seed."""
         random = torch.Generator().manual_seed(seed)
         z = torch.randn(1, self.latent_dim, generator=random)
-        number = torch.tensor([self.classes.index(label)])
+        number = torch.tensor([self._names.index(label)])
         if self._sampler is None:
             return z, condition_of(number.to(self.device))
-        return z, self._sampler.sample(number, random, self._source(label, index))
+        found = self._sampler.sample(number, random, self._source(label, index))
+        return z, replace(found, label=torch.tensor([self._number(label)], device=self.device))
 
 
 def _stacked(conditions: Sequence[Condition]) -> Condition:

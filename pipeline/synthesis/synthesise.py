@@ -62,7 +62,9 @@ def run(config: SynthesiseConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     images: np.memmap[Any, np.dtype[Any]] | None = None
     rows: list[dict[str, str]] = []
     asked = {name: {"label": name} for name in generator.classes}
-    asked |= {name: {"label": label, "site": site} for name, (site, label) in generator.cells.items()}
+    for name in set(asked) & set(generator.cells):
+        site, label = generator.cells[name]
+        asked[name] = {"label": label, "site": site}
     each = max(1, config.samples_per_class * len({one["label"] for one in asked.values()}) // len(asked))
     total = each * len(asked)
     for name, facts in asked.items():

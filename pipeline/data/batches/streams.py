@@ -49,6 +49,8 @@ class StoredImages:
         attributes: [N, A] float32 on the device, standardised.
         places: [N] int64, where `stored` is: which of its images each one is; None = all of them, in order.
         patient: [N] int64 on the CPU, a number for each patient; None = nobody asked.
+        cell: [N] int64 on the device, where `label` is the site: the number of the cell of site and class, -1 where
+            the class is unknown; None = `label` says it.
     """
 
     stored: Tensor
@@ -58,6 +60,7 @@ class StoredImages:
     attributes: Tensor | None = None
     places: Tensor | None = None
     patient: Tensor | None = None
+    cell: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -100,6 +103,7 @@ class StoredImages:
             attributes=None if self.attributes is None else self.attributes[own],
             places=places if self.places is None else self.places[places],
             patient=None if self.patient is None else self.patient[rows.cpu()],
+            cell=None if self.cell is None else self.cell[own],
         )
 
     def of_classes(self, numbers: Sequence[int]) -> StoredImages:
