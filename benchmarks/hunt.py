@@ -5,7 +5,7 @@ stages come from the cache. Its comparisons go to benchmarks/results/hunt.csv, a
 docs/results.md's table. The test patients of a row are opened once, by that run. AUROC decides, as the configurations
 say beforehand; sensitivity and specificity of the same pairs are told beside it.
 
-Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/hunt.py ROW [ROW ...] | table | together ROW ROW ...
+Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/hunt.py ROW [ROW ...] | table | together ROW ROW ... [arm=…]
 """
 
 from __future__ import annotations
@@ -201,13 +201,17 @@ def comparisons(name: str, out: Path, minutes: float) -> list[dict[str, Any]]:
     return rows
 
 
-def together(names: list[str]) -> str:
-    """The primary arm's comparisons over the labelled draws of several rows at once, as one set of draws."""
+def together(names: list[str], changes: dict[str, str]) -> str:
+    """The primary arm's comparisons over the labelled draws of several rows at once, as one set of draws.
+
+    Args:
+        changes: of the plan, such as another `arm` or `stratum`: what they say was not planned.
+    """
     outs = [ROOT / "runs" / f"hunt-{name}" for name in names]
     tables = [read_predictions(out / "predictions.csv") for out in outs]
     joined = pd.concat([table.assign(fold=f"{number}-" + table["fold"]) for number, table in enumerate(tables)])
     utility = read_json(outs[0] / "verdict.json")["utility"]
-    found = decide(joined, plan_in(utility["evidence"]["plan"], utility["evidence"]["arm"]))
+    found = decide(joined, replace(plan_in(utility["evidence"]["plan"], utility["evidence"]["arm"]), **changes))
     pairs = [
         f"{one['arm']} against {one['reference']}: {points(pd.DataFrame([one]))}, {one['decision']}"
         for one in found.evidence["comparisons"]
@@ -251,7 +255,8 @@ def main() -> None:
         print(table())
         return
     if sys.argv[1:2] == ["together"]:
-        print(together(sys.argv[2:]))
+        rows = [word for word in sys.argv[2:] if "=" not in word]
+        print(together(rows, dict(word.split("=", 1) for word in sys.argv[2:] if "=" in word)))
         return
     for name in sys.argv[1:] or list(ROWS):
         run_row(name)

@@ -232,6 +232,7 @@ def test_every_family_network_and_detector_has_a_plain_name_and_keeps_the_one_of
     raw = [name for name in DETECTORS if detector_title(name) == name]
     assert raw == [] and [name for name in FAMILIES if family_title(name) == name] == ["pix2pix"]
     assert [name for name in CLASSIFIERS if network_title(name) == name] == []
+    assert [name for name in ARMS if arm_title(name) == name] == []
     assert detector_named("discriminator-logit@run") == (
         "Discriminator's logit, through the run's GAN (discriminator-logit@run)"
     )

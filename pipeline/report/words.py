@@ -50,6 +50,8 @@ _ARM_TITLES = {
     "real+classical+oversampling": "Real images, duplicated",
     "real+classical+mixup": "Real images, mixed in pairs",
     "real+classical+classweights": "Real images, rare class weighted",
+    "real+classical+logitadjustment": "Real images, logits adjusted",
+    "real+classical+refit": "Real images, last layer fitted again",
     "real+classical+cellbalanced": "Real images, sites × classes balanced",
     "real+classical+groupdro": "Real images, group DRO over sites × classes",
     "real+classical+standardised": "Real images, each standardised",
@@ -67,6 +69,18 @@ _ARM_TITLES = {
     "synthetic-pretrained": "Synthetic images first, then real",
     "cells-pretrained": "Real images, sites × classes balanced, twice as long",
     "cells-synthetic-pretrained": "Synthetic images of all sites first, then real",
+    "cells-consistency": "Real images, equal answers on two copies",
+    "translated-consistency": "Real images, equal answers on translations",
+    "translated-pretrained": "Translations first, then real images",
+    "minority-translated": "Real images, rare cells filled with translations",
+    "adapted": "Translations to the unlabelled site",
+    "augmented-pretrained": "Real images, twice as long",
+    "minority-synthetic": "Real images, rare class filled with synthetic ones",
+    "pool-gan": "Real images + those of a GAN of unlabelled ones",
+    "gan-features": "On features of the GAN's discriminator",
+    "random-features": "On features of an untrained network",
+    "simclr-features": "On features learnt by contrast (SimCLR)",
+    "autoencoder-features": "On features of an autoencoder",
 }
 """Without a ratio; all but the first with classical augmentation."""
 _MODELS = {"logistic": "Logistic regression", "svm": "Linear SVM"}
