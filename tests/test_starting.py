@@ -15,12 +15,15 @@ from noise_data import write_noise
 from safetensors.torch import load_file
 
 from flows.cli import launch
+from pipeline.adversarial import gan_cost
 from pipeline.adversarial.first_run import start_of
 from pipeline.adversarial.fit import FitConfig, run, start
 from pipeline.adversarial.starting import Start, begin_with, require_strangers
 from pipeline.config.families import validate_gan
+from pipeline.core.cost import CostEstimate
 from pipeline.core.errors import ConfigError, DataError, LeakageError
 from pipeline.data.cohort.folds import open_fold
+from pipeline.supervised import classifier_cost
 
 CLASSES = ("normal", "disease")
 SMALL = {
@@ -141,9 +144,13 @@ def test_validate_says_whose_weights_and_refuses_a_leak(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RADAUG_CACHE", str(tmp_path / "cache"))
+    for costs in (gan_cost, classifier_cost):  # what they say is tested elsewhere, and takes seconds
+        monkeypatch.setattr(costs, "estimate", lambda experiment: CostEstimate(1e12, 1.0, 500.0))
     demo = Path(__file__).parents[1] / "configs" / "demo.yaml"
     settings = [token for name, value in SMALL.items() if isinstance(value, str | int | bool)
                 for token in ("--set", f"gan.{name}={str(value).lower()}")]  # fmt: skip
+    for kind in ("cysts", "metastases", "haemangiomas"):
+        settings += ["--set", f"data.source.{kind}=18"]
     command = ["validate", str(demo), *settings, "--set", f"gan.start_from={finished}"]
     assert launch(command) == 0
     assert "whose images count as public" in " ".join(capsys.readouterr().out.split())
