@@ -58,6 +58,14 @@ TRANSLATED = [
 MUST_BEAT = [f"[translated-consistency, {control}]" for control in TRANSLATED[1:-1]]
 THREE_DRAWS = ["data.split.draws=3", "classifier.seeds=2", f"verdict.comparisons=[{', '.join(MUST_BEAT)}]"]
 EIGHT_DRAWS = ["data.split.draws=8", "classifier.steps=300", "classifier.seeds=2"]
+WITHOUT_A_TRANSLATOR = [
+    "real+classical+standardised",
+    "real+classical+equalised",
+    "real+classical+sitecentred",
+    "real+classical+crosssitemixup",
+    "real+classical+coral",
+    "real+classical+dann",
+]
 PLANTED = {"chest": 7, "kernels": 12}
 """Pairs of planted scanners, and the seed of each."""
 
@@ -145,10 +153,15 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         for seed in (1, 2, 3, 4)
     },
     **{
-        f"scanner-{pair}-{seed}": (
+        f"scanner-{pair}-{more}{seed}": (
             "shortcut-translated",
-            [arms([*TRANSLATED, "translated-pretrained"]), *THREE_DRAWS, *changes, f"seed={seed}"],
+            [
+                arms([*own, "translated-consistency", "translated-pretrained"]), *THREE_DRAWS[:2],
+                f"verdict.comparisons=[{', '.join(f'[translated-consistency, {one}]' for one in own[1:])}]", *changes,
+                f"seed={seed}",
+            ],
         )
+        for more, own in {"": TRANSLATED[:-1], "more-": ["real+classical", *WITHOUT_A_TRANSLATOR]}.items()
         for pair, changes in {
             "chest": planted("chest", ("normal", "pneumonia"), {"edged": "normal", "soft": "pneumonia"}, 28),
             "kernels": planted("kernels", ("cyst", "metastasis"), {"sharp": "metastasis", "soft": "cyst"}, 32),
