@@ -222,7 +222,9 @@ def together(names: list[str], changes: dict[str, str]) -> str:
     """
     outs = [ROOT / "runs" / f"hunt-{name}" for name in names]
     tables = [read_predictions(out / "predictions.csv") for out in outs]
-    joined = pd.concat([table.assign(fold=f"{number}-" + table["fold"]) for number, table in enumerate(tables)])
+    draws = [name.replace("-more-", "-") + "-" for name in names]  # rows with further arms are of the same draws
+    joined = pd.concat([table.assign(fold=draw + table["fold"]) for draw, table in zip(draws, tables, strict=True)])
+    joined = joined.drop_duplicates(["arm", "fold", "seed", "gan_seed", "split", "image_id"])
     utility = read_json(outs[0] / "verdict.json")["utility"]
     found = decide(joined, replace(plan_in(utility["evidence"]["plan"], utility["evidence"]["arm"]), **changes))
     pairs = [

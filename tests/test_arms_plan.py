@@ -29,7 +29,7 @@ def names_of(fact: str) -> set[str]:
 
 
 def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
-    translated = {"translated-consistency", "translated-pretrained", "minority-translated"}
+    translated = {"translated-consistency", "translated-pretrained", "minority-translated", "adapted"}
     assert names_of("translator") == translated
     assert names_of("generator") == {
         "synthetic", "curated", "synthetic+classical", "synthetic-pretrained", "cells-synthetic-pretrained",
@@ -40,7 +40,7 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     assert names_of("ensemble") == {"pseudolabels", "curated", "pool-gan"}
     cells = {"cells-pretrained", "cells-synthetic-pretrained"}
     looks_at_sites, at_target = {"sitecentred", "matched", "fourier"}, {"matched", "fourier", "adabn"}
-    assert names_of("target") == at_target
+    assert names_of("target") == {*at_target, "adapted"}
     known = {*looks_at_sites, *at_target, "coral", "dann", "crosssitemixup"}
     assert names_of("sites") == {"cellbalanced", "groupdro", "cells-consistency", *cells, *translated, *known}
     assert names_of("by_site") == {"cells-synthetic-pretrained", *translated}
@@ -51,7 +51,7 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     }  # fmt: skip
     assert names_of("on_features") == {
         "real", REFERENCE_ARM, "oversampling", "classweights", "cellbalanced", "pseudolabels", "synthetic", "curated",
-        "synthetic+classical", "minority-translated", "standardised", "equalised", *looks_at_sites,
+        "synthetic+classical", "minority-translated", "adapted", "standardised", "equalised", *looks_at_sites,
     }  # fmt: skip
     assert {name for name, facts in ARMS.items() if facts.trainings == 2} == {
         "augmented-pretrained", "synthetic-pretrained", "cells-pretrained", "cells-synthetic-pretrained",

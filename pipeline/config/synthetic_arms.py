@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pipeline.config.arm_facts import PRETRAINED_ARM, REFERENCE_ARM, ArmFacts, Part, Stretch
 from pipeline.config.real_arms import (
+    ACROSS_SITES,
     ADJUSTED,
     AGREEMENT,
     CELLS,
@@ -24,6 +25,7 @@ from pipeline.config.real_arms import (
 )
 
 _SYNTHETIC = Part("synthetic")
+_OTHER_REMEDIES = tuple(arm for arm in WITHOUT_A_GAN if arm not in (CELLS, ACROSS_SITES))
 
 SYNTHETIC_ARMS: dict[str, ArmFacts] = {
     f"{REFERENCE_ARM}+synthetic": ArmFacts(
@@ -49,7 +51,7 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
     "cells-synthetic-pretrained": ArmFacts(
         "synthetic images of every cell of site and class first, then real ones, cells balanced, with a fresh head",
         (Stretch((Part("synthetic_cells"),)), Stretch((Part("cells"),), head="fresh")),
-        controls=(REFERENCE_ARM, CELLS, "cells-pretrained"), also=(*WITHOUT_A_GAN[1:], PRETRAINED_ARM),
+        controls=(REFERENCE_ARM, CELLS, "cells-pretrained", ACROSS_SITES), also=(*_OTHER_REMEDIES, PRETRAINED_ARM),
     ),
     # Goel et al., "Model Patching: Closing the Subgroup Performance Gap with Data Augmentation" (CAMEL), ICLR 2021: a
     # translation within the class gets no label of its own; the classifier shall only not mind the site.
@@ -57,16 +59,16 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
         "real images, cells of site and class equally often, with equal answers asked for on an image and on its "
         "translation to the other site",
         (Stretch((Part("cells_translated"),), agreement=AGREEMENT),),
-        controls=(REFERENCE_ARM, CELLS, CELLS_TWICE),
-        also=(*WITHOUT_A_GAN[1:], "cells-pretrained", PRETRAINED_ARM, PSEUDO_LABELS, *ON_THE_POOL),
+        controls=(REFERENCE_ARM, CELLS, CELLS_TWICE, ACROSS_SITES),
+        also=(*_OTHER_REMEDIES, "cells-pretrained", PRETRAINED_ARM, PSEUDO_LABELS, *ON_THE_POOL),
         translator=True,
     ),
     # `cells-synthetic-pretrained` on a translator's images.
     "translated-pretrained": ArmFacts(
         "translations to every cell of site and class first, then real images, cells balanced, with a fresh head",
         (Stretch((Part("synthetic_cells"),)), Stretch((Part("cells"),), head="fresh")),
-        controls=(REFERENCE_ARM, CELLS, "cells-pretrained"),
-        also=(*WITHOUT_A_GAN[1:], PRETRAINED_ARM, PSEUDO_LABELS, *ON_THE_POOL),
+        controls=(REFERENCE_ARM, CELLS, "cells-pretrained", ACROSS_SITES),
+        also=(*_OTHER_REMEDIES, PRETRAINED_ARM, PSEUDO_LABELS, *ON_THE_POOL),
         translator=True,
     ),
     # Hoffman et al., "CyCADA", ICML 2018; Chen et al., "TUNA-Net", MICCAI 2019: labelled images as the unlabelled site
@@ -80,7 +82,9 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
     "minority-translated": ArmFacts(
         "real images as frequent as they are, the rare cells of site and class filled up with translations",
         (Stretch((NATURAL, Part("rare_cells"))),),
-        controls=(REFERENCE_ARM, CELLS), also=(*WITHOUT_A_GAN[1:], "cells-pretrained", PRETRAINED_ARM), translator=True,
+        controls=(REFERENCE_ARM, CELLS, ACROSS_SITES),
+        also=(*_OTHER_REMEDIES, "cells-pretrained", PRETRAINED_ARM),
+        translator=True,
     ),
     "minority-synthetic": ArmFacts(
         "real images, the rare class filled up with synthetic ones, mixup, the last layer fitted again on real ones",
