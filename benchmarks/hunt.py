@@ -66,12 +66,24 @@ WITHOUT_A_TRANSLATOR = [
     "real+classical+coral",
     "real+classical+dann",
 ]
+TRANSLATIONS, MIXED = ["translated-consistency", "translated-pretrained"], ["translated-crosssitemixup"]
+SCANNER_CONTROLS = {
+    "": TRANSLATED[:-1],
+    "more-": ["real+classical", *WITHOUT_A_TRANSLATOR],
+    "mixed-": ["real+classical", "real+classical+cellbalanced", "real+classical+crosssitemixup"],
+}
 PLANTED = {"chest": 7, "kernels": 12}
 """Pairs of planted scanners, and the seed of each."""
 
 
 def arms(names: list[str]) -> str:
     return f"arms=[{', '.join(names)}]"
+
+
+def compared(controls: list[str], translations: list[str]) -> list[str]:
+    """Changes for these arms, the first of the translations against each control but the first."""
+    pairs = ", ".join(f"[{translations[0]}, {one}]" for one in controls[1:])
+    return [arms([*controls, *translations]), f"verdict.arm={translations[0]}", f"verdict.comparisons=[{pairs}]"]
 
 
 def planted(pair: str, classes: tuple[str, str], rare: dict[str, str], side: int) -> list[str]:
@@ -156,12 +168,10 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         f"scanner-{pair}-{more}{seed}": (
             "shortcut-translated",
             [
-                arms([*own, "translated-consistency", "translated-pretrained"]), *THREE_DRAWS[:2],
-                f"verdict.comparisons=[{', '.join(f'[translated-consistency, {one}]' for one in own[1:])}]", *changes,
-                f"seed={seed}",
+                *compared(own, MIXED if more == "mixed-" else TRANSLATIONS), *THREE_DRAWS[:2], *changes, f"seed={seed}",
             ],
         )
-        for more, own in {"": TRANSLATED[:-1], "more-": ["real+classical", *WITHOUT_A_TRANSLATOR]}.items()
+        for more, own in SCANNER_CONTROLS.items()
         for pair, changes in {
             "chest": planted("chest", ("normal", "pneumonia"), {"edged": "normal", "soft": "pneumonia"}, 28),
             "kernels": planted("kernels", ("cyst", "metastasis"), {"sharp": "metastasis", "soft": "cyst"}, 32),
@@ -222,7 +232,9 @@ def together(names: list[str], changes: dict[str, str]) -> str:
     """
     outs = [ROOT / "runs" / f"hunt-{name}" for name in names]
     tables = [read_predictions(out / "predictions.csv") for out in outs]
-    draws = [name.replace("-more-", "-") + "-" for name in names]  # rows with further arms are of the same draws
+    draws = [
+        name.replace("-more-", "-").replace("-mixed-", "-") + "-" for name in names
+    ]  # rows with further arms are of the same draws
     joined = pd.concat([table.assign(fold=draw + table["fold"]) for draw, table in zip(draws, tables, strict=True)])
     joined = joined.drop_duplicates(["arm", "fold", "seed", "gan_seed", "split", "image_id"])
     utility = read_json(outs[0] / "verdict.json")["utility"]

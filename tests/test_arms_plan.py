@@ -30,6 +30,7 @@ def names_of(fact: str) -> set[str]:
 
 def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     translated = {"translated-consistency", "translated-pretrained", "minority-translated", "adapted"}
+    translated.add("translated-crosssitemixup")
     assert names_of("translator") == translated
     assert names_of("generator") == {
         "synthetic", "curated", "synthetic+classical", "synthetic-pretrained", "cells-synthetic-pretrained",

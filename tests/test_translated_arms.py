@@ -19,7 +19,7 @@ from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.downstream.material import Material
 from pipeline.downstream.regimens import regimen_of
 from pipeline.supervised.batches import Batches
-from pipeline.supervised.fit import Regimen, fit
+from pipeline.supervised.fit import Regimen, fit, partners_across
 from pipeline.supervised.losses import jensen_shannon
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "shortcut-translated.yaml"
@@ -60,6 +60,25 @@ def test_the_control_sees_two_copies_of_each_image_and_takes_as_many_steps(mater
     assert (phase.steps, phase.agreement, phase.loss) == (arm.steps, arm.agreement, arm.loss)
     assert ARMS["cells-consistency"].trainings == ARMS["translated-consistency"].trainings == 2
     assert not ARMS["cells-consistency"].generator and "cells-consistency" in ARMS["translated-consistency"].controls
+
+
+def test_mixed_across_sites_are_real_images_and_translations_of_one_class(material: Material) -> None:
+    """Half of a batch each; what a site is called is the same of both."""
+    (phase,) = regimen_of("translated-crosssitemixup", settings(), material).phases
+    real, made = phase.shares
+    assert phase.mixup == "across_sites" and not phase.agreement
+    assert set(real.rows) == set(material.rows("train")) and made.dataset is material.generated
+    numbers = {"A": 0, "B": 1}
+    assert real.domains is not None and made.domains is not None
+    assert [numbers[one] for one in material.dataset.manifest["hospital"].iloc[real.rows]] == real.domains.tolist()
+    assert [numbers[one] for one in made.dataset.manifest["site"].iloc[made.rows]] == made.domains.tolist()
+    batch = Batches(phase.shares, 8, CLASSES, "cpu", seed=0).next()
+    synthetic = made.dataset.tensor(made.rows)
+    assert sum(any(torch.equal(one, other) for other in synthetic) for one in batch.images) == 4
+    label, domain = batch.target.argmax(dim=1).numpy(), batch.domain.numpy()
+    partner = partners_across(label, domain, np.random.default_rng(0))
+    able = [any((label == label[row]) & (domain != domain[row])) for row in range(8)]
+    assert all(able) and (label[partner] == label).all() and (domain[partner] != domain).all()
 
 
 def test_equal_answers_are_asked_for_by_the_divergence_of_a_library() -> None:

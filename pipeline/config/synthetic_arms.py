@@ -63,6 +63,16 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
         also=(*_OTHER_REMEDIES, "cells-pretrained", PRETRAINED_ARM, PSEUDO_LABELS, *ON_THE_POOL),
         translator=True,
     ),
+    # LISA (Yao et al., ICML 2022) among translations too: a mixture of two sites tells neither the site nor what is
+    # synthetic, and the rare cells have all of the other site's anatomy in place of a few images.
+    "translated-crosssitemixup": ArmFacts(
+        "real images and translations to every cell of site and class, cells balanced, mixed in pairs of one class and "
+        "different sites",
+        (Stretch((Part("cells"), Part("synthetic_cells")), mixup="across_sites"),),
+        controls=(REFERENCE_ARM, CELLS, ACROSS_SITES),
+        also=(*_OTHER_REMEDIES, CELLS_TWICE, "cells-pretrained", PRETRAINED_ARM, PSEUDO_LABELS, *ON_THE_POOL),
+        translator=True,
+    ),
     # `cells-synthetic-pretrained` on a translator's images.
     "translated-pretrained": ArmFacts(
         "translations to every cell of site and class first, then real images, cells balanced, with a fresh head",

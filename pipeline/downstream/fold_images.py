@@ -116,7 +116,11 @@ class FoldImages:
 
     def domains(self, rows: np.ndarray) -> np.ndarray:
         """[len(rows)] numbers of the sites, the same for every question."""
-        return np.unique(self.sites[self.learnt_rows]).searchsorted(self.sites[rows]).astype(np.int64)
+        return self.domains_of(self.sites[rows])
+
+    def domains_of(self, sites: np.ndarray) -> np.ndarray:
+        """The numbers of sites [N] that are known by name, such as those that synthetic images were asked for."""
+        return np.unique(self.sites[self.learnt_rows]).searchsorted(sites).astype(np.int64)
 
     @cached_property
     def pool_rows(self) -> np.ndarray:

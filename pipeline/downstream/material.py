@@ -72,7 +72,8 @@ class Material(FoldImages):
         """All synthetic images, every cell of site and class that was asked for as frequent as the others."""
         table = self.generated.manifest
         groups = pd.factorize(table["site"].astype(str) + "\n" + table["label"].astype(str), sort=True)[0]
-        return replace(self.synthetic, groups=groups.astype(np.int64))
+        domains = self.domains_of(table["site"].to_numpy(dtype=str))
+        return replace(self.synthetic, groups=groups.astype(np.int64), domains=domains)
 
     @cached_property
     def cells_twice(self) -> Share:

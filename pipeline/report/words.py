@@ -71,6 +71,7 @@ _ARM_TITLES = {
     "cells-synthetic-pretrained": "Synthetic images of all sites first, then real",
     "cells-consistency": "Real images, equal answers on two copies",
     "translated-consistency": "Real images, equal answers on translations",
+    "translated-crosssitemixup": "Real images and translations, mixed across sites",
     "translated-pretrained": "Translations first, then real images",
     "minority-translated": "Real images, rare cells filled with translations",
     "adapted": "Translations to the unlabelled site",
