@@ -72,7 +72,7 @@ SCANNER_CONTROLS = {
     "more-": ["real+classical", *WITHOUT_A_TRANSLATOR],
     "mixed-": ["real+classical", "real+classical+cellbalanced", "real+classical+crosssitemixup"],
 }
-PLANTED = {"chest": 7, "kernels": 12}
+PLANTED = {"chest": 7, "fresh": 8, "kernels": 12}
 """Pairs of planted scanners, and the seed of each."""
 
 
@@ -174,6 +174,10 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         for more, own in SCANNER_CONTROLS.items()
         for pair, changes in {
             "chest": planted("chest", ("normal", "pneumonia"), {"edged": "normal", "soft": "pneumonia"}, 28),
+            "fresh": [
+                *planted("fresh", ("normal", "pneumonia"), {"edged": "normal", "soft": "pneumonia"}, 28),
+                "verdict.stratum=balanced",
+            ],
             "kernels": planted("kernels", ("cyst", "metastasis"), {"sharp": "metastasis", "soft": "cyst"}, 32),
         }.items()
         for seed in (1, 2, 3, 4)

@@ -6,10 +6,13 @@ and the other half smoothed; every image is at one of the sites, and its split a
     edged: x + (x - gaussian(x, 1.5 pixels)), cut to 0 … 255
     soft: gaussian(x, 0.8 pixels)
 
+`fresh`: the same of PneumoniaMNIST's training and validation images alone: 1,200 training images that no arm was ever
+tested on are its test set.
+
 `kernels`: CT phantoms of cysts and metastases (32 x 32, 48 mm about the lesion, -60 to 200 HU), each patient
 reconstructed with one kernel, `sharp` or `soft`. All of it is simulated; with another seed there are other patients.
 
-Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/planted_scanners.py chest|kernels OUT_DIR [SEED]
+Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/planted_scanners.py chest|fresh|kernels OUT_DIR [SEED]
 """
 
 from __future__ import annotations
@@ -55,14 +58,34 @@ def halves(label: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return side
 
 
-def chest(seed: int) -> Iterator[Part]:
-    random = np.random.default_rng(seed)
+def x_rays() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """PneumoniaMNIST's images and labels by split."""
     with np.load(Path(os.environ["RADAUG_DATA"]) / CHEST) as arrays:
-        for split in SPLITS:
-            images, label = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-            side = halves(label[:, 0], random)
-            for number, (site, processed) in enumerate({"edged": edged, "soft": soft}.items()):
-                yield site, split, processed(images[side == number]), label[side == number]
+        return {split: (arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in SPLITS}
+
+
+def chest(seed: int) -> Iterator[Part]:
+    return at_scanners(x_rays(), seed)
+
+
+def fresh(seed: int) -> Iterator[Part]:
+    found = x_rays()
+    images, label = found["train"]
+    order = np.random.default_rng(7).permutation(
+        len(images)
+    )  # its first 1,200 were tested on while the arms were chosen
+    test, train = order[1200:2400], np.concatenate([order[:1200], order[2400:]])
+    parts = {"train": (images[train], label[train]), "val": found["val"], "test": (images[test], label[test])}
+    return at_scanners(parts, seed)
+
+
+def at_scanners(parts: dict[str, tuple[np.ndarray, np.ndarray]], seed: int) -> Iterator[Part]:
+    """Half of the images at each of the two scanners."""
+    random = np.random.default_rng(seed)
+    for split, (images, label) in parts.items():
+        side = halves(label[:, 0], random)
+        for number, (site, processed) in enumerate({"edged": edged, "soft": soft}.items()):
+            yield site, split, processed(images[side == number]), label[side == number]
 
 
 def kernels(seed: int) -> Iterator[Part]:
@@ -76,7 +99,7 @@ def kernels(seed: int) -> Iterator[Part]:
             yield site, split, as_stored(255 * shares), found.kind[:, None].astype(np.uint8)
 
 
-PAIRS: dict[str, Callable[[int], Iterator[Part]]] = {"chest": chest, "kernels": kernels}
+PAIRS: dict[str, Callable[[int], Iterator[Part]]] = {"chest": chest, "fresh": fresh, "kernels": kernels}
 
 
 def plant(pair: str, out: Path, seed: int) -> None:
