@@ -125,8 +125,9 @@ def test_what_is_no_translation_of_every_training_image_is_refused(material: Mat
     table, known = read_table(path), material.dataset.manifest
     test_image = known["image_id"].iloc[material.rows("test")[0]]
     write_table(path, table.assign(source_image=table["source_image"].replace(table["source_image"][0], test_image)))
-    with pytest.raises(LeakageError, match="not training images of this fold"):
-        regimen_of("translated-consistency", settings(), again(material))
+    for arm in ("translated-consistency", "translated-crosssitemixup", "translated-pretrained"):
+        with pytest.raises(LeakageError, match="not training images of this fold"):
+            regimen_of(arm, settings(), again(material))
     few = table["source_image"].where(table["source_image"] != table["source_image"][0], table["source_image"].iloc[-1])
     write_table(path, table.assign(source_image=few))
     with pytest.raises(DataError, match=r"1 of 10 training images have no translation.*samples_per_class"):

@@ -69,8 +69,14 @@ class Material(FoldImages):
 
     @cached_property
     def synthetic_cells(self) -> Share:
-        """All synthetic images, every cell of site and class that was asked for as frequent as the others."""
+        """All synthetic images, every cell of site and class that was asked for as frequent as the others.
+
+        Raises:
+            LeakageError: something else than training images was translated.
+        """
         table = self.generated.manifest
+        if SOURCE_COLUMN in table:
+            require_sources(self.dataset, self.real.rows, self.generated)
         groups = pd.factorize(table["site"].astype(str) + "\n" + table["label"].astype(str), sort=True)[0]
         domains = self.domains_of(table["site"].to_numpy(dtype=str))
         return replace(self.synthetic, groups=groups.astype(np.int64), domains=domains)
