@@ -66,6 +66,11 @@ def blind(gan: GanConfig) -> bool:
     return getattr(gan, "between", "classes") == "archives"
 
 
+def classes_a_site(gan: GanConfig, cells: Mapping[str, Sequence[str]]) -> int:
+    """How many classes of images a site has, where sites are what the nets call classes; else 0."""
+    return len({label for _, label in cells.values()}) if blind(gan) else 0
+
+
 def sources_within_class(
     gan: GanConfig, classes: Sequence[str], cells: Mapping[str, tuple[str, str]]
 ) -> dict[int, tuple[int, ...]] | None:

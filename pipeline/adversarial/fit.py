@@ -17,6 +17,7 @@ from pipeline.adversarial.cells import (
     by_cell,
     by_site_alone,
     cells_of_generator,
+    classes_a_site,
     nets_classes,
     nets_positive,
     sources_within_class,
@@ -305,7 +306,7 @@ def start(
         num_classes=len(config.classes),
         num_attributes=len(config.gan.attributes),
         positive=tuple(config.classes.index(name) for name in config.positive),
-        classes_a_site=len({label for _, label in config.cells.values()}) if blind(config.gan) else 0,
+        classes_a_site=classes_a_site(config.gan, config.cells),
     )
     if blind(config.gan):
         images = with_cell_numbers(images, dataset, rows, config.cells)

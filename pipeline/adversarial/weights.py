@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import parametrize
 
-from pipeline.adversarial.cells import blind
+from pipeline.adversarial.cells import classes_a_site
 from pipeline.adversarial.condition_sampler import ConditionSampler
 from pipeline.adversarial.families import FAMILIES
 from pipeline.config.families import validate_gan
@@ -90,7 +90,7 @@ def load_net(directory: Path, name: str) -> tuple[nn.Module, dict[str, Any]]:
         num_classes=len(description["classes"]),
         num_attributes=len(gan.attributes),
         positive=tuple(description["classes"].index(name) for name in description["positive"]),
-        classes_a_site=len({label for _, label in description.get("cells", {}).values()}) if blind(gan) else 0,
+        classes_a_site=classes_a_site(gan, description.get("cells", {})),
     )
     nets, _ = FAMILIES[gan.family].build(gan, shape)
     net = folded(nets[name])
