@@ -42,7 +42,7 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     cells = {"cells-pretrained", "cells-synthetic-pretrained"}
     looks_at_sites, at_target = {"sitecentred", "matched", "fourier"}, {"matched", "fourier", "adabn"}
     assert names_of("target") == {*at_target, "adapted"}
-    known = {*looks_at_sites, *at_target, "coral", "dann", "crosssitemixup"}
+    known = {*looks_at_sites, *at_target, "coral", "dann", "crosssitemixup", "bigaug", "bigaug+crosssitemixup"}
     assert names_of("sites") == {"cellbalanced", "groupdro", "cells-consistency", *cells, *translated, *known}
     assert names_of("by_site") == {"cells-synthetic-pretrained", *translated}
     assert names_of("ratio") == {"synthetic", "curated"}
@@ -52,7 +52,7 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     }  # fmt: skip
     assert names_of("on_features") == {
         "real", REFERENCE_ARM, "oversampling", "classweights", "cellbalanced", "pseudolabels", "synthetic", "curated",
-        "synthetic+classical", "minority-translated", "adapted", "standardised", "equalised", *looks_at_sites,
+        "synthetic+classical", "minority-translated", "adapted", "standardised", "equalised", "bigaug", *looks_at_sites,
     }  # fmt: skip
     assert {name for name, facts in ARMS.items() if facts.trainings == 2} == {
         "augmented-pretrained", "synthetic-pretrained", "cells-pretrained", "cells-synthetic-pretrained",

@@ -9,11 +9,12 @@ import pytest
 import torch
 from monai.networks.layers import AffineTransform
 from monai.transforms import Affine
+from scipy.ndimage import gaussian_filter
 
 from pipeline.adversarial.adaptation import augment_probability, augmenter_of
 from pipeline.adversarial.families.sngan import SnganConfig
-from pipeline.config.augment import AugmentConfig
-from pipeline.data.batches.augmentation import Augmenter, affine_matrices, copied, normalised
+from pipeline.config.augment import APPEARANCE, AugmentConfig, with_appearance
+from pipeline.data.batches.augmentation import Augmenter, affine_matrices, copied, normalised, smoothed
 from pipeline.data.batches.draws import Draws
 
 NOTHING = {"brightness": 0, "contrast": 0, "shift": 0, "rotate_degrees": 0, "scale": 0, "noise": 0}
@@ -98,6 +99,36 @@ def test_mirroring_and_rotating_at_once_equal_one_after_the_other(probability: t
     expected = Augmenter(policy(**rest), probability)(mirrored, draws)
     at_once = Augmenter(policy(**flip, **rest), probability)(batch, again)  # type: ignore[arg-type]
     torch.testing.assert_close(at_once, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("sides", [(12, 9), (5, 40), (7, 9, 8)])
+def test_each_image_is_smoothed_by_its_own_gaussian_as_scipys(sides: tuple[int, ...]) -> None:
+    batch = torch.rand(3, 2, *sides, generator=torch.Generator().manual_seed(1))
+    sigma = torch.tensor([0.6, 1.5, 0.0])
+    seen = smoothed(batch, sigma, 1.5)
+    axes = tuple(range(1, len(sides) + 1))
+    for image, own, width in zip(batch.numpy(), seen.numpy(), sigma.tolist(), strict=True):
+        expected = gaussian_filter(image.astype(float), width, radius=6, axes=axes) if width else image
+        np.testing.assert_allclose(own, expected, atol=1e-6)
+
+
+def test_half_of_the_images_are_blurred_and_half_sharpened() -> None:
+    batch = images(2, batch=64)
+    seen = Augmenter(policy(blur=1.5, sharpen=2))(batch, Draws(torch.Generator().manual_seed(6)))
+    random = torch.Generator().manual_seed(6)
+    sigma, chosen, strength = (torch.rand(64, generator=random).numpy() for _ in range(3))
+    for number, (image, own) in enumerate(zip(batch.numpy(), seen.numpy(), strict=True)):
+        taken = image - gaussian_filter(image.astype(float), 1.5 * sigma[number], radius=6, axes=(1, 2))
+        factor = 2 * strength[number] if chosen[number] < 0.5 else -1
+        np.testing.assert_allclose(own, image + factor * taken, atol=1e-5)
+    assert 16 < (chosen < 0.5).sum() < 48
+
+
+def test_stronger_appearance_only_adds_to_a_policy() -> None:
+    own = policy(gamma=0.9, flip=(1,))  # type: ignore[arg-type]
+    assert with_appearance(own) == policy(**(APPEARANCE | {"gamma": 0.9, "flip": (1,)}))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="set blur too"):
+        policy(sharpen=1)
 
 
 def test_contrast_then_brightness_each_for_the_images_that_its_own_draw_chose() -> None:

@@ -38,6 +38,7 @@ to the other site; `as_target`: translations to the unlabelled site, class-balan
 the rarer cells, up to balance; `judged_synthetic`: under an ensemble's labels; `minority`: synthetic ones of the rarer
 classes, up to balance; `curated`: those that passed three filters, one of which is an ensemble.
 """
+Classical = bool | Literal["appearance"]
 Loss = Literal["plain", "class_weights", "logit_adjustment", "group_dro"]
 Align = Literal["coral", "dann"]
 Look = Literal["standardised", "equalised", "site_centred", "matched", "fourier"]
@@ -77,6 +78,7 @@ class Stretch:
     Attributes:
         steps: `all` of `classifier.steps`; the `refit`, a fifth of them; or the `rest` before a refit.
         agreement: weight of equal answers on an image and on what lies beside it.
+        classical: with the classical transforms; `appearance`: with stronger ones of intensities and sharpness too.
         mixup: pairs of any two images, or of two of one class and different sites.
         align: what is added to the loss so that features of different sites are alike. Its part `target` is left out
             where no site is unlabelled.
@@ -84,7 +86,7 @@ class Stretch:
 
     parts: tuple[Part, ...] = (Part("real"),)
     steps: Literal["all", "rest", "refit"] = "all"
-    classical: bool = True
+    classical: Classical = True
     mixup: bool | Literal["across_sites"] = False
     loss: Loss = "plain"
     agreement: float = 0.0

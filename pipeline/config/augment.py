@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config.section import Section
 
@@ -18,6 +18,8 @@ class AugmentConfig(Section):
         rotate_degrees: about the centre (in 3D about every axis).
         scale: factor 1 - s to 1 + s.
         noise: Gaussian sigma in units of [-1, 1], 0 to n.
+        blur: Gaussian sigma in voxels, 0 to b.
+        sharpen: in place of that blur, half of the images get 0 to s times what it would take away (unsharp masking).
         cutout: side of a square (cube) set to the lowest value, as a fraction of the side.
         flip: spatial axes that may be mirrored; empty by default, since anatomy is not symmetric.
     """
@@ -29,8 +31,16 @@ class AugmentConfig(Section):
     rotate_degrees: float = Field(8.0, ge=0, le=180)
     scale: float = Field(0.08, ge=0, lt=0.5)
     noise: float = Field(0.03, ge=0, le=1)
+    blur: float = Field(0.0, ge=0, le=5)
+    sharpen: float = Field(0.0, ge=0, le=10)
     cutout: float = Field(0.0, ge=0, lt=1)
     flip: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _sharpening_needs_its_blur(self) -> AugmentConfig:
+        if self.sharpen and not self.blur:
+            raise ValueError("sharpen adds what `blur` would take away: set blur too, such as 1.5")
+        return self
 
     @property
     def acts(self) -> bool:
@@ -41,3 +51,17 @@ class AugmentConfig(Section):
 DISCRIMINATOR_AUGMENT = AugmentConfig(
     brightness=0.25, contrast=0.5, shift=0.125, rotate_degrees=0, scale=0, noise=0, cutout=0.5
 )
+
+APPEARANCE = {"blur": 1.5, "sharpen": 2.0, "gamma": 0.7, "brightness": 0.2, "noise": 0.1}
+"""What scanners, kernels and doses change."""
+
+
+def with_appearance(policy: AugmentConfig) -> AugmentConfig:
+    """A policy with the appearance part of BigAug: sharpness, blur, noise, brightness and gamma.
+
+    Strengths are at least `APPEARANCE`. Of the paper's, gamma goes to 2 in place of 4.5, noise to 0.05 of the range,
+    and each acts on every image by a strength of its own, not on half of them. Zhang et al., "Generalizing
+    deep learning for medical image segmentation to unseen domains via deep stacked transformation", IEEE TMI 2020.
+    """
+    stronger = {name: max(getattr(policy, name), strength) for name, strength in APPEARANCE.items()}
+    return policy.model_copy(update=stronger)

@@ -25,9 +25,11 @@ AGREEMENT = 1.0
 STANDARDISED, EQUALISED = f"{REFERENCE_ARM}+standardised", f"{REFERENCE_ARM}+equalised"
 SITE_CENTRED, ACROSS_SITES = f"{REFERENCE_ARM}+sitecentred", f"{REFERENCE_ARM}+crosssitemixup"
 MATCHED, FOURIER, ADABN = f"{REFERENCE_ARM}+matched", f"{REFERENCE_ARM}+fourier", f"{REFERENCE_ARM}+adabn"
+BIGAUG, BIGAUG_ACROSS = f"{REFERENCE_ARM}+bigaug", f"{REFERENCE_ARM}+bigaug+crosssitemixup"
 CORAL, DANN = f"{REFERENCE_ARM}+coral", f"{REFERENCE_ARM}+dann"
 WITHOUT_A_GAN = (
-    CELLS, GROUP_DRO, STANDARDISED, EQUALISED, SITE_CENTRED, ACROSS_SITES, MATCHED, FOURIER, ADABN, CORAL, DANN,
+    CELLS, GROUP_DRO, BIGAUG, STANDARDISED, EQUALISED, SITE_CENTRED, ACROSS_SITES, BIGAUG_ACROSS, MATCHED, FOURIER,
+    ADABN, CORAL, DANN,
 )  # fmt: skip
 """Plain remedies across sites: a GAN that gains less than these is not needed there."""
 ON_THE_POOL = ("simclr-features", "autoencoder-features")
@@ -84,6 +86,11 @@ REAL_ARMS: dict[str, ArmFacts] = {
         "real images, cells of site and class equally often, those with high losses weighing more (group DRO)",
         (Stretch((Part("cells"),), loss="group_dro"),),
     ),
+    # Zhang et al., IEEE TMI 2020: what scanners do to sharpness and intensities, as augmentation.
+    BIGAUG: ArmFacts(
+        "real images, cells balanced, with stronger transforms of sharpness and intensities (after BigAug)",
+        (Stretch(_CELLS, classical="appearance"),),
+    ),
     # Histogram equalisation and per-image standardisation: what a site does to brightness and contrast goes.
     STANDARDISED: ArmFacts("real images, each less its mean and over its standard deviation", look="standardised"),
     EQUALISED: ArmFacts("real images, each with its histogram equalised", look="equalised"),
@@ -94,6 +101,11 @@ REAL_ARMS: dict[str, ArmFacts] = {
     ACROSS_SITES: ArmFacts(
         "mixtures of pairs of real images of one class and different sites, cells balanced",
         (Stretch(_CELLS, mixup="across_sites"),),
+    ),
+    BIGAUG_ACROSS: ArmFacts(
+        "mixtures of pairs of real images of one class and different sites, cells balanced, with stronger transforms "
+        "of sharpness and intensities (after BigAug)",
+        (Stretch(_CELLS, classical="appearance", mixup="across_sites"),),
     ),
     MATCHED: ArmFacts(
         "real images of other sites with the histogram of the unlabelled site, cells balanced",

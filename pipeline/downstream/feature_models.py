@@ -19,11 +19,10 @@ from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError
 from pipeline.core.patients import patient_units
 from pipeline.core.seeds import derive_seed
-from pipeline.data.batches.augmentation import Augmenter
 from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.draws import Draws
 from pipeline.nets.extractors import EffNetLite0
-from pipeline.supervised.fit import Phase, Share
+from pipeline.supervised.fit import Phase, Share, transforms_of
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 """Images [B, C, *spatial] in [-1, 1] on the device -> features [B, D]."""
@@ -109,7 +108,7 @@ def examples_of(
     images = sum(len(share.rows) for share in phase.shares)
     copies = min(most_copies, max(1, config.steps * config.batch_size // images)) if phase.classical else 1
     draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "augment")))
-    augment = Augmenter(config.augment)
+    augment = transforms_of(config, phase)
     classical = (lambda batch: augment(batch, draws)) if phase.classical else None
     features, targets, groups = [], [], []
     for share in phase.shares:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.arm_facts import Align, Loss
+from pipeline.config.arm_facts import Align, Classical, Loss
+from pipeline.config.augment import with_appearance
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware, autocast, place
 from pipeline.core.seeds import derive_seed, numpy_generator
@@ -42,7 +43,8 @@ class Phase:
 
     Attributes:
         shares: what its batches are mixed from.
-        classical: apply the classical transforms to every image, real or synthetic.
+        classical: apply the classical transforms to every image, real or synthetic; `appearance`: stronger ones of
+            intensities and sharpness too.
         mixup: mix the images of a batch in pairs, shares from Beta(0.4, 0.4), after the classical transforms;
             `across_sites`: each with one of its class and another domain, shares from Beta(2, 2).
         loss: `class_weights` = rarer classes weigh more; `logit_adjustment` = logits carry the log frequencies. Both
@@ -55,7 +57,7 @@ class Phase:
 
     shares: tuple[Share, ...]
     steps: int
-    classical: bool = True
+    classical: Classical = True
     mixup: bool | Literal["across_sites"] = False
     loss: Loss = "plain"
     agreement: float = 0.0
@@ -123,7 +125,6 @@ class ClassifierTraining:
     ) -> None:
         self.config, self.classes, self.hardware, self.seed = config, classes, hardware, seed
         self.lr = regimen.lr or config.lr
-        self.augment = Augmenter(config.augment)
         self.draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "augment")))
         self.random = numpy_generator(seed, "mixup")
         self.orders = 0
@@ -187,9 +188,10 @@ class ClassifierTraining:
     def _shown(self, phase: Phase, batch: Mixed) -> Mixed:
         """The batch with classical transforms, mixed in pairs, as the phase says."""
         if phase.classical:
-            batch = replace(batch, images=self.augment(batch.images, self.draws))
+            augment = transforms_of(self.config, phase)
+            batch = replace(batch, images=augment(batch.images, self.draws))
             if batch.beside is not None:
-                batch = replace(batch, beside=self.augment(batch.beside, self.draws))
+                batch = replace(batch, beside=augment(batch.beside, self.draws))
         if not phase.mixup:
             return batch
         images, count = batch.images, len(batch.images)
@@ -202,6 +204,11 @@ class ClassifierTraining:
             partner = self.random.permutation(count)
         images, target = mixed_pairs(images, batch.target, share, torch.from_numpy(partner).to(images.device))
         return replace(batch, images=images, target=target)
+
+
+def transforms_of(config: ClassifierConfig, phase: Phase) -> Augmenter:
+    """What a phase with classical transforms does to its images."""
+    return Augmenter(with_appearance(config.augment) if phase.classical == "appearance" else config.augment)
 
 
 def partners_across(label: np.ndarray, domain: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -45,6 +45,8 @@ class Augmenter:
         """
         policy = self.policy
         images = self._moved(images, draws)
+        if policy.blur:
+            images = self._blurred_or_sharpened(images, draws)
         if policy.gamma:
             exponent = torch.exp(_uniform(images, -policy.gamma, policy.gamma, draws))
             images = self._sometimes(((images + 1).clamp(1e-6, 2) / 2) ** exponent * 2 - 1, images, draws)
@@ -72,6 +74,16 @@ class Augmenter:
         if policy.rotate_degrees or policy.scale:
             return warped(images, signs * matrices, _mirrorings(policy, images.shape[2:]))
         return copied(images, signs * matrices)
+
+    def _blurred_or_sharpened(self, images: Tensor, draws: Draws) -> Tensor:
+        """What a blur takes away goes from the image, or is added to it once more."""
+        policy = self.policy
+        taken = images - smoothed(images, _draw((len(images),), 0, policy.blur, draws), policy.blur)
+        factor = torch.full((len(images), *[1] * (images.ndim - 1)), -1.0, device=images.device)
+        if policy.sharpen:
+            chosen = _uniform(images, 0, 1, draws) < 0.5
+            factor = torch.where(chosen, _uniform(images, 0, policy.sharpen, draws), factor)
+        return torch.addcmul(images, self._sometimes(factor, 0.0, draws), taken)
 
     def _brightened(self, images: Tensor, draws: Draws) -> Tensor:
         """Each image times a factor about its own mean, then brighter or darker: one pass over the voxels."""
@@ -112,6 +124,26 @@ def warped(images: Tensor, matrices: Tensor, mirrorings: int = 1) -> Tensor:
     for _ in range(mirrorings):
         grid = grid.clamp(-1, 1).mul_(2).sub_(grid)
     return grid_sample(images.contiguous(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def smoothed(images: Tensor, sigma: Tensor, most: float) -> Tensor:
+    """Each image under a Gaussian of its own, cut off at 4 x `most` voxels, with mirrored borders, as SciPy's
+    `gaussian_filter` gives it; for each axis a product with a matrix.
+
+    Args:
+        images: [B, C, *spatial].
+        sigma: [B] voxels, at most `most`.
+    """
+    reach = torch.arange(-math.ceil(4 * most), math.ceil(4 * most) + 1, device=images.device)
+    weights = torch.softmax(-0.5 * (reach / sigma[:, None].clamp(min=1e-3)) ** 2, dim=1)
+    for axis, side in enumerate(images.shape[2:], start=2):
+        position = (torch.arange(side, device=images.device)[:, None] + reach) % (2 * side)
+        position = torch.minimum(position, 2 * side - 1 - position)
+        spread = torch.zeros(len(images), side, side, device=images.device)
+        spread.scatter_add_(2, position.expand(len(images), -1, -1), weights[:, None].expand(-1, side, -1))
+        rows = images.movedim(axis, -1)
+        images = (rows.flatten(1, -2) @ spread.mT).view(rows.shape).movedim(-1, axis)
+    return images.contiguous()
 
 
 def _mirrorings(policy: AugmentConfig, sides: Sequence[int]) -> int:
