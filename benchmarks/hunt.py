@@ -10,6 +10,7 @@ Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/hunt.py ROW [ROW ...]
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -71,7 +72,15 @@ SCANNER_CONTROLS = {
     "": TRANSLATED[:-1],
     "more-": ["real+classical", *WITHOUT_A_TRANSLATOR],
     "mixed-": ["real+classical", "real+classical+cellbalanced", "real+classical+crosssitemixup"],
+    "filters-": [
+        "real+classical",
+        "real+classical+bigaug",
+        "real+classical+bigaug+crosssitemixup",
+        "real+classical+amplitudemix",
+    ],
 }
+MIXING = ("mixed-", "filters-")
+"""Rows of which `translated-crosssitemixup` is the primary arm."""
 PLANTED = {"chest": 7, "fresh": 8, "kernels": 12}
 """Pairs of planted scanners, and the seed of each."""
 
@@ -165,10 +174,20 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         for seed in (1, 2, 3, 4)
     },
     **{
+        f"shortcut-mixed-28-{seed}": (
+            "shortcut-translated",
+            [
+                *compared([*SCANNER_CONTROLS["mixed-"], *SCANNER_CONTROLS["filters-"][1:]], MIXED), *THREE_DRAWS[:2],
+                f"seed={seed}", "data.spatial_size=28",
+            ],
+        )
+        for seed in (1, 2, 3, 4)
+    },
+    **{
         f"scanner-{pair}-{more}{seed}": (
             "shortcut-translated",
             [
-                *compared(own, MIXED if more == "mixed-" else TRANSLATIONS), *THREE_DRAWS[:2], *changes, f"seed={seed}",
+                *compared(own, MIXED if more in MIXING else TRANSLATIONS), *THREE_DRAWS[:2], *changes, f"seed={seed}",
             ],
         )
         for more, own in SCANNER_CONTROLS.items()
@@ -237,7 +256,7 @@ def together(names: list[str], changes: dict[str, str]) -> str:
     outs = [ROOT / "runs" / f"hunt-{name}" for name in names]
     tables = [read_predictions(out / "predictions.csv") for out in outs]
     draws = [
-        name.replace("-more-", "-").replace("-mixed-", "-") + "-" for name in names
+        re.sub("-(more|mixed|filters|translated)-", "-", name) + "-" for name in names
     ]  # rows with further arms are of the same draws
     joined = pd.concat([table.assign(fold=draw + table["fold"]) for draw, table in zip(draws, tables, strict=True)])
     joined = joined.drop_duplicates(["arm", "fold", "seed", "gan_seed", "split", "image_id"])

@@ -174,7 +174,8 @@ def test_without_a_second_site_there_is_nothing_to_align(noise_inputs: MakeInput
         table = (inputs[name] / "manifest.csv").read_text().replace(",A", ",B")
         (inputs[name] / "manifest.csv").write_text(table)
     alone = replace(material_of(inputs, tmp_path / "parts"), archives=())
-    for arm, said in (("coral", "features of two sites"), ("crosssitemixup", "no class has labelled")):
+    brought = [("coral", "bring two sites"), ("amplitudemix", "bring two sites")]
+    for arm, said in [*brought, ("crosssitemixup", "no class has labelled")]:
         with pytest.raises(DataError, match=said):
             regimen_of(f"real+classical+{arm}", settings(), alone)
     with pytest.raises(DataError, match="has no image of one"):

@@ -42,7 +42,8 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     cells = {"cells-pretrained", "cells-synthetic-pretrained"}
     looks_at_sites, at_target = {"sitecentred", "matched", "fourier"}, {"matched", "fourier", "adabn"}
     assert names_of("target") == {*at_target, "adapted"}
-    known = {*looks_at_sites, *at_target, "coral", "dann", "crosssitemixup", "bigaug", "bigaug+crosssitemixup"}
+    in_batches = {"coral", "dann", "crosssitemixup", "bigaug", "bigaug+crosssitemixup", "amplitudemix"}
+    known = {*looks_at_sites, *at_target, *in_batches}
     assert names_of("sites") == {"cellbalanced", "groupdro", "cells-consistency", *cells, *translated, *known}
     assert names_of("by_site") == {"cells-synthetic-pretrained", *translated}
     assert names_of("ratio") == {"synthetic", "curated"}

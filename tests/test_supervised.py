@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor, nn
 
 from pipeline.config.experiment import ClassifierConfig
@@ -26,7 +27,14 @@ from pipeline.supervised.batches import Batches, Share, channels_last
 from pipeline.supervised.encoders import fit_encoder
 from pipeline.supervised.fit import Phase, Regimen, apply_classifier, class_terms, fit
 from pipeline.supervised.loop import minimise
-from pipeline.supervised.losses import balancing_weights, log_prior, mixed_pairs, nt_xent, weighted_cross_entropy
+from pipeline.supervised.losses import (
+    balancing_weights,
+    log_prior,
+    mixed_amplitudes,
+    mixed_pairs,
+    nt_xent,
+    weighted_cross_entropy,
+)
 
 MakeInputs = Callable[..., dict[str, Path]]
 CLASSES = ("normal", "disease")
@@ -51,6 +59,18 @@ def test_mixup_by_hand() -> None:
     mixed, soft = mixed_pairs(images, target, torch.tensor([0.25, 1.0, 0.5]), torch.tensor([1, 2, 0]))
     assert mixed.flatten().tolist() == [0.25 * 1 + 0.75 * 3, 3.0, 0.5 * 5 + 0.5 * 1]
     assert soft.tolist() == [[0.25, 0.75, 0.0], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]
+
+
+@pytest.mark.parametrize("sides", [(9, 12), (5, 6, 8)])
+def test_the_amplitudes_of_another_scanner_undo_what_this_ones_linear_filter_did(sides: tuple[int, ...]) -> None:
+    """A filter that is symmetric and periodic changes amplitudes alone: all of the other's give its image, half of them
+    the mean of both, none one's own."""
+    image = np.random.default_rng(1).random(sides)
+    blurred = ndimage.gaussian_filter(image, 0.7, mode="wrap")
+    pair = torch.from_numpy(np.stack([image, blurred])[:, None] * 2 - 1).float()
+    for share in (0.0, 0.5, 1.0):
+        seen = mixed_amplitudes(pair, torch.full((2,), share), torch.tensor([1, 0]))
+        torch.testing.assert_close(seen, share * pair + (1 - share) * pair.flip(0), atol=1e-5, rtol=0)
 
 
 def test_class_weights_by_hand_and_against_torch() -> None:

@@ -39,6 +39,7 @@ the rarer cells, up to balance; `judged_synthetic`: under an ensemble's labels; 
 classes, up to balance; `curated`: those that passed three filters, one of which is an ensemble.
 """
 Classical = bool | Literal["appearance"]
+Mixing = bool | Literal["across_sites", "amplitudes"]
 Loss = Literal["plain", "class_weights", "logit_adjustment", "group_dro"]
 Align = Literal["coral", "dann"]
 Look = Literal["standardised", "equalised", "site_centred", "matched", "fourier"]
@@ -79,7 +80,8 @@ class Stretch:
         steps: `all` of `classifier.steps`; the `refit`, a fifth of them; or the `rest` before a refit.
         agreement: weight of equal answers on an image and on what lies beside it.
         classical: with the classical transforms; `appearance`: with stronger ones of intensities and sharpness too.
-        mixup: pairs of any two images, or of two of one class and different sites.
+        mixup: pairs of any two images, or of two of one class and different sites; `amplitudes`: each image gets some
+            of the Fourier amplitudes of one of another site, and keeps its label.
         align: what is added to the loss so that features of different sites are alike. Its part `target` is left out
             where no site is unlabelled.
     """
@@ -87,7 +89,7 @@ class Stretch:
     parts: tuple[Part, ...] = (Part("real"),)
     steps: Literal["all", "rest", "refit"] = "all"
     classical: Classical = True
-    mixup: bool | Literal["across_sites"] = False
+    mixup: Mixing = False
     loss: Loss = "plain"
     agreement: float = 0.0
     align: Align | None = None

@@ -26,10 +26,11 @@ STANDARDISED, EQUALISED = f"{REFERENCE_ARM}+standardised", f"{REFERENCE_ARM}+equ
 SITE_CENTRED, ACROSS_SITES = f"{REFERENCE_ARM}+sitecentred", f"{REFERENCE_ARM}+crosssitemixup"
 MATCHED, FOURIER, ADABN = f"{REFERENCE_ARM}+matched", f"{REFERENCE_ARM}+fourier", f"{REFERENCE_ARM}+adabn"
 BIGAUG, BIGAUG_ACROSS = f"{REFERENCE_ARM}+bigaug", f"{REFERENCE_ARM}+bigaug+crosssitemixup"
+AMPLITUDES = f"{REFERENCE_ARM}+amplitudemix"
 CORAL, DANN = f"{REFERENCE_ARM}+coral", f"{REFERENCE_ARM}+dann"
 WITHOUT_A_GAN = (
-    CELLS, GROUP_DRO, BIGAUG, STANDARDISED, EQUALISED, SITE_CENTRED, ACROSS_SITES, BIGAUG_ACROSS, MATCHED, FOURIER,
-    ADABN, CORAL, DANN,
+    CELLS, GROUP_DRO, BIGAUG, STANDARDISED, EQUALISED, SITE_CENTRED, ACROSS_SITES, BIGAUG_ACROSS, AMPLITUDES, MATCHED,
+    FOURIER, ADABN, CORAL, DANN,
 )  # fmt: skip
 """Plain remedies across sites: a GAN that gains less than these is not needed there."""
 ON_THE_POOL = ("simclr-features", "autoencoder-features")
@@ -106,6 +107,11 @@ REAL_ARMS: dict[str, ArmFacts] = {
         "mixtures of pairs of real images of one class and different sites, cells balanced, with stronger transforms "
         "of sharpness and intensities (after BigAug)",
         (Stretch(_CELLS, classical="appearance", mixup="across_sites"),),
+    ),
+    # Xu et al., CVPR 2021 (FACT): what a scanner's linear filter does lies in the amplitudes.
+    AMPLITUDES: ArmFacts(
+        "real images with some of the Fourier amplitudes of images of another site, cells balanced",
+        (Stretch(_CELLS, mixup="amplitudes"),),
     ),
     MATCHED: ArmFacts(
         "real images of other sites with the histogram of the unlabelled site, cells balanced",

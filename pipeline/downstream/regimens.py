@@ -45,7 +45,7 @@ def _phase(stretch: Stretch, ratio: float, config: ClassifierConfig, material: M
         _share(part, weight, config.batch_size * size / sum(sizes), material)
         for part, weight, size in zip(parts, weights, sizes, strict=True)
     )
-    if stretch.align or stretch.mixup == "across_sites":
+    if stretch.align or stretch.mixup in ("across_sites", "amplitudes"):
         _require_sites(shares, material, paired=stretch.mixup == "across_sites")
     return Phase(
         shares,
@@ -78,8 +78,8 @@ def _require_sites(shares: tuple[Share, ...], material: Material, *, paired: boo
         )
     if len(set().union(*seen)) < 2:
         raise DataError(
-            "arms: coral and dann bring features of two sites together, and all training images are of one. Add "
-            "another site, labelled or not (data.sources), or leave these arms out."
+            "arms: coral, dann and amplitudemix bring two sites together, and their training images are all of one. "
+            "Add another site (data.sources; an unlabelled one will do for coral and dann), or leave these arms out."
         )
 
 

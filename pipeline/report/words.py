@@ -60,6 +60,7 @@ _ARM_TITLES = {
     "real+classical+sitecentred": "Real images less their site's mean",
     "real+classical+crosssitemixup": "Real images, mixed in pairs across sites",
     "real+classical+bigaug+crosssitemixup": "Real images, mixed across sites, stronger transforms",
+    "real+classical+amplitudemix": "Real images, Fourier amplitudes mixed across sites",
     "real+classical+matched": "Real images, histogram of the unlabelled site",
     "real+classical+fourier": "Real images, Fourier amplitudes of the unlabelled site",
     "real+classical+adabn": "Real images, batch norms of the unlabelled site",

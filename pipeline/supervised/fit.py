@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.arm_facts import Align, Classical, Loss
+from pipeline.config.arm_facts import Align, Classical, Loss, Mixing
 from pipeline.config.augment import with_appearance
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware, autocast, place
@@ -27,6 +27,7 @@ from pipeline.supervised.losses import (
     balancing_weights,
     jensen_shannon,
     log_prior,
+    mixed_amplitudes,
     mixed_pairs,
     weighted_cross_entropy,
 )
@@ -46,7 +47,8 @@ class Phase:
         classical: apply the classical transforms to every image, real or synthetic; `appearance`: stronger ones of
             intensities and sharpness too.
         mixup: mix the images of a batch in pairs, shares from Beta(0.4, 0.4), after the classical transforms;
-            `across_sites`: each with one of its class and another domain, shares from Beta(2, 2).
+            `across_sites`: each with one of its class and another domain, shares from Beta(2, 2); `amplitudes`: each
+            gets Fourier amplitudes of one of another domain, shares from 0 to 1.
         loss: `class_weights` = rarer classes weigh more; `logit_adjustment` = logits carry the log frequencies. Both
             are of the labelled images of its shares. `group_dro` = groups with high losses weigh more; all shares then
             have groups.
@@ -58,7 +60,7 @@ class Phase:
     shares: tuple[Share, ...]
     steps: int
     classical: Classical = True
-    mixup: bool | Literal["across_sites"] = False
+    mixup: Mixing = False
     loss: Loss = "plain"
     agreement: float = 0.0
     align: Align | None = None
@@ -192,9 +194,15 @@ class ClassifierTraining:
             batch = replace(batch, images=augment(batch.images, self.draws))
             if batch.beside is not None:
                 batch = replace(batch, beside=augment(batch.beside, self.draws))
-        if not phase.mixup:
-            return batch
+        return self._mixed(phase, batch) if phase.mixup else batch
+
+    def _mixed(self, phase: Phase, batch: Mixed) -> Mixed:
         images, count = batch.images, len(batch.images)
+        if phase.mixup == "amplitudes":
+            share = torch.from_numpy(self.random.random(count)).float().to(images.device)
+            partner = partners_across(np.zeros(count), batch.domain.cpu().numpy(), self.random)
+            given = mixed_amplitudes(images, share, torch.from_numpy(partner).to(images.device))
+            return replace(batch, images=given)
         alpha = ACROSS_SITES_ALPHA if phase.mixup == "across_sites" else MIXUP_ALPHA
         share = torch.from_numpy(self.random.beta(alpha, alpha, count)).float().to(images.device)
         if phase.mixup == "across_sites":

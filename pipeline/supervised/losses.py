@@ -94,6 +94,24 @@ def mixed_pairs(images: Tensor, target: Tensor, share: Tensor, partner: Tensor) 
     return mixed, share[:, None] * target + (1 - share[:, None]) * target[partner]
 
 
+def mixed_amplitudes(images: Tensor, share: Tensor, partner: Tensor) -> Tensor:
+    """Images with their own Fourier phases and λ of their own amplitudes, 1 - λ of others'.
+
+    Xu et al., "A Fourier-based framework for domain generalization" (FACT), CVPR 2021, equation 5. Amplitudes are of
+    intensities from 0 on, as in the paper.
+
+    Args:
+        images: [B, C, *spatial] in [-1, 1].
+        share: λ [B].
+        partner: [B], the image that gives each one amplitudes.
+    """
+    axes = tuple(range(2, images.ndim))
+    spectrum = torch.fft.rfftn(images + 1, dim=axes)
+    amplitude, own = spectrum.abs(), share.view(-1, *[1] * (images.ndim - 1))
+    mixed = torch.polar(own * amplitude + (1 - own) * amplitude[partner], spectrum.angle())
+    return torch.fft.irfftn(mixed, s=images.shape[2:], dim=axes) - 1
+
+
 def nt_xent(one: Tensor, two: Tensor, temperature: float) -> Tensor:
     """The normalised temperature-scaled cross-entropy of SimCLR: Chen et al., ICML 2020, equation 1.
 
