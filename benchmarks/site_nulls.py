@@ -6,14 +6,16 @@ GAN is trained. Site b differs from site a in brightness and contrast. Each repe
 validation and test images, trains two classifiers an arm by the arm's own entry, and asks the verdict about each
 candidate beside its controls, on two endpoints. False `helps` of all repetitions are counted.
 
-Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/site_nulls.py [--repetitions 60] [--part 0/1]
+Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/site_nulls.py [mixed] [--repetitions 60] [--part 0/1]
 
-Each repetition adds its rows to benchmarks/results/site_nulls.csv; the table is printed from all rows.
+Each repetition adds its rows to benchmarks/results/site_nulls.csv (`mixed`, of the arm that mixes translations across
+sites: site_nulls_mixed.csv); the table is printed from all rows.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,8 +44,13 @@ from pipeline.supervised.fit import apply_classifier, fit
 from pipeline.verdict import VerdictPlan, decide
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLE = ROOT / "benchmarks" / "results" / "site_nulls.csv"
-CANDIDATES = ("real+classical+synthetic@1", "cells-synthetic-pretrained", "translated-consistency")
+MIXED = sys.argv[1:2] == ["mixed"]
+TABLE = ROOT / "benchmarks" / "results" / ("site_nulls_mixed.csv" if MIXED else "site_nulls.csv")
+CANDIDATES = (
+    ("translated-crosssitemixup",)
+    if MIXED
+    else ("real+classical+synthetic@1", "cells-synthetic-pretrained", "translated-consistency")
+)
 ENDPOINTS = (("auroc", "balanced"), ("worst_cell", ""))
 TRAINED, TESTED, SEEDS, STEPS, BATCH, COPIES, SIDE = 10, 50, 2, 30, 16, 4, 16
 """Images a cell to train on and to validate on; test images a cell; classifiers an arm; their steps and batch;
@@ -100,11 +107,16 @@ def material(dataset: DataSet, rows: np.ndarray, experiment: Experiment, seed: i
         table = found.manifest.iloc[places]
         return np.asarray(pd.factorize(table["site"] + table["label"], sort=True)[0], dtype=np.int64)
 
-    everything = np.arange(len(fake.images))
-    cells, first = Share(dataset, rows, groups=groups(dataset, rows)), COPIES * np.arange(len(rows))
+    def domains(found: DataSet, places: np.ndarray) -> np.ndarray:
+        return (found.manifest["site"].to_numpy()[places] == "b").astype(np.int64)
+
+    everything, first = np.arange(len(fake.images)), COPIES * np.arange(len(rows))
+    cells = Share(dataset, rows, groups=groups(dataset, rows), domains=domains(dataset, rows))
+    made_cells = Share(fake, everything, groups=groups(fake, everything), domains=domains(fake, everything))
     return SimpleNamespace(
         archives=(), real=Share(dataset, rows), cells=cells, synthetic=Share(fake, everything),
-        synthetic_cells=Share(fake, everything, groups=groups(fake, everything)),
+        synthetic_cells=made_cells, dataset=dataset, classes=experiment.data.classes,
+        domains=functools.partial(domains, dataset),
         cells_twice=replace(cells, beside=(dataset, rows)), cells_translated=replace(cells, beside=(fake, first)),
     )  # fmt: skip
 
@@ -167,6 +179,8 @@ def summary(rows: pd.DataFrame) -> str:
 
 
 def main() -> None:
+    if MIXED:
+        del sys.argv[1]
     images = functools.cache(all_images)
     repeat(__doc__, TABLE, 60, lambda number: add(repetition(number, *images())), summary)
 

@@ -25,7 +25,8 @@ CLASSES = ("normal", "disease")
 CPU = Hardware("cpu", "float32")
 TRUNK = TrunkConfig(width=4, steps=2, batch_size=4, latent_dim=3)
 STEPPED = tuple(name for name, facts in ARMS.items() if facts.trunk is None and facts.representation is None)
-EVERY_ARM = tuple(f"{name}@1" if facts.ratio else name for name, facts in ARMS.items())
+EVERY_ARM = tuple(f"{name}@1" if facts.ratio else name for name, facts in ARMS.items() if not facts.blind_translator)
+"""But those whose images go through a translator: tests/test_archive_translation.py."""
 SLOW_ARM = "pretrained+classical"
 TOLD, POOL = 10, 6
 """Of 24 training images: 7 normal and 3 of the disease are told, 6 are the pool, the others are not used."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from arm_stage import material_of, settings
 from test_site_translation import CELLS, config, gan
 from test_translation_quality import CONFIG, striped
@@ -18,13 +19,16 @@ from pipeline.adversarial import fit as gan_stage
 from pipeline.adversarial.cells import by_site_alone
 from pipeline.adversarial.families import learns_from_pool
 from pipeline.adversarial.semantics import FrozenJudge
-from pipeline.adversarial.weights import read_description
+from pipeline.adversarial.weights import load_net, read_description
 from pipeline.core.errors import DataError, LeakageError
 from pipeline.core.guard import TRANSLATION
 from pipeline.data.batches.dataset import open_dataset, read_table, write_table
 from pipeline.data.batches.streams import StoredImages
 from pipeline.data.cohort.folds import open_fold, split_ids
+from pipeline.downstream.harmonised import harmoniser
 from pipeline.downstream.regimens import regimen_of
+from pipeline.nets.conditions import Condition
+from pipeline.nets.translators import DomainTranslators
 from pipeline.quality.measure import run as measure
 from pipeline.synthesis import synthesise
 
@@ -120,6 +124,37 @@ def test_what_it_makes_is_measured_and_teaches_the_adapted_arm(inputs: dict[str,
     write_table(found["synthesise"] / "manifest.csv", made.assign(source_image=stranger))
     with pytest.raises(LeakageError, match="are not training images of this fold"):
         regimen_of("adapted", settings(), replace(material_of(found, tmp_path / "other"), archives=("B",)))
+
+
+def test_test_images_too_are_seen_at_the_unlabelled_site(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Those of A translated, those of B there and back; by this fold's translator, which knows no classes."""
+    found = translated(inputs, tmp_path)
+    plain = replace(material_of(found, tmp_path / "parts"), archives=("B",))
+    seen = plain.seen_as("harmonised").dataset.tensor(np.arange(60))
+    net, _ = load_net(found["fit-gan"], "generator")
+    assert isinstance(net, DomainTranslators)
+    images = plain.dataset.tensor(np.arange(60))
+    with torch.no_grad():
+        label = torch.zeros(60, dtype=torch.int64)
+        to_a, to_b = (
+            lambda given, translate=one, number=number: translate(given, Condition(label=label + number))
+            for number, one in enumerate((net.to_a, net.to_b))
+        )
+        expected = torch.where(torch.tensor(plain.sites == "A").view(-1, 1, 1, 1), to_b(images), to_b(to_a(images)))
+    torch.testing.assert_close(seen, expected, atol=2e-3, rtol=0)  # kept in float16
+
+    (share,) = regimen_of("harmonised", settings(), plain.seen_as("harmonised")).phases[0].shares
+    assert set(share.rows) == set(plain.rows("train"))
+    (made, judged) = regimen_of("adapted-pseudolabels", settings(), plain).phases[0].shares
+    assert made.dataset is plain.generated and judged.soft is not None and set(judged.rows) == set(plain.target_rows)
+    np.testing.assert_allclose(judged.soft.sum(axis=1), 1, atol=1e-5)
+
+    with pytest.raises(LeakageError, match="the translator is of fold 0 and may have seen patients"):
+        harmoniser(found["fit-gan"], 1, "B", "cpu")
+    described = (found["fit-gan"] / "model.json").read_text()
+    (found["fit-gan"] / "model.json").write_text(described.replace('"archives"', '"sites"'))
+    with pytest.raises(DataError, match="harmonised needs a translator that knows no classes"):
+        harmoniser(found["fit-gan"], 0, "B", "cpu")
 
 
 def test_a_release_knows_that_it_saw_the_archive() -> None:

@@ -30,7 +30,7 @@ def names_of(fact: str) -> set[str]:
 
 def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     translated = {"translated-consistency", "translated-pretrained", "minority-translated", "adapted"}
-    translated.add("translated-crosssitemixup")
+    translated |= {"translated-crosssitemixup", "adapted-pseudolabels", "harmonised"}
     assert names_of("translator") == translated
     assert names_of("generator") == {
         "synthetic", "curated", "synthetic+classical", "synthetic-pretrained", "cells-synthetic-pretrained",
@@ -38,14 +38,14 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
         "discriminator-features+logistic", "discriminator-features+svm", *translated,
     }  # fmt: skip
     assert names_of("pool") == {"pseudolabels", "simclr-features", "autoencoder-features", "pool-gan", "gan-features"}
-    assert names_of("ensemble") == {"pseudolabels", "curated", "pool-gan"}
+    assert names_of("ensemble") == {"pseudolabels", "curated", "pool-gan", "adapted-pseudolabels"}
     cells = {"cells-pretrained", "cells-synthetic-pretrained"}
     looks_at_sites, at_target = {"sitecentred", "matched", "fourier"}, {"matched", "fourier", "adabn"}
-    assert names_of("target") == {*at_target, "adapted"}
+    assert names_of("target") == {*at_target, "adapted", "adapted-pseudolabels"}
     in_batches = {"coral", "dann", "crosssitemixup", "bigaug", "bigaug+crosssitemixup", "amplitudemix"}
     known = {*looks_at_sites, *at_target, *in_batches}
     assert names_of("sites") == {"cellbalanced", "groupdro", "cells-consistency", *cells, *translated, *known}
-    assert names_of("by_site") == {"cells-synthetic-pretrained", *translated}
+    assert names_of("by_site") == {"cells-synthetic-pretrained", *translated} - {"harmonised"}
     assert names_of("ratio") == {"synthetic", "curated"}
     assert names_of("candidate") == {
         "synthetic", "curated", "synthetic-pretrained", "cells-synthetic-pretrained", "minority-synthetic", "pool-gan",
@@ -53,7 +53,8 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     }  # fmt: skip
     assert names_of("on_features") == {
         "real", REFERENCE_ARM, "oversampling", "classweights", "cellbalanced", "pseudolabels", "synthetic", "curated",
-        "synthetic+classical", "minority-translated", "adapted", "standardised", "equalised", "bigaug", *looks_at_sites,
+        "synthetic+classical", "minority-translated", "adapted", "adapted-pseudolabels", "harmonised", "standardised",
+        "equalised", "bigaug", *looks_at_sites,
     }  # fmt: skip
     assert {name for name, facts in ARMS.items() if facts.trainings == 2} == {
         "augmented-pretrained", "synthetic-pretrained", "cells-pretrained", "cells-synthetic-pretrained",

@@ -138,5 +138,9 @@ def test_what_is_no_translation_of_every_training_image_is_refused(material: Mat
 
 
 def test_arms_on_translations_need_a_translator_between_sites() -> None:
+    with pytest.raises(ConfigError, match="harmonised send test images through the translator"):
+        load_experiment(
+            CONFIG, ["arms=[real+classical, harmonised]", "verdict.arm=harmonised", "verdict.comparisons=[]"]
+        )
     with pytest.raises(ConfigError, match="minority-translated need a translator between sites"):
         load_experiment(CONFIG, ["gan.between=classes", "gan.semantic=0"])

@@ -18,6 +18,7 @@ Images = Literal[
     "cells_twice",
     "pool",
     "target",
+    "target_judged",
     "synthetic",
     "synthetic_cells",
     "cells_translated",
@@ -32,17 +33,18 @@ Images = Literal[
 `real`: the labelled training images, class-balanced; `natural`: as frequent as they are; `cells`: every cell of site
 and class as frequent as the others; `cells_twice`: the same, each image beside itself; `pool`: the unlabelled ones
 under an ensemble's labels; `target`: those of unlabelled sites, which weigh nothing in the loss of classes;
-`synthetic`: class-balanced under the classes that were asked for; `synthetic_cells`: every
-cell that was asked for as frequent as the others; `cells_translated`: `cells`, each real image beside its translation
-to the other site; `as_target`: translations to the unlabelled site, class-balanced; `rare_cells`: synthetic ones of
-the rarer cells, up to balance; `judged_synthetic`: under an ensemble's labels; `minority`: synthetic ones of the rarer
-classes, up to balance; `curated`: those that passed three filters, one of which is an ensemble.
+`target_judged`: the same under the labels of an ensemble that learnt from `as_target`; `synthetic`: class-balanced
+under the classes that were asked for; `synthetic_cells`: every cell that was asked for as frequent as the others;
+`cells_translated`: `cells`, each real image beside its translation to the other site; `as_target`: translations to the
+unlabelled site, class-balanced; `rare_cells`: synthetic ones of the rarer cells, up to balance; `judged_synthetic`:
+under an ensemble's labels; `minority`: synthetic ones of the rarer classes, up to balance; `curated`: those that
+passed three filters, one of which is an ensemble.
 """
 Classical = bool | Literal["appearance"]
 Mixing = bool | Literal["across_sites", "amplitudes"]
 Loss = Literal["plain", "class_weights", "logit_adjustment", "group_dro"]
 Align = Literal["coral", "dann"]
-Look = Literal["standardised", "equalised", "site_centred", "matched", "fourier"]
+Look = Literal["standardised", "equalised", "site_centred", "matched", "fourier", "harmonised"]
 Trunk = Literal["gan", "random", "simclr", "autoencoder"]
 Representation = Literal["vae", "f-anogan", "discriminator", "effnet"]
 LinearModel = Literal["logistic", "svm"]
@@ -51,7 +53,7 @@ _SYNTHETIC = {
     "curated",
 }  # fmt: skip
 _OF_CELLS = {"synthetic_cells", "cells_translated", "as_target", "rare_cells"}
-_BY_AN_ENSEMBLE = {"pool", "judged_synthetic", "curated"}
+_BY_AN_ENSEMBLE = {"pool", "target_judged", "judged_synthetic", "curated"}
 _TRUNKS_OF_THE_POOL = {"simclr", "autoencoder"}
 _REPRESENTATIONS_OF_THE_GAN = {"f-anogan", "discriminator"}
 _LOOKS_AT_A_TARGET = {"matched", "fourier"}
@@ -148,7 +150,7 @@ class ArmFacts:
     def generator(self) -> bool:
         """Needs a trained GAN, so that it is made again for every GAN seed."""
         through_it = self.trunk == "gan" or self.representation in _REPRESENTATIONS_OF_THE_GAN
-        return through_it or self.sees_synthetic
+        return through_it or self.sees_synthetic or self.blind_translator
 
     @property
     def pool(self) -> bool:
@@ -158,7 +160,13 @@ class ArmFacts:
     @property
     def sites(self) -> bool:
         """Must know the site of every training image."""
-        return self.by_site or self.sees("cells", "cells_twice") or self.look == "site_centred" or self.target
+        through_sites = self.look in ("site_centred", "harmonised")
+        return self.by_site or self.sees("cells", "cells_twice") or through_sites or self.target
+
+    @property
+    def blind_translator(self) -> bool:
+        """Its GAN must translate between sites and know no classes, since test images go through it."""
+        return self.look == "harmonised"
 
     @property
     def target(self) -> bool:

@@ -269,6 +269,12 @@ class Experiment(Section):
                 f"arms: {', '.join(wanting)} need a translator between sites: set gan.family: cyclegan, gan.by_site: "
                 "true and gan.between: sites, or archives where images without labels are to be learnt from"
             )
+        wanting = [arm for arm in self.arms if (facts := arm_facts(arm)) and facts.blind_translator]
+        if wanting and getattr(self.gan, "between", "classes") != "archives":
+            raise ValueError(
+                f"arms: {', '.join(wanting)} send test images through the translator, whose class nobody knows: set "
+                "gan.between: archives"
+            )
         return self
 
     @model_validator(mode="after")

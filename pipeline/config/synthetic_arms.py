@@ -10,8 +10,12 @@ from pipeline.config.real_arms import (
     ACROSS_SITES,
     ADJUSTED,
     AGREEMENT,
+    AMPLITUDES,
+    BIGAUG,
     CELLS,
     CELLS_TWICE,
+    DANN,
+    EQUALISED,
     MIXUP,
     NATURAL,
     ON_THE_POOL,
@@ -25,7 +29,13 @@ from pipeline.config.real_arms import (
 )
 
 _SYNTHETIC = Part("synthetic")
-_OTHER_REMEDIES = tuple(arm for arm in WITHOUT_A_GAN if arm not in (CELLS, ACROSS_SITES))
+_BETWEEN_SCANNERS = (ACROSS_SITES, BIGAUG, AMPLITUDES)
+"""What mends a shortcut without a GAN where two scanners differ in sharpness and intensities, and did as well as
+translators there."""
+_OTHER_REMEDIES = tuple(arm for arm in WITHOUT_A_GAN if arm not in (CELLS, *_BETWEEN_SCANNERS))
+_BUT_BIGAUG = tuple(arm for arm in WITHOUT_A_GAN if arm != BIGAUG)
+_ALSO_WHERE_LABELS_LACK = (CELLS, EQUALISED, DANN, BIGAUG)
+"""Remedies that need no class with labels at two sites."""
 
 SYNTHETIC_ARMS: dict[str, ArmFacts] = {
     f"{REFERENCE_ARM}+synthetic": ArmFacts(
@@ -51,7 +61,8 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
     "cells-synthetic-pretrained": ArmFacts(
         "synthetic images of every cell of site and class first, then real ones, cells balanced, with a fresh head",
         (Stretch((Part("synthetic_cells"),)), Stretch((Part("cells"),), head="fresh")),
-        controls=(REFERENCE_ARM, CELLS, "cells-pretrained", ACROSS_SITES), also=(*_OTHER_REMEDIES, PRETRAINED_ARM),
+        controls=(REFERENCE_ARM, CELLS, "cells-pretrained", *_BETWEEN_SCANNERS),
+        also=(*_OTHER_REMEDIES, PRETRAINED_ARM),
     ),
     # Goel et al., "Model Patching: Closing the Subgroup Performance Gap with Data Augmentation" (CAMEL), ICLR 2021: a
     # translation within the class gets no label of its own; the classifier shall only not mind the site.
@@ -59,7 +70,7 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
         "real images, cells of site and class equally often, with equal answers asked for on an image and on its "
         "translation to the other site",
         (Stretch((Part("cells_translated"),), agreement=AGREEMENT),),
-        controls=(REFERENCE_ARM, CELLS, CELLS_TWICE, ACROSS_SITES),
+        controls=(REFERENCE_ARM, CELLS, CELLS_TWICE, *_BETWEEN_SCANNERS),
         also=(*_OTHER_REMEDIES, "cells-pretrained", PRETRAINED_ARM, PSEUDO_LABELS, *ON_THE_POOL),
         translator=True,
     ),
@@ -69,7 +80,7 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
         "real images and translations to every cell of site and class, cells balanced, mixed in pairs of one class and "
         "different sites",
         (Stretch((Part("cells"), Part("synthetic_cells")), mixup="across_sites"),),
-        controls=(REFERENCE_ARM, CELLS, ACROSS_SITES),
+        controls=(REFERENCE_ARM, CELLS, *_BETWEEN_SCANNERS),
         also=(*_OTHER_REMEDIES, CELLS_TWICE, "cells-pretrained", PRETRAINED_ARM, PSEUDO_LABELS, *ON_THE_POOL),
         translator=True,
     ),
@@ -77,7 +88,7 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
     "translated-pretrained": ArmFacts(
         "translations to every cell of site and class first, then real images, cells balanced, with a fresh head",
         (Stretch((Part("synthetic_cells"),)), Stretch((Part("cells"),), head="fresh")),
-        controls=(REFERENCE_ARM, CELLS, "cells-pretrained", ACROSS_SITES),
+        controls=(REFERENCE_ARM, CELLS, "cells-pretrained", *_BETWEEN_SCANNERS),
         also=(*_OTHER_REMEDIES, PRETRAINED_ARM, PSEUDO_LABELS, *ON_THE_POOL),
         translator=True,
     ),
@@ -86,13 +97,30 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
     "adapted": ArmFacts(
         "translations of the labelled images to the unlabelled site, with the labels of their sources",
         (Stretch((Part("as_target"),)),),
-        controls=(REFERENCE_ARM, PSEUDO_LABELS), also=(*WITHOUT_A_GAN, *ON_THE_POOL, PRETRAINED_ARM), translator=True,
+        controls=(REFERENCE_ARM, PSEUDO_LABELS, BIGAUG), also=(*_BUT_BIGAUG, *ON_THE_POOL, PRETRAINED_ARM),
+        translator=True,
+    ),
+    # Lee, "Pseudo-Label", ICML workshop 2013, of an ensemble that learnt what the site looks like.
+    "adapted-pseudolabels": ArmFacts(
+        "translations of the labelled images to the unlabelled site, and that site's images labelled by an ensemble "
+        "that learnt from these translations",
+        (Stretch((Part("as_target"), Part("target_judged"))),),
+        controls=(REFERENCE_ARM, PSEUDO_LABELS, BIGAUG), also=(*_BUT_BIGAUG, *ON_THE_POOL, PRETRAINED_ARM),
+        translator=True,
+    ),
+    # Everything through the translator, test images too, so that what it does to images tells no site.
+    "harmonised": ArmFacts(
+        "real images as the translator shows them at one site, in training, validation and test alike, cells balanced",
+        (Stretch((Part("cells"),)),), look="harmonised",
+        controls=(REFERENCE_ARM, *_ALSO_WHERE_LABELS_LACK),
+        also=(*(arm for arm in WITHOUT_A_GAN if arm not in _ALSO_WHERE_LABELS_LACK), PSEUDO_LABELS, PRETRAINED_ARM),
+        translator=True,
     ),
     # The trap: most images of a rare cell are then synthetic, and "is synthetic" becomes the label.
     "minority-translated": ArmFacts(
         "real images as frequent as they are, the rare cells of site and class filled up with translations",
         (Stretch((NATURAL, Part("rare_cells"))),),
-        controls=(REFERENCE_ARM, CELLS, ACROSS_SITES),
+        controls=(REFERENCE_ARM, CELLS, *_BETWEEN_SCANNERS),
         also=(*_OTHER_REMEDIES, "cells-pretrained", PRETRAINED_ARM),
         translator=True,
     ),

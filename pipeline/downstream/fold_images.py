@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,10 @@ from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import DataError, LeakageError
 from pipeline.data.batches.dataset import DataSet, open_dataset
+from pipeline.data.batches.intensities import Images
 from pipeline.data.cohort.cells import CELL_COLUMNS, cell_counts, cells_of
 from pipeline.data.cohort.folds import open_fold, split_ids
+from pipeline.downstream.harmonised import harmoniser
 from pipeline.downstream.looks import Seen, seen_through
 
 _LOOKED_AT = 100
@@ -59,9 +61,16 @@ class FoldImages:
         if self.look is None:
             return self.plain
         target = self.target_rows if self.archives else np.empty(0, dtype=np.int64)
-        seen = Seen(self.plain, self.sites, self.learnt_rows, target, self.seed)
+        seen = Seen(self.plain, self.sites, self.learnt_rows, target, self.seed, self._harmonise)
         with FileLock(self.parts / f".lock-{self.look}"):
             return seen_through(self.look, seen, self.parts / f"{self.look}.npy")
+
+    @property
+    def _harmonise(self) -> Callable[[Images, np.ndarray], Images] | None:
+        """Through the generator to the unlabelled site, if there is one."""
+        if self.look != "harmonised":
+            return None
+        return harmoniser(self.inputs["fit-gan"], self.fold, "".join(self.archives[:1]), self.hardware.device)
 
     def seen_as(self, look: Look | None) -> Self:
         """The same images under another look."""

@@ -42,6 +42,7 @@ class Seen:
         learnt: positions of the training and unlabelled images.
         target: those of them that are of an unlabelled site.
         seed: of what is drawn.
+        harmonise: images [B, C, *spatial] and their sites -> the images at one site; None = there is no translator.
     """
 
     dataset: DataSet
@@ -49,6 +50,7 @@ class Seen:
     learnt: np.ndarray
     target: np.ndarray
     seed: int
+    harmonise: Callable[[Images, np.ndarray], Images] | None = None
 
     def tensor(self, rows: np.ndarray) -> Images:
         found: Images = self.dataset.tensor(rows).numpy()
@@ -112,12 +114,19 @@ def _mean(seen: Seen, rows: np.ndarray) -> Images:
     return np.asarray(total / len(rows))
 
 
+def _harmonised(seen: Seen) -> Transform:
+    harmonise = seen.harmonise
+    assert harmonise is not None, "the look `harmonised` needs a translator"
+    return lambda rows: harmonise(seen.tensor(rows), seen.site[rows])
+
+
 LOOKS: dict[Look, Callable[[Seen], Transform]] = {
     "standardised": _standardised,
     "equalised": _equalised,
     "matched": _matched,
     "fourier": _fourier,
     "site_centred": _site_centred,
+    "harmonised": _harmonised,
 }
 
 

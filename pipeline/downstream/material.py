@@ -110,6 +110,18 @@ class Material(FoldImages):
         return replace(self.synthetic, rows=rows)
 
     @cached_property
+    def target_judged(self) -> Share:
+        """`target` under the probabilities of an ensemble that learnt from `as_target`; no label of theirs is read."""
+
+        def scores() -> dict[str, np.ndarray]:
+            seeds = (derive_seed(self.seed, "adapted-ensemble", number) for number in range(self.config.seeds))
+            judges = [self._reference(seed, self.as_target) for seed in seeds]
+            return {"scores": np.mean([predict(self.dataset, self.target_rows) for predict in judges], axis=0)}
+
+        found = self._once("ensemble-adapted", scores, len(self.target_rows))["scores"]
+        return Share(self.dataset, self.target_rows, soft=found)
+
+    @cached_property
     def rare_cells(self) -> Share:
         """Synthetic images of the rarer cells of site and class; the share's weight is how many images they lack.
 
@@ -185,13 +197,14 @@ class Material(FoldImages):
     @cached_property
     def _ensemble(self) -> list[Predict]:
         """`classifier.seeds` reference classifiers, fitted on the labelled training images alone."""
-        return [self._reference(derive_seed(self.seed, "ensemble", number)) for number in range(self.config.seeds)]
+        seeds = (derive_seed(self.seed, "ensemble", number) for number in range(self.config.seeds))
+        return [self._reference(seed, self.real) for seed in seeds]
 
-    def _reference(self, seed: int) -> Predict:
+    def _reference(self, seed: int, share: Share) -> Predict:
         if self.config.on_features:
-            phase = Phase((self.real,), self.config.steps)
+            phase = Phase((share,), self.config.steps)
             return fit_feature_model(self.config, phase, self.classes, self.hardware, seed=seed)
-        net = fit_classifier(self.config, [self.real], self.classes, self.hardware, classical=True, seed=seed)
+        net = fit_classifier(self.config, [share], self.classes, self.hardware, classical=True, seed=seed)
         return lambda dataset, rows: apply_classifier(net, dataset, rows, self.hardware)
 
     def judged(self, name: str, dataset: DataSet, rows: np.ndarray) -> np.ndarray:

@@ -78,6 +78,8 @@ _ARM_TITLES = {
     "translated-pretrained": "Translations first, then real images",
     "minority-translated": "Real images, rare cells filled with translations",
     "adapted": "Translations to the unlabelled site",
+    "adapted-pseudolabels": "Translations, and the unlabelled site's images",
+    "harmonised": "Real images, all translated to one site",
     "augmented-pretrained": "Real images, twice as long",
     "minority-synthetic": "Real images, rare class filled with synthetic ones",
     "pool-gan": "Real images + those of a GAN of unlabelled ones",
