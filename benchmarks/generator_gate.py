@@ -67,7 +67,7 @@ TRAINED: tuple[tuple[Any, ...], ...] = (
 )  # fmt: skip
 """Setting, family, real images shown, and what else is changed."""
 GRID_SETTINGS = {"xray-32-": "xray-32", "xray-64-": "nih-64", "liver-3d-32-": "liver-3d"}
-FROM_MASKS = ("cyclegan", "pix2pix", "spade")
+FROM_MASKS = ("cyclegan", "pix2pix", "spade", "stargan")
 """Families that change images or draw on masks: they make no noise samples, and the gate does not judge them."""
 BY_EYE = {
     "xray-32--sngan--1500": "early", "xray-32--sngan--24000": "early", "nih-32--sngan--1500": "early",

@@ -35,7 +35,8 @@ def nets_classes(experiment: Experiment, cells: Mapping[str, tuple[str, str]]) -
 
 
 def nets_positive(experiment: Experiment, cells: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
-    """Those of them that a family of two domains calls domain b: of the positive classes, or of the second site.
+    """Those of them that a family of two domains calls domain b: of the positive classes, or of all sites but
+    the first.
 
     Raises:
         ConfigError: a translator between sites has not two of them.
@@ -44,11 +45,14 @@ def nets_positive(experiment: Experiment, cells: Mapping[str, tuple[str, str]]) 
         positive = experiment.data.positive
         return tuple(name for name, (_, label) in cells.items() if label in positive) or positive
     sites = sites_of(cells)
-    if len(sites) != 2:
+    several = getattr(experiment.gan, "several_sites", False)
+    if len(sites) < 2 or (len(sites) > 2 and not several):
+        mend = "" if len(sites) < 2 else " gan.family: stargan translates between several."
         raise ConfigError(
             f"gan.between: sites and archives translate between two sites, and there are {len(sites)}: {list(sites)}."
+            f"{mend}"
         )
-    own = tuple(name for name, (site, _) in cells.items() if site == sites[1])
+    own = tuple(name for name, (site, _) in cells.items() if site != sites[0])
     return sites[1:] if blind(experiment.gan) else own
 
 
@@ -67,18 +71,18 @@ def blind(gan: GanConfig) -> bool:
 
 
 def classes_a_site(gan: GanConfig, cells: Mapping[str, Sequence[str]]) -> int:
-    """How many classes of images a site has, where sites are what the nets call classes; else 0."""
-    return len({label for _, label in cells.values()}) if blind(gan) else 0
+    """How many classes of images a site has, for a translator between sites; else 0."""
+    return len({label for _, label in cells.values()}) if between_sites(gan) else 0
 
 
 def sources_within_class(
     gan: GanConfig, classes: Sequence[str], cells: Mapping[str, tuple[str, str]]
 ) -> dict[int, tuple[int, ...]] | None:
     """Number of each of `classes` -> numbers of those that its source may be of, where that is not the other domain's
-    choice: the same class at the other site, if `classes` are cells."""
-    if not between_sites(gan) or not set(classes) <= set(cells):
+    choice: the same class at another site, if `classes` are cells; another site, if they are sites."""
+    if not between_sites(gan):
         return None
-    facts = [tuple(cells[name]) for name in classes]
+    facts = [tuple(cells.get(name, (name, ""))) for name in classes]
     return {
         own: tuple(other for other, (there, same) in enumerate(facts) if same == label and there != site)
         for own, (site, label) in enumerate(facts)

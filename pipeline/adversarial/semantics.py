@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from pipeline.adversarial.translation import CycleTurn
+from pipeline.adversarial.translation import TranslationTurn
 from pipeline.config.augment import AugmentConfig
 from pipeline.core.errors import NonFiniteLoss
 from pipeline.core.seeds import derive_seed
@@ -30,8 +30,8 @@ class FrozenJudge(nn.Module):
     """A classifier [B, C, *spatial] -> logits [B, classes] that learns once and then stands still, its norms too.
 
     Args:
-        shape: of the translator's images, whose classes are cells of site and class (those of domain b come last, in
-            the order of those of domain a), or sites, where `classes_a_site` says how many classes there are.
+        shape: of the translator's images, whose classes are cells of site and class (site after site, classes in one
+            order), or sites; `classes_a_site` says how many classes a site has, and 0 that there are two sites.
         steps: of its training, cells equally often in a batch.
     """
 
@@ -58,7 +58,7 @@ class FrozenJudge(nn.Module):
             NonFiniteLoss: the loss became NaN or infinite.
         """
         by_cell = images if images.cell is None else replace(images, label=images.cell)
-        told = by_cell.of_classes(range(2 * self.num_classes))
+        told = by_cell.of_classes(range(int(by_cell.label.max()) + 1))
         stream = Stream(told, _BATCH, derive_seed(seed, JUDGE, "order"))
         draws = Draws(torch.Generator(told.device).manual_seed(derive_seed(seed, JUDGE)))
         augment = Augmenter(AugmentConfig())
@@ -78,13 +78,11 @@ class FrozenJudge(nn.Module):
         self.net.eval().requires_grad_(False)
 
 
-def answers_lost(turn: CycleTurn) -> Tensor:
-    """KL(p(image) || p(translation)) of the judge's answers p, the mean over the batch, summed over both directions."""
+def answers_lost(turn: TranslationTurn) -> Tensor:
+    """KL(p(image) || p(translation)) of the judge's answers p, the mean over the batch, summed over the directions."""
     judge = turn.context.states[JUDGE]
-    real_a, real_b = turn.real
-    fake_a, fake_b = turn.fake
-    before, after = torch.cat([real_a, real_b]).float(), torch.cat([fake_b, fake_a])
+    before, after = torch.cat(turn.real).float(), torch.cat(turn.translated)
     with torch.no_grad():
         wanted = judge(before).log_softmax(dim=1)
     lost = torch.nn.functional.kl_div(judge(after).log_softmax(dim=1), wanted, reduction="none", log_target=True)
-    return 2 * lost.sum(dim=1).mean()
+    return len(turn.real) * lost.sum(dim=1).mean()

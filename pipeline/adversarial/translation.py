@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -73,22 +74,62 @@ class ImageBuffer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class CycleTurn(Turn):
-    """Unpaired images of domains a and b, their translations, and back (Zhu et al., "CycleGAN", ICCV 2017).
-
-    Row i of domain a is translated to the class of row i of domain b, and the other way round. The discriminators see
-    augmented images; when they move, translations have gone through the buffers. Logits are [2 B, patches], domain a
-    first, so a mean-reduced term is half the sum over the domains.
+class TranslationTurn(Turn, ABC):
+    """What terms read of translations: `real` images, these `translated`, `cycled` there and back, and the `same` to
+    where they are already; tuples of as many tensors [B, C, *spatial] as there are directions.
 
     Args:
         noise: standard deviation of noise on translations before they are translated back.
     """
+
+    @property
+    @abstractmethod
+    def real(self) -> tuple[Tensor, ...]: ...
+
+    @property
+    @abstractmethod
+    def translated(self) -> tuple[Tensor, ...]: ...
+
+    @property
+    @abstractmethod
+    def cycled(self) -> tuple[Tensor, ...]: ...
+
+    @property
+    @abstractmethod
+    def same(self) -> tuple[Tensor, ...]: ...
+
+    @property
+    @abstractmethod
+    def real_logits(self) -> Tensor: ...
+
+    @property
+    @abstractmethod
+    def fake_logits(self) -> Tensor: ...
 
     def __init__(
         self, context: Context, batches: Mapping[str, Batch], trains: tuple[str, ...], noise: float = 0.0
     ) -> None:
         super().__init__(context, batches, trains)
         self.noise = noise
+
+    def noisy(self, images: Tensor) -> Tensor:
+        return images + self.noise * self.context.draws.randn(tuple(images.shape)) if self.noise else images
+
+    def figures(self) -> dict[str, Tensor]:
+        """The discriminator's logits when it moved; the cycle's error, in units of [-1, 1], when a translator did."""
+        if "generator" in self.trains:
+            return {"cycle_error": cycle_error(self).detach() / len(self.real)}
+        real, fake = self.real_logits.detach(), self.fake_logits.detach()
+        return {"real_logits": real.mean(), "fake_logits": fake.mean(), "real_sign": real.sign().mean()}
+
+
+class CycleTurn(TranslationTurn):
+    """Unpaired images of domains a and b, their translations, and back (Zhu et al., "CycleGAN", ICCV 2017).
+
+    Row i of domain a is translated to the class of row i of domain b, and the other way round. The discriminators see
+    augmented images; when they move, translations have gone through the buffers. Logits are [2 B, patches], domain a
+    first, so a mean-reduced term is half the sum over the domains.
+    """
 
     @cached_property
     def conditions(self) -> tuple[Condition, Condition]:
@@ -115,14 +156,16 @@ class CycleTurn(Turn):
         real_a, real_b = self.real
         return self.to_a(real_b), self.to_b(real_a)
 
+    @property
+    def translated(self) -> tuple[Tensor, Tensor]:
+        """Images of domain a, and of domain b, in the other one."""
+        fake_a, fake_b = self.fake
+        return fake_b, fake_a
+
     @cached_property
     def cycled(self) -> tuple[Tensor, Tensor]:
         """Images of domain a and of domain b, there and back."""
-        fake_a, fake_b = self.fake
-        if self.noise:
-            fake_a, fake_b = (
-                images + self.noise * self.context.draws.randn(tuple(images.shape)) for images in (fake_a, fake_b)
-            )
+        fake_a, fake_b = (self.noisy(images) for images in self.fake)
         return self.to_a(fake_b), self.to_b(fake_a)
 
     @cached_property
@@ -157,26 +200,19 @@ class CycleTurn(Turn):
             asked.append(Condition(label=label))
         return self._judged((shown[0], shown[1]), (asked[0], asked[1]))
 
-    def figures(self) -> dict[str, Tensor]:
-        """The discriminators' logits when they moved; the cycle's error, in units of [-1, 1], when translators did."""
-        if "generator" in self.trains:
-            return {"cycle_error": 0.5 * cycle_error(self).detach()}
-        real, fake = self.real_logits.detach(), self.fake_logits.detach()
-        return {"real_logits": real.mean(), "fake_logits": fake.mean(), "real_sign": real.sign().mean()}
 
-
-def cycle_error(turn: CycleTurn) -> Tensor:
+def cycle_error(turn: TranslationTurn) -> Tensor:
     """mean |to_a(to_b(a)) - a| + mean |to_b(to_a(b)) - b| (Zhu et al. 2017, equation 2)."""
     return _distances(turn.cycled, turn.real)
 
 
-def identity_error(turn: CycleTurn) -> Tensor:
+def identity_error(turn: TranslationTurn) -> Tensor:
     """mean |to_a(a) - a| + mean |to_b(b) - b| (Zhu et al. 2017, section 5.2)."""
     return _distances(turn.same, turn.real)
 
 
-def _distances(images: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> Tensor:
-    return l1_loss(images[0], others[0]) + l1_loss(images[1], others[1])
+def _distances(images: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack([l1_loss(one, other) for one, other in zip(images, others, strict=True)]).sum()
 
 
 class MaskTurn(NoiseTurn):

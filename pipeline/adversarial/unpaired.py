@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -19,11 +19,11 @@ class UnpairedConfig(GanConfig):
     """Of a family that translates between two unpaired domains.
 
     Attributes:
-        buffer: older translations that the discriminators are shown again.
+        buffer: older translations that a discriminator is shown again.
         between: `classes`: from those that are not `data.positive` to those that are, and back. `sites`: from site to
-            site within a class, with `by_site` and two sites: batches hold all classes equally at both, so that the
+            site within a class, with `by_site`: batches hold all classes equally at all sites, so that the
             sites' class mix cannot be translated too. Every training image is translated in turn. `archives`: the
-            same, but the translator knows no classes: it learns from all images of both sites that may be learnt from,
+            same, but the translator knows no classes: it learns from all images of the sites that may be learnt from,
             labelled or not, as frequent as they are.
         semantic: between sites, weight of keeping what a classifier says of an image, which is trained on the
             same training images beforehand and then frozen.
@@ -31,6 +31,9 @@ class UnpairedConfig(GanConfig):
         cycle_noise: standard deviation, in units of [-1, 1], of noise on a translation before it is translated back,
             which hidden traces of the source do not survive (Chu et al., "CycleGAN, a master of steganography", 2017).
     """
+
+    several_sites: ClassVar[bool] = False
+    """Whether it translates between more than two sites."""
 
     buffer: int = Field(50, ge=0)
     between: Literal["classes", "sites", "archives"] = "classes"

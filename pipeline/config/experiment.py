@@ -266,8 +266,9 @@ class Experiment(Section):
         wanting = [arm for arm in self.arms if (facts := arm_facts(arm)) and facts.translator]
         if wanting and getattr(self.gan, "between", "classes") == "classes":
             raise ValueError(
-                f"arms: {', '.join(wanting)} need a translator between sites: set gan.family: cyclegan, gan.by_site: "
-                "true and gan.between: sites, or archives where images without labels are to be learnt from"
+                f"arms: {', '.join(wanting)} need a translator between sites: set gan.family: cyclegan (stargan for "
+                "more than two sites), gan.by_site: true and gan.between: sites, or archives where images without "
+                "labels are to be learnt from"
             )
         wanting = [arm for arm in self.arms if (facts := arm_facts(arm)) and facts.blind_translator]
         if wanting and getattr(self.gan, "between", "classes") != "archives":

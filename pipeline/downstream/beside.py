@@ -29,7 +29,8 @@ def translations(dataset: DataSet, rows: np.ndarray, generated: DataSet) -> np.n
     """
     if SOURCE_COLUMN not in generated.manifest:
         raise DataError(
-            "arms: some compare images with their translations, and the GAN translates none. Use a cyclegan."
+            "arms: some compare images with their translations, and the GAN translates none. Use a cyclegan or a "
+            "stargan."
         )
     require_sources(dataset, rows, generated)
     sources = generated.manifest[SOURCE_COLUMN]

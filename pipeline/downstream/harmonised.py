@@ -18,7 +18,7 @@ from pipeline.nets.conditions import Condition, as_generator
 def harmoniser(directory: Path, fold: int, home: str, device: str) -> Callable[[Images, np.ndarray], Images]:
     """Images [B, C, *spatial] in [-1, 1] with their sites [B] -> these images at the site `home`.
 
-    Images of another site are translated there. Those of `home` go to the other site and back, so that all have left
+    Images of another site are translated there. Those of `home` go to the next site and back, so that all have left
     the same translator and its traces tell no site.
 
     Args:
@@ -49,7 +49,7 @@ def harmoniser(directory: Path, fold: int, home: str, device: str) -> Callable[[
     def harmonised(images: Images, site: np.ndarray) -> Images:
         at_home, images = site == sites[own], images.copy()
         if at_home.any():
-            images[at_home] = translated(images[at_home], 1 - own)
+            images[at_home] = translated(images[at_home], (own + 1) % len(sites))
         return translated(images, own)
 
     return harmonised

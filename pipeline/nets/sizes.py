@@ -15,7 +15,7 @@ class ImageShape:
     Attributes:
         spatial_size: *spatial of the images.
         positive: numbers of the classes on the disease side; translators call them domain b.
-        classes_a_site: where what the nets call classes are sites: how many classes of images there are; else 0.
+        classes_a_site: of a translator between sites: how many classes of images a site has; else 0.
     """
 
     spatial_size: tuple[int, ...]

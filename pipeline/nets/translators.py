@@ -135,6 +135,34 @@ class DomainTranslators(nn.Module):
         return by_domain(self.domain_of(condition.required_label()), translated(self.to_a), translated(self.to_b))
 
 
+class StarTranslator(nn.Module):
+    """One translator to all classes; called as a generator it translates `condition.source`, and z is not used.
+
+    Args:
+        latent_dim: size of the z that callers give; nothing depends on it.
+        step: classes follow each other in groups of so many (the classes of a site), and an image goes to its own place
+            in another group; 1 = to any other class.
+    """
+
+    def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int, step: int = 1) -> None:
+        super().__init__()
+        self.translator = ResidualTranslator(shape, embedding_dim, width)
+        self.latent_dim, self.num_classes, self.step = latent_dim, shape.num_classes, step
+
+    @property
+    def domains(self) -> int:
+        """How many groups there are."""
+        return self.num_classes // self.step
+
+    def elsewhere(self, label: Tensor, turns: Tensor) -> Tensor:
+        """Classes [B], `turns` [B] groups after those of `label` [B]."""
+        return (label + self.step * turns) % self.num_classes
+
+    def forward(self, z: Tensor, condition: Condition) -> Tensor:
+        translated: Tensor = self.translator(condition.required_source(), condition)
+        return translated
+
+
 class UNetGenerator(NoiseGenerator):
     """(z, condition) -> image [B, C, *spatial] in [-1, 1] drawn on the condition's mask, in 2D or 3D.
 

@@ -35,8 +35,8 @@ _MOST_UNLABELLED = 500
 
 
 def pairs_of(dataset: DataSet, synthetic: DataSet) -> pd.DataFrame:
-    """One row a source image: `source`, `made` (positions in both sets), label, its new `site`, `cycle`."""
-    made = synthetic.manifest.drop_duplicates(SOURCE_COLUMN)
+    """One row a source image and new site: `source`, `made` (positions in both sets), label, `site`, `cycle`."""
+    made = synthetic.manifest.drop_duplicates([SOURCE_COLUMN, "site"])
     table = pd.DataFrame({
         "source": dataset.rows(list(made[SOURCE_COLUMN])), "made": made.index.to_numpy(), "label": made["label"],
         "site": made["site"], "cycle": pd.to_numeric(made[CYCLE_COLUMN]),

@@ -6,7 +6,7 @@ _FAMILIES = {
     "gan": "GAN", "dcgan": "DCGAN", "cgan": "conditional GAN", "wgan": "WGAN", "wgan-gp": "WGAN-GP", "sngan": "SNGAN",
     "sagan": "SAGAN", "biggan": "BigGAN", "progan": "ProGAN", "stylegan2": "StyleGAN2", "cyclegan": "CycleGAN",
     "pix2pix": "pix2pix", "spade": "SPADE", "cogan": "CoGAN", "vae": "VAE", "vae-gan": "VAE-GAN", "ssgan": "SSGAN",
-    "s3gan": "S3GAN", "dp-merf": "DP-MERF",
+    "s3gan": "S3GAN", "stargan": "StarGAN", "dp-merf": "DP-MERF",
 }  # fmt: skip
 _NETWORKS = {
     "small_cnn": "small convolutional network", "resnet18": "ResNet-18", "densenet121": "DenseNet-121",

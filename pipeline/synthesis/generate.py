@@ -115,14 +115,15 @@ class TrainedGenerator:
         back, the mean over voxels in shares of the window; empty where no sources are taken in turn."""
         if self._sampler is None or self._sampler.sources is None:
             return []
-        number = self._names.index(label)
-        rows, (there,) = self._sampler.translated(number), self._sampler.sources[number]
-        back = self._number(self._names[there])
+        rows = self._sampler.translated(self._names.index(label))
+        of_nets = torch.tensor([self._number(name) for name in self._names])
+        back = of_nets[self._sampler.images.label.cpu()[rows]]
         found: list[float] = []
         for start in range(0, len(images), _BATCH):
             some = torch.from_numpy(images[start : start + _BATCH]).to(self.device)
-            source = self._sampler.images.batch(rows[torch.arange(start, start + len(some)) % len(rows)]).images.cpu()
-            asked = Condition(label=torch.full((len(some),), back, device=self.device), source=some)
+            turn = torch.arange(start, start + len(some)) % len(rows)
+            source = self._sampler.images.batch(rows[turn]).images.cpu()
+            asked = Condition(label=back[turn].to(self.device), source=some)
             z = torch.zeros(len(some), self.latent_dim, device=self.device)
             found += (sample(self.net, z, asked) - source).abs().flatten(1).mean(dim=1).div(2).tolist()
         return found

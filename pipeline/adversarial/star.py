@@ -1,0 +1,80 @@
+"""The turn of StarGAN: one translator for all domains, and one discriminator that is asked by class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pipeline.adversarial.coupling import condition_of_batch
+from pipeline.adversarial.translation import ImageBuffer, TranslationTurn
+from pipeline.adversarial.turns import Context
+from pipeline.data.batches.streams import Batch
+from pipeline.nets.conditions import Condition
+from pipeline.nets.translators import StarTranslator
+
+BUFFER = "buffer"
+
+
+class StarTurn(TranslationTurn):
+    """Images of all domains, each translated to another one by lot, and back (Choi et al., "StarGAN", CVPR 2018).
+
+    Where the paper's discriminator also classifies domains, this one is asked whether an image is a real one of its
+    class (projection): a translation that fools it has to be of the class it was asked for.
+    """
+
+    def __init__(
+        self, context: Context, batches: Mapping[str, Batch], trains: tuple[str, ...], noise: float = 0.0
+    ) -> None:
+        super().__init__(context, batches, trains, noise)
+        translator = context.nets["generator"]
+        assert isinstance(translator, StarTranslator)
+        self.translator = translator
+
+    @cached_property
+    def own(self) -> Condition:
+        return condition_of_batch(self.batch)
+
+    @cached_property
+    def asked(self) -> Condition:
+        """The same class at another site, or another class, of which each is as likely."""
+        turns = 1 + self.context.draws.randint(self.translator.domains - 1, (len(self.batch.label),))
+        return Condition(label=self.translator.elsewhere(self.batch.label, turns))
+
+    @property
+    def real(self) -> tuple[Tensor]:
+        return (self.batch.images,)
+
+    def _translated(self, images: Tensor, condition: Condition) -> Tensor:
+        with torch.set_grad_enabled("generator" in self.trains), self.context.autocast:
+            translated: Tensor = self.translator.translator(images, condition)
+        return translated.float()
+
+    @cached_property
+    def translated(self) -> tuple[Tensor]:
+        return (self._translated(self.batch.images, self.asked),)
+
+    @cached_property
+    def cycled(self) -> tuple[Tensor]:
+        return (self._translated(self.noisy(self.translated[0]), self.own),)
+
+    @cached_property
+    def same(self) -> tuple[Tensor]:
+        return (self._translated(self.batch.images, self.own),)
+
+    @cached_property
+    def real_logits(self) -> Tensor:
+        with torch.set_grad_enabled("discriminator" in self.trains):
+            return self.judge(self.augmented(self.batch.images), self.own).logits
+
+    @cached_property
+    def fake_logits(self) -> Tensor:
+        images, condition = self.translated[0], self.asked
+        if "discriminator" in self.trains:
+            buffer = self.context.states[BUFFER]
+            assert isinstance(buffer, ImageBuffer)
+            images, label = buffer.exchanged(images, condition.required_label(), self.context.draws)
+            condition = Condition(label=label)
+        return self.judge(self.augmented(images), condition).logits
