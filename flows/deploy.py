@@ -36,7 +36,12 @@ def read_cron(cron: str) -> Schedule:
 
 
 def build_deployment(experiment: Experiment, out: Path, when: Schedule, *, yes: bool = False) -> RunnerDeployment:
-    """The deployment named by the experiment, which fetches what it asks for and runs it into `out`, one at a time."""
+    """The deployment named by the experiment, which fetches what it asks for and runs it into `out`.
+
+    Runs are made one at a time by the lock of `out`, and not by Prefect's `concurrency_limit`: that one cancels a run
+    in the middle when the server was started again meanwhile, and where machine and server go down together with a run
+    at work, its place stays taken, so that no night has a run any more (Prefect 3.8 keeps leases in memory).
+    """
     deployment = experiment_flow.to_deployment(
         name=experiment.name,
         schedule=when,
@@ -48,7 +53,6 @@ def build_deployment(experiment: Experiment, out: Path, when: Schedule, *, yes: 
         },
         tags=["radaug", experiment.gan.family],
         description="GAN augmentation of a CT or X-ray data set, judged with evidence. Not for diagnosis.",
-        concurrency_limit=1,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     assert isinstance(deployment, RunnerDeployment)  # a coroutine only where an event loop is running

@@ -18,7 +18,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
@@ -77,14 +77,15 @@ def prefect_engine(out: Path, compute: ComputeConfig) -> Engine:
     """The engine of a run into `out`: jobs are tasks of the running flow, here or where `compute.engine` has it.
 
     The flow run of a process that was killed while it ran into `out` is still `Running` in Prefect, which does not see
-    that its process is gone; once this one holds `out` it is closed as `Crashed`.
+    that its process is gone; once this one holds `out` it is closed as `Crashed`. One that has let go of `out` and is
+    still there tells its end itself.
     """
     before = holder_of(out)
 
     @contextmanager
     def engine(machine: Machine) -> Iterator[Start]:
         flow_run = _flow_run_id()
-        if before and before.flow_run and before.flow_run != flow_run:
+        if before and before.flow_run not in ("", flow_run) and not (before.here and before.alive):
             close_forsaken(before.flow_run)
         note_flow_run(out, flow_run)
         with _tasks(compute, machine) as start:
@@ -137,7 +138,8 @@ def _hand_over(ended: PrefectFuture[Execution | None], outcome: Future[Execution
 
 @flow(name="radaug", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)
 def experiment_flow(experiment: dict[str, Any], out: str, yes: bool = False, fetches: bool = False) -> Verdicts:
-    """Run an experiment into the directory `out`; see `run_experiment`.
+    """Run an experiment into the directory `out`; see `run_experiment`. A run of a deployment waits for another one
+    that is at work there.
 
     Args:
         experiment: the resolved configuration, as plain values.
@@ -154,7 +156,8 @@ def experiment_flow(experiment: dict[str, Any], out: str, yes: bool = False, fet
     settings = validate_experiment(experiment, "the flow's parameters")
     if fetches:
         bring_new_studies(settings, Path(out))
-    verdicts = run_experiment(settings, Path(out), prefect_engine(Path(out), settings.compute), yes=yes)
+    engine = prefect_engine(Path(out), settings.compute)
+    verdicts = run_experiment(settings, Path(out), engine, yes=yes, waits=_is_scheduled())
     publish_artifacts(str(experiment["name"]), Path(out))
     return verdicts
 
@@ -222,10 +225,18 @@ def artifact_key(name: str, what: str) -> str:
     return f"{key if key == name else f'{key}-{digest_text(name)[:6]}'}-{what}".removeprefix("-")
 
 
-def _flow_run_id() -> str:
+def _flow_run() -> FlowRun:
     context = FlowRunContext.get()
     assert context is not None and context.flow_run is not None
-    return str(context.flow_run.id)
+    return context.flow_run
+
+
+def _flow_run_id() -> str:
+    return str(_flow_run().id)
+
+
+def _is_scheduled() -> bool:
+    return _flow_run().deployment_id is not None
 
 
 def _say_page() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from flows.kept_report import drop_report_aside, set_report_aside
-from flows.lease import lease
+from flows.lease import holder_of, lease
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import dump_experiment
 from pipeline.core.decisions import Looks
@@ -47,6 +48,7 @@ from pipeline.core.layout import (
 )
 from pipeline.core.records import Record
 
+logger = logging.getLogger(__name__)
 _FINAL = (
     VERDICT,
     METRICS_FILE,
@@ -61,6 +63,8 @@ _FINAL = (
     FAULT_LOG,
 )
 _RUNS = ".runs"
+_ASKS_S = 1.0
+"""Between two looks whether a run directory is free."""
 _SHORTCUTS = {"synthesise": SYNTHETIC, "fit-gan": CHECKPOINTS}
 
 
@@ -70,8 +74,11 @@ def cache_of(out: Path) -> Path:
 
 
 @contextmanager
-def open_run(out: Path, experiment: Experiment) -> Iterator[None]:
+def open_run(out: Path, experiment: Experiment, *, waits: bool = False) -> Iterator[None]:
     """Hold `out` for this process, emptied of an earlier run's files and with `config.yaml` in it.
+
+    Args:
+        waits: until no other process runs into `out`.
 
     Raises:
         UserError: another process is running into `out`, it holds files that are not a run's, or cannot be written.
@@ -79,16 +86,24 @@ def open_run(out: Path, experiment: Experiment) -> Iterator[None]:
     with clear_disk_errors(out):
         make_folder(out)
         _refuse_foreign_folder(out)
-        try:
-            held = FileLock(out / LOCK, timeout=0).acquire()
-        except Timeout:
-            raise UserError(f"{out}: another process runs into it. Wait for it, or choose another --out.") from None
-        with held, lease(out):
+        with _held(out, waits), lease(out):
             register(out)
             _clear(out)
             write_text(out / CONFIG, dump_experiment(experiment))
             yield
             drop_report_aside(out)
+
+
+def _held(out: Path, waits: bool) -> AbstractContextManager[object]:
+    lock = FileLock(out / LOCK)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        if not waits:
+            raise UserError(f"{out}: another process runs into it. Wait for it, or choose another --out.") from None
+    other = holder_of(out)
+    logger.info("waits for %s, which runs into %s", f"process {other.pid} on {other.host}" if other else "another", out)
+    return lock.acquire(poll_interval=_ASKS_S)
 
 
 def register(out: Path) -> None:

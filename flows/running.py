@@ -38,13 +38,16 @@ _SHOWN_FIGURES = 4
 _WHOLE_RUN_EVERY_S = 10.0
 
 
-def run_experiment(experiment: Experiment, place: Path, engine: Engine, *, yes: bool = False) -> Verdicts:
+def run_experiment(
+    experiment: Experiment, place: Path, engine: Engine, *, yes: bool = False, waits: bool = False
+) -> Verdicts:
     """Run an experiment into the directory `place`; finished stages come from the cache.
 
     Links, tables and report are written into `place`, stages into the cache.
 
     Args:
         yes: start, though disk or memory will hardly be enough.
+        waits: until no other process runs into `place`, which else is refused.
 
     Returns:
         The run's verdict.json.
@@ -54,7 +57,7 @@ def run_experiment(experiment: Experiment, place: Path, engine: Engine, *, yes: 
         RadaugError: a stage refused or could not go on; those that do not need it have ended.
     """
     cache = cache_of(place)
-    with open_run(place, experiment), faults_kept_in(place / FAULT_LOG, "run"), clear_disk_errors(place):
+    with open_run(place, experiment, waits=waits), faults_kept_in(place / FAULT_LOG, "run"), clear_disk_errors(place):
         require_register(experiment, cache)
         read_ledger(cache)  # a ledger that cannot be read is told before anything is trained
         watcher = _RunWatcher(experiment, place, yes=yes)

@@ -9,10 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -21,6 +20,7 @@ from browsing import NEEDS_CHROMIUM, started_browser
 from own_server import flow_runs, started, wait_for
 from tiny_run import TINY
 
+from flows.lease import holder_of
 from flows.server import free_port, server_answers
 from flows.serving import CLOSES_S, RUN_ENDS_S
 from pipeline.core.files import read_json
@@ -68,12 +68,9 @@ def test_a_schedule_ends_with_its_run_though_its_server_is_gone(
 ) -> None:
     """The GAN that was being trained leaves a checkpoint, though its own next one was far away."""
     with served(tmp_path, "0 2 1 1 *", "gan.num_images=4000000", "gan.checkpoints=1") as found:
-        deployment = httpx.get(f"{found.url}/deployments/name/radaug/demo", timeout=60).raise_for_status().json()["id"]
-        asked = {"state": {"type": "SCHEDULED"}}
-        begin = f"{found.url}/deployments/{deployment}/create_flow_run"
-        wait_for(lambda: httpx.post(begin, json=asked, timeout=60).is_success, 300)
+        found.begin()
         cache = tmp_path / "runs" / ".cache"
-        wait_for(lambda: bool([*cache.glob(".partial-fit-gan-*/stats.jsonl")]), 600)
+        found.wait_for_a_gan()
         assert not [*cache.glob(".partial-fit-gan-*/resume.pt")]
         family = psutil.Process(found.schedule.pid).children(recursive=True)
         found.server.kill()
@@ -88,32 +85,102 @@ def test_a_schedule_ends_with_its_run_though_its_server_is_gone(
         assert not [one for one in family if one.is_running()]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_night_after_a_power_cut_has_its_run(tmp_path: Path) -> None:
+    """Server, schedule and run are killed at once. Prefect would keep the place of the run that was at work, had the
+    deployment a limit of one."""
+    with served(tmp_path, "0 2 1 1 *", "gan.num_images=1000") as found:
+        found.begin()
+        found.wait_for_a_gan()
+        family = psutil.Process(found.schedule.pid).children(recursive=True)
+        for process in (found.server, found.schedule, *family):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    with served(tmp_path, "0 2 1 1 *", "gan.num_images=1000") as found:
+        found.begin()
+        wait_for(lambda: flow_runs(found.url, ["COMPLETED"]) == 1, 600)
+        assert (tmp_path / "runs" / "n" / "verdict.json").is_file()
+        assert flow_runs(found.url, ["CRASHED"]) == 1 and flow_runs(found.url, ["RUNNING"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_run_of_a_killed_schedule_is_not_made_twice(tmp_path: Path) -> None:
+    """It goes on; the next schedule's run waits for it, and finds all that it has made."""
+    with served(tmp_path, "0 2 1 1 *", "gan.num_images=1000") as found:
+        found.begin()
+        found.wait_for_a_gan()
+        orphan = holder_of(tmp_path / "runs" / "n")
+        assert orphan is not None
+        psutil.Process(orphan.pid).suspend()
+        found.schedule.kill()
+        found.schedule.wait()
+        with schedule(tmp_path, found.url, found.command):
+            found.begin()
+            wait_for(lambda: said(found.url, f"waits for process {orphan.pid} on") == 1, 300)
+            assert orphan.alive and holder_of(tmp_path / "runs" / "n") == orphan
+            assert not (tmp_path / "runs" / "n" / "verdict.json").exists()
+            psutil.Process(orphan.pid).resume()
+            wait_for(lambda: flow_runs(found.url, ["COMPLETED"]) == 2, 600)
+            assert said(found.url, "Nothing has changed since") == 1
+
+
 @dataclass(frozen=True)
 class Served:
-    """A server, its address, and `radaug schedule` of the tiny demo with it."""
+    """A server, its address, and `radaug schedule` of the tiny demo with it, which works in `at`."""
 
+    at: Path
     url: str
     server: subprocess.Popen[bytes]
     schedule: subprocess.Popen[bytes]
+    command: list[str]
+
+    def begin(self) -> None:
+        """Fire the schedule now."""
+        known = httpx.get(f"{self.url}/deployments/name/radaug/demo", timeout=60).raise_for_status().json()["id"]
+        fire, when = f"{self.url}/deployments/{known}/create_flow_run", {"state": {"type": "SCHEDULED"}}
+        wait_for(lambda: httpx.post(fire, json=when, timeout=60).is_success, 300)
+
+    def wait_for_a_gan(self) -> None:
+        """Until one is being trained."""
+        wait_for(lambda: bool([*(self.at / "runs" / ".cache").glob(".partial-fit-gan-*/stats.jsonl")]), 600)
+
+
+def said(url: str, words: str) -> int:
+    """Lines of the runs' logs in the server that hold `words`."""
+    newest = {"sort": "TIMESTAMP_DESC", "limit": 200}
+    lines = httpx.post(f"{url}/logs/filter", json=newest, timeout=60).raise_for_status().json()
+    return sum(words in line["message"] for line in lines)
 
 
 @contextmanager
 def served(at: Path, cron: str, *settings: str) -> Iterator[Served]:
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
-    environment: dict[str, Any] = os.environ | {"PREFECT_HOME": str(at / "prefect"), "PREFECT_API_URL": url}
     changes = [token for change in [*TINY, *settings] for token in ("--set", change)]
     serve = [str(TOOLS / "radaug"), "schedule", str(DEMO), "--cron", cron, "--out", "runs/n", *changes]
     start = [str(TOOLS / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    children = []
+    server = started(start, environment(at, url), at)
     try:
-        children.append(started(start, environment, at))
         wait_for(lambda: server_answers(url), 400)
-        children.append(started(serve, environment, at))
-        wait_for(lambda: "Prefect's page of it" in (at / "radaug.log").read_text(), 200)
-        yield Served(url, *children)
+        with schedule(at, url, serve) as process:
+            yield Served(at, url, server, process, serve)
     finally:
-        for child in reversed(children):
-            child.send_signal(signal.SIGINT)
-        for child in children:
-            child.wait(timeout=120)
+        server.send_signal(signal.SIGINT)
+        server.wait(timeout=120)
+
+
+@contextmanager
+def schedule(at: Path, url: str, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = started(command, environment(at, url), at)
+    try:
+        wait_for(lambda: "Prefect's page of it" in (at / "radaug.log").read_text(), 300)
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=120)
+
+
+def environment(at: Path, url: str) -> dict[str, str]:
+    return os.environ | {"PREFECT_HOME": str(at / "prefect"), "PREFECT_API_URL": url}

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
 import shutil
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock
 
 import flows.engines
+import flows.run_directory
 import flows.running
 from flows.children import Work
 from flows.export import export_run
 from flows.flow import experiment_flow, mean_metrics
-from flows.lease import lease, note_flow_run
+from flows.lease import holder_of, lease, note_flow_run
 from flows.plan import Step, plan_experiment
+from flows.run_directory import open_run
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.config.section import Section
@@ -210,22 +215,24 @@ def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
 def test_the_flow_run_of_a_killed_process_is_closed(
     prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
 ) -> None:
+    """And that of one whose process has let go of the directory, and still has to tell its server, is not."""
     from prefect import flow
     from prefect.client.orchestration import get_client
     from prefect.states import Running
 
     out = tmp_path / "runs" / "tiny"
     with get_client(sync_client=True) as client:
-        killed, other = (client.create_flow_run(flow(print, name="radaug"), state=Running()) for _ in range(2))
+        killed, ending, other = (client.create_flow_run(flow(print, name="radaug"), state=Running()) for _ in range(3))
         out.mkdir(parents=True)
         (out / "run.lock").touch()
-        with lease(out):
-            note_flow_run(out, str(killed.id))
-            left = (out / "running.json").read_text()
-        write_text(out / "running.json", left)
-        run_flow(experiment, out)
-        states = [client.read_flow_run(one.id).state for one in (killed, other)]
-    assert [state.type.value for state in states if state] == ["CRASHED", "RUNNING"]
+        for one, start in ((ending, psutil.Process().create_time()), (killed, 0)):
+            with lease(out):
+                note_flow_run(out, str(one.id))
+                left = read_json(out / "running.json")
+            write_json(out / "running.json", left | {"process_start": start})
+            run_flow(experiment, out)
+        states = [client.read_flow_run(one.id).state for one in (killed, ending, other)]
+    assert [state.type.value for state in states if state] == ["CRASHED", "RUNNING", "RUNNING"]
     assert not (out / "running.json").exists()
 
 
@@ -350,6 +357,29 @@ def test_a_run_directory_in_use_is_left_alone(
     with FileLock(out / LOCK), pytest.raises(UserError, match="another process"):
         run_flow(experiment, out)
     assert (out / "report.html").is_file()
+
+
+def test_a_scheduled_run_waits_for_the_one_that_is_at_work(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(flows.run_directory, "_ASKS_S", 0.01)
+    caplog.set_level(logging.INFO)
+    out, opened = tmp_path / "runs" / "tiny", threading.Event()
+
+    def scheduled() -> None:
+        with open_run(out, experiment, waits=True):
+            opened.set()
+
+    with open_run(out, experiment):
+        second = threading.Thread(target=scheduled)
+        second.start()
+        while "waits for process" not in caplog.text:
+            assert second.is_alive()
+        assert not opened.wait(0.1)
+        holder = holder_of(out)
+        assert holder is not None and holder.alive and f"process {holder.pid} on" in caplog.text
+    second.join(30)
+    assert opened.is_set()
 
 
 def test_a_folder_that_is_no_run_is_refused_untouched(

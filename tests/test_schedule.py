@@ -47,7 +47,7 @@ def test_deployment_has_name_schedule_parameters_and_tags(experiment: Experiment
     assert deployment.parameters["out"] == str(tmp_path / "runs" / "nightly")
     assert Experiment.model_validate(deployment.parameters["experiment"]) == experiment
     assert set(deployment.tags) == {"radaug", "sngan"}
-    assert deployment.concurrency_limit == 1
+    assert deployment.concurrency_limit is None  # the run directory's lock keeps runs apart, and dies with its process
 
 
 @pytest.mark.parametrize("cron", ["every night", "61 * * * *", ""])
@@ -90,8 +90,7 @@ def test_a_pool_is_given_the_deployment_and_a_wrong_one_is_told(
         assert launch([*command, "--pool", "gpus"]) == 0
         assert "nightly: left to the workers of gpus" in capsys.readouterr().out
         found = client.read_deployment_by_name("radaug/nightly")
-    assert found.global_concurrency_limit is not None
-    assert (found.work_pool_name, found.global_concurrency_limit.limit, found.paused) == ("gpus", 1, False)
+    assert (found.work_pool_name, found.global_concurrency_limit, found.paused) == ("gpus", None, False)
     assert found.entrypoint == "flows.flow.experiment_flow" and found.parameters["out"] == str(tmp_path / "n")
     assert [one.active for one in found.schedules] == [True]
 
