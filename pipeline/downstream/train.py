@@ -43,6 +43,7 @@ from pipeline.downstream.regimens import regimen_of
 from pipeline.downstream.representations import require_representations
 from pipeline.downstream.shortcut import called_rare, shortcut_notes
 from pipeline.supervised.fit import fit
+from pipeline.supervised.memory import divided_batches, divided_note
 
 _PARTS = "parts"
 SYNTHETIC_SPLIT = "synthetic"
@@ -149,7 +150,7 @@ def run(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Path) -> 
     }
     told = {f"{arm} seed {seed}": one["facts"] for (arm, seed), one in made.items() if one["facts"]}
     by_arm = {arm: [made[fit]["facts"] for fit in fits if fit[0] == arm] for arm in config.arms}
-    notes = [shortcut_notes(arm, own) for arm, own in by_arm.items()]
+    notes = [shortcut_notes(arm, own) + divided_note(arm, own) for arm, own in by_arm.items()]
     return Record(
         kind="downstream",
         figures=figures | {"fits": told},
@@ -189,7 +190,10 @@ def _material(config: DownstreamConfig, inputs: Mapping[str, Path], out_dir: Pat
 def _make(arm: str, seed: int, config: DownstreamConfig, material: Material) -> None:
     """Fit one classifier and keep what it says, with the facts that are written after it."""
     started, material = time.monotonic(), material.seen_as(known_arm(arm).look)
-    predict, facts = fit_arm(arm, config, material, _classifier_seed(config, arm, seed))
+    with divided_batches() as divided:
+        predict, facts = fit_arm(arm, config, material, _classifier_seed(config, arm, seed))
+    if divided:
+        facts["parts"] = max(divided)
     kept = material.parts / f"{arm}-{seed}.csv"
     write_table(kept, _applied(config, arm, seed, material, predict))
     if isinstance(predict, Fitted) and not _is_reverse_check(config, arm):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -31,6 +32,7 @@ from pipeline.supervised.losses import (
     mixed_pairs,
     weighted_cross_entropy,
 )
+from pipeline.supervised.memory import in_parts, in_parts_that_fit
 
 __all__ = ["Phase", "Regimen", "Share", "apply_classifier", "batch_sizes", "fit", "fit_classifier"]
 _APPLY_BATCH = 256
@@ -103,7 +105,8 @@ def fit(
 ) -> nn.Module:
     """Train a classifier through the phases of `regimen` and return it in evaluation mode.
 
-    The same loop and as many steps for every arm; see `minimise`.
+    The same loop and as many steps for every arm; see `minimise`. Where memory runs out, it begins anew with batches in
+    more parts (`in_parts_that_fit`), unless a phase's loss is no mean over images: `group_dro`, or with `align`.
 
     Args:
         seed: of weights, order, dropout, augmentation and mixtures.
@@ -111,21 +114,46 @@ def fit(
     Raises:
         NonFiniteLoss: the loss became NaN or infinite; the weights of the step before are untouched.
     """
-    with torch.random.fork_rng(devices=["cuda"] if hardware.device == "cuda" else []):
-        torch.manual_seed(derive_seed(seed, "weights"))  # of dropout too, which draws from torch's global generator
-        training = ClassifierTraining(config, regimen, classes, hardware, seed)
-        for phase in regimen.phases:
-            training.run(phase)
-    return training.net.eval()
+    given = regimen.net
+    start = copy.deepcopy(given.state_dict()) if given is not None else {}
+
+    def attempt(parts: int) -> nn.Module:
+        if given is not None:
+            given.load_state_dict(start)
+        with torch.random.fork_rng(devices=["cuda"] if hardware.device == "cuda" else []):
+            torch.manual_seed(derive_seed(seed, "weights"))  # of dropout too, which draws from torch's global generator
+            training = ClassifierTraining(config, regimen, classes, hardware, seed, parts)
+            for phase in regimen.phases:
+                training.run(phase)
+        return training.net.eval()
+
+    if all(_is_mean_over_images(phase) for phase in regimen.phases):
+        return in_parts_that_fit(attempt, config.batch_size)
+    return attempt(1)
+
+
+def _is_mean_over_images(phase: Phase) -> bool:
+    return phase.loss != "group_dro" and phase.align is None
 
 
 class ClassifierTraining:
-    """A classifier with the random numbers that go on from one phase to the next."""
+    """A classifier with the random numbers that go on from one phase to the next.
+
+    Args:
+        parts: that every batch is computed in, to save memory. Its gradient is that of the whole batch; batch norm sees
+            a part at a time.
+    """
 
     def __init__(
-        self, config: ClassifierConfig, regimen: Regimen, classes: Sequence[str], hardware: Hardware, seed: int
+        self,
+        config: ClassifierConfig,
+        regimen: Regimen,
+        classes: Sequence[str],
+        hardware: Hardware,
+        seed: int,
+        parts: int = 1,
     ) -> None:
-        self.config, self.classes, self.hardware, self.seed = config, classes, hardware, seed
+        self.config, self.classes, self.hardware, self.seed, self.parts = config, classes, hardware, seed, parts
         self.lr = regimen.lr or config.lr
         self.draws = Draws(torch.Generator(hardware.device).manual_seed(derive_seed(seed, "augment")))
         self.random = numpy_generator(seed, "mixup")
@@ -150,8 +178,7 @@ class ClassifierTraining:
         robust = GroupDro(num_groups(phase), device) if phase.loss == "group_dro" else None
         trained, aligned = self._trained(phase), self._alignment(phase)
 
-        def loss_at(step: int) -> Tensor:
-            batch = self._shown(phase, batches.next(step / phase.steps))
+        def loss_of(batch: Mixed, progress: float) -> Tensor:
             with autocast(self.hardware), inputs_of(last_layer(self.net)) as features:
                 logits = self.net(channels_last(shown_together(batch)))
             if batch.beside is not None:
@@ -161,12 +188,17 @@ class ClassifierTraining:
             if robust is not None:
                 return robust(logits.float(), batch.target, batch.group)
             loss = weighted_cross_entropy(logits.float() + shift, batch.target, batch.weight, class_weight)
-            return loss if aligned is None else loss + aligned(features[0].float(), batch.domain, step / phase.steps)
+            return loss if aligned is None else loss + aligned(features[0].float(), batch.domain, progress)
+
+        def losses_at(step: int) -> Iterator[Tensor]:
+            batch = self._shown(phase, batches.next(step / phase.steps))
+            for part in in_parts(batch, self.parts):
+                yield part.weight.sum() / batch.weight.sum() * loss_of(part, step / phase.steps)
 
         if aligned is not None:
             trained += aligned.parameters()
         minimise(
-            loss_at, trained, steps=phase.steps, lr=self.lr, weight_decay=self.config.weight_decay,
+            losses_at, trained, steps=phase.steps, lr=self.lr, weight_decay=self.config.weight_decay,
             what="the classifier",
         )  # fmt: skip
 

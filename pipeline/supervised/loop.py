@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from pipeline.core.errors import NonFiniteLoss
 
 
 def minimise(
-    loss_at: Callable[[int], Tensor],
+    loss_at: Callable[[int], Tensor | Iterator[Tensor]],
     parameters: Iterable[nn.Parameter],
     *,
     steps: int,
@@ -22,7 +22,8 @@ def minimise(
     """AdamW with a one-cycle learning rate for `steps` steps; no early stopping.
 
     Args:
-        loss_at: number of the step, from 0 on -> the loss of its batch, a scalar in float32.
+        loss_at: number of the step, from 0 on -> the loss of its batch, a scalar in float32; or losses of parts of it
+            that add up to it: each is made, and its way back gone, before the next.
         parameters: what is trained.
         lr: the highest learning rate of the cycle.
         what: is trained, for the error.
@@ -34,14 +35,15 @@ def minimise(
     optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps + 1, cycle_momentum=False)
     for step in range(steps):
-        loss = loss_at(step)
-        if not torch.isfinite(loss):
-            raise NonFiniteLoss(
-                f"the loss of {what} became {loss.item()} at step {step}. {_suspect(weights)} Set "
-                "compute.precision: float32; where it is that already, lower the learning rate."
-            )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses = loss_at(step)
+        for loss in (losses,) if isinstance(losses, Tensor) else losses:
+            if not torch.isfinite(loss):
+                raise NonFiniteLoss(
+                    f"the loss of {what} became {loss.item()} at step {step}. {_suspect(weights)} Set "
+                    "compute.precision: float32; where it is that already, lower the learning rate."
+                )
+            loss.backward()
         optimizer.step()
         schedule.step()
 
