@@ -56,6 +56,12 @@ class Mixed:
     domain: Tensor
     beside: Tensor | None = None
 
+    def at(self, rows: Tensor) -> Mixed:
+        """The images at `rows` alone, and what belongs to them."""
+        beside = None if self.beside is None else self.beside[rows]
+        kept = (self.images, self.target, self.weight, self.group, self.domain)
+        return Mixed(*(values[rows] for values in kept), beside)
+
 
 class Batches:
     """Endless batches of `batch_size` images, divided among shares by their weights.

@@ -7,12 +7,10 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.core.errors import is_out_of_memory
 from pipeline.supervised.batches import Mixed
@@ -86,8 +84,4 @@ def in_parts(batch: Mixed, parts: int) -> Iterator[Mixed]:
     order = np.lexsort((batch.target.argmax(dim=1).cpu().numpy(), batch.domain.cpu().numpy()))
     for number in range(parts):
         rows = torch.from_numpy(order[number::parts]).to(batch.target.device)
-        yield replace(batch, **{one.name: _at(getattr(batch, one.name), rows) for one in fields(batch)})
-
-
-def _at(values: Tensor | None, rows: Tensor) -> Tensor | None:
-    return None if values is None else values[rows]
+        yield batch.at(rows)
