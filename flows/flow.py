@@ -18,7 +18,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
@@ -225,18 +225,15 @@ def artifact_key(name: str, what: str) -> str:
     return f"{key if key == name else f'{key}-{digest_text(name)[:6]}'}-{what}".removeprefix("-")
 
 
-def _flow_run() -> FlowRun:
+def _flow_run_id() -> str:
     context = FlowRunContext.get()
     assert context is not None and context.flow_run is not None
-    return context.flow_run
-
-
-def _flow_run_id() -> str:
-    return str(_flow_run().id)
+    return str(context.flow_run.id)
 
 
 def _is_scheduled() -> bool:
-    return _flow_run().deployment_id is not None
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.deployment_id)
 
 
 def _say_page() -> None:

@@ -59,8 +59,8 @@ class Mixed:
     def at(self, rows: Tensor) -> Mixed:
         """The images at `rows` alone, and what belongs to them."""
         beside = None if self.beside is None else self.beside[rows]
-        kept = (self.images, self.target, self.weight, self.group, self.domain)
-        return Mixed(*(values[rows] for values in kept), beside)
+        target, weight, group, domain = (each[rows] for each in (self.target, self.weight, self.group, self.domain))
+        return Mixed(self.images[rows], target, weight, group, domain, beside)
 
 
 class Batches:
