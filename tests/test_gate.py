@@ -101,6 +101,53 @@ def test_a_collapse_is_seen_without_validation_images() -> None:
     assert look_at(fine(validation=0, repeats=0.9), "0", "0").state == "failed"
 
 
+# Translators between sites
+
+
+def direction(site: str, shares: tuple[float, ...], wrong: tuple[float, float], number: int = 40) -> list[MetricRow]:
+    """Shares called the target of translations, sources and real images, and wrong calls of translations and sources,
+    the same of both classes, of which `ill` has three times as many images."""
+    names = ("called_target", "called_target_source", "called_target_real", "wrong_calls", "wrong_calls_source")
+    return [
+        MetricRow(
+            stage="translation", fold="0", gan_seed="0", label=label, subgroup=f"site = {site}", metric=name,
+            value=str(value), n_images=str(count),
+        )
+        for label, count in (("well", number // 4), ("ill", 3 * number // 4))
+        for name, value in zip(names, (*shares, *wrong), strict=True)
+    ]  # fmt: skip
+
+
+GONE, STAYED, KEPT, LOST = (0.8, 0.1, 0.9), (0.2, 0.1, 0.9), (0.15, 0.1), (0.42, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "state", "said"),
+    [
+        # (0.9 - 0.8) / 0.8 = 1/8 of the site stays, (0.15 - 0.1) / (0.5 - 0.1) = 1/8 of the class is lost
+        (direction("A", GONE, KEPT), direction("B", GONE, KEPT), "passed", ""),
+        # (1/8 + 7/8) / 2 is the middle, which is allowed
+        (direction("A", GONE, KEPT), direction("B", STAYED, KEPT), "passed", ""),
+        (
+            direction("A", (0.26, 0.1, 0.9), KEPT),
+            direction("B", (0.26, 0.1, 0.9), KEPT),
+            "failed",
+            "(20 % of the way from",
+        ),
+        (direction("A", GONE, LOST), direction("B", GONE, LOST), "failed", "lose the class (80 % of the way"),
+        (direction("A", GONE, KEPT), direction("B", GONE, KEPT, 8), "not judged", "a direction has 8 translations"),
+        (direction("A", (0.5, 0.4, 0.6), KEPT), direction("B", GONE, KEPT), "not judged", "tells the sites apart"),
+        (direction("A", GONE, (0.5, 0.45)), direction("B", GONE, KEPT), "not judged", "tells the classes apart"),
+    ],
+)
+def test_a_translators_site_goes_and_its_class_stays(
+    one: list[MetricRow], other: list[MetricRow], state: str, said: str
+) -> None:
+    no_noise = replace(rows(fid=0.0)[0], detail=f"{NOT_NOISE}: cyclegan changes real images")
+    found = look_at([no_noise, *one, *other], "0", "0")
+    assert found.state == state and said in found.why
+
+
 # The verdict
 
 PASSED, FAILED = Look("0", "0", "passed", place=0.2), Look("0", "0", "failed", "they are grain", place=0.9)

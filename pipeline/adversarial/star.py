@@ -7,12 +7,13 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from pipeline.adversarial.coupling import condition_of_batch
 from pipeline.adversarial.translation import ImageBuffer, TranslationTurn
 from pipeline.adversarial.turns import Context
 from pipeline.data.batches.streams import Batch
-from pipeline.nets.conditions import Condition
+from pipeline.nets.conditions import Condition, Judgement
 from pipeline.nets.translators import StarTranslator
 
 BUFFER = "buffer"
@@ -21,8 +22,7 @@ BUFFER = "buffer"
 class StarTurn(TranslationTurn):
     """Images of all domains, each translated to another one by lot, and back (Choi et al., "StarGAN", CVPR 2018).
 
-    Where the paper's discriminator also classifies domains, this one is asked whether an image is a real one of its
-    class (projection): a translation that fools it has to be of the class it was asked for.
+    Beside the paper's classifier of domains, patches are judged by what class the image is of or was asked to be.
     """
 
     def __init__(
@@ -65,16 +65,39 @@ class StarTurn(TranslationTurn):
         return (self._translated(self.batch.images, self.own),)
 
     @cached_property
-    def real_logits(self) -> Tensor:
+    def real_judgement(self) -> Judgement:
         with torch.set_grad_enabled("discriminator" in self.trains):
-            return self.judge(self.augmented(self.batch.images), self.own).logits
+            return self.judge(self.augmented(self.batch.images), self.own)
 
     @cached_property
-    def fake_logits(self) -> Tensor:
+    def fake_judgement(self) -> Judgement:
         images, condition = self.translated[0], self.asked
         if "discriminator" in self.trains:
             buffer = self.context.states[BUFFER]
             assert isinstance(buffer, ImageBuffer)
             images, label = buffer.exchanged(images, condition.required_label(), self.context.draws)
             condition = Condition(label=label)
-        return self.judge(self.augmented(images), condition).logits
+        return self.judge(self.augmented(images), condition)
+
+    @property
+    def real_logits(self) -> Tensor:
+        return self.real_judgement.logits
+
+    @property
+    def fake_logits(self) -> Tensor:
+        return self.fake_judgement.logits
+
+
+def class_of_real(turn: StarTurn) -> Tensor:
+    """Cross-entropy of the classes of real images (Choi et al. 2018, equation 2)."""
+    return _class_lost(turn.real_judgement, turn.own)
+
+
+def class_of_translated(turn: StarTurn) -> Tensor:
+    """Cross-entropy of the classes that translations were asked to be (equation 3)."""
+    return _class_lost(turn.fake_judgement, turn.asked)
+
+
+def _class_lost(judgement: Judgement, condition: Condition) -> Tensor:
+    assert judgement.class_logits is not None, "StarGAN's discriminator classifies"
+    return cross_entropy(judgement.class_logits, condition.required_label())

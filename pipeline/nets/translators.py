@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -244,6 +245,18 @@ class PatchDiscriminator(nn.Module):
         patches = seen.flatten(2).transpose(1, 2)
         logits = self.score(patches).squeeze(2) + (patches * direction[:, None]).sum(dim=2)
         return Judgement(logits=logits, features=tuple(features))
+
+
+class StarDiscriminator(PatchDiscriminator):
+    """A patch discriminator that also says of which class an image is, from the means of its last features."""
+
+    def __init__(self, shape: ImageShape, width: int) -> None:
+        super().__init__(shape, width)
+        self.classify = nn.Linear(self.score.in_features, shape.num_classes)
+
+    def forward(self, images: Tensor, condition: Condition) -> Judgement:
+        found = super().forward(images, condition)
+        return replace(found, class_logits=self.classify(found.features[-1].flatten(2).mean(dim=2)))
 
 
 class DomainDiscriminators(nn.Module):

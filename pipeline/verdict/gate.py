@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 
+from pipeline.core.guard import TRANSLATION
 from pipeline.core.metrics import MetricRow
 from pipeline.verdict.rule import Verdict
+from pipeline.verdict.translator_gate import Translated
 
 PLACE = 0.5
 """Nearer to blank or shuffled images than to real ones."""
@@ -37,7 +39,8 @@ class Look:
         state: passed, failed or not judged.
         why: in words, why it failed or could not be judged; of the worst group of images.
         label: the class of that group, or all.
-        place: where its images lie between real validation images (0) and blank or shuffled ones (1).
+        place: where its images lie between real validation images (0) and blank or shuffled ones (1); of a translator
+            between sites, the larger of how much of the site stayed and of the class was lost.
         kid, floor, ceiling: of that group, real validation images, and the nearer of blank and shuffled ones.
         repeats: share of images that nearly equal another one, of the class where it is highest.
         validation: number of validation images.
@@ -57,7 +60,12 @@ class Look:
 
 
 def look_at(figures: Iterable[MetricRow], fold: str, gan_seed: str) -> Look:
-    """Judge one generator by its rows of the stage `quality`; a generator without rows was not looked at."""
+    """Judge one generator by its rows of the stage `quality`, a translator between sites by those of `translation`; a
+    generator without rows was not looked at."""
+    figures = list(figures)
+    translations = [row for row in figures if (row.stage, row.fold, row.gan_seed) == (TRANSLATION, fold, gan_seed)]
+    if translations:
+        return _look_at_translator(Translated.of(translations), fold, gan_seed)
     rows = [row for row in figures if (row.stage, row.fold, row.gan_seed) == ("quality", fold, gan_seed)]
     if not rows:
         return Look(fold, gan_seed, NOT_JUDGED, "its images were not measured")
@@ -79,6 +87,12 @@ def look_at(figures: Iterable[MetricRow], fold: str, gan_seed: str) -> Look:
     if whole not in judged:
         return replace(seen, state=NOT_JUDGED, why=_unjudged(whole))
     return seen
+
+
+def _look_at_translator(found: Translated, fold: str, gan_seed: str) -> Look:
+    state = FAILED if found.failure else NOT_JUDGED if found.unjudged else PASSED
+    place = max((way for way in (found.stayed, found.lost) if way is not None), default=None)
+    return Look(fold, gan_seed, state, found.failure or found.unjudged, _ALL, place)
 
 
 def looks_of(verdict: Verdict, predictions: pd.DataFrame, metrics: Sequence[MetricRow]) -> list[Look]:
