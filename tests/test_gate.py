@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from pipeline.nets.extractors import EffNetLite0
 from pipeline.quality import measure
 from pipeline.quality.ceiling import worthless_images
 from pipeline.quality.measure import NOT_NOISE
+from pipeline.report.verdict_tables import generators_table
 from pipeline.report.words import utility_statement
 from pipeline.verdict import VerdictPlan, decide, stage
 from pipeline.verdict.gate import UNSEEN, Look, gated, look_at, looks_of
@@ -146,6 +148,17 @@ def test_a_translators_site_goes_and_its_class_stays(
     no_noise = replace(rows(fid=0.0)[0], detail=f"{NOT_NOISE}: cyclegan changes real images")
     found = look_at([no_noise, *one, *other], "0", "0")
     assert found.state == state and said in found.why
+
+
+def test_the_report_says_of_translators_what_is_left_of_site_and_class() -> None:
+    gone = (0.7, 0.1, 0.9)  # a quarter of the way is left
+    looks = [look_at([*direction("A", gone, wrong), *direction("B", gone, wrong)], "0", "0") for wrong in (KEPT, LOST)]
+    found = gated(verdict("no_benefit"), looks)
+    assert found.decision == "inconclusive" and found.reasons[0].startswith("1 of 2 generators failed, the worst")
+    run = SimpleNamespace(verdict={"utility": {"evidence": found.evidence}})
+    table = generators_table(run)  # type: ignore[arg-type]
+    assert table is not None and table.header == ("GAN", "Of the site is left", "Of the class is lost", "Gate")
+    assert [row[1:] for row in table.rows] == [("25 %", "12 %", "passed"), ("25 %", "80 %", "failed")]
 
 
 # The verdict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config.experiment import Experiment
@@ -19,6 +20,7 @@ from pipeline.report.words import (
     threshold_words,
 )
 
+_TONES = {"failed": "bad", "not judged": "caution"}
 _LAYOUTS = {
     "holdout": "patients were divided once into training, validation and test",
     "kfold": "every patient was tested in one of {folds} folds",
@@ -108,6 +110,8 @@ def generators_table(run: Run) -> Table | None:
     found = _evidence(run).get("generators")
     if not found or not found["looks"]:
         return None
+    if any(look.get(name) is not None for look in found["looks"] for name in ("site_left", "class_lost")):
+        return _translators_table(found)
     rows, tones = [], []
     for look in found["looks"]:
         where = f"fold {look['fold']}, GAN seed {look['gan_seed']}"
@@ -115,7 +119,7 @@ def generators_table(run: Run) -> Table | None:
         place, repeats = ("–" if look[name] is None else f"{100 * look[name]:.0f} %" for name in ("place", "repeats"))
         kids = (_thousandfold(look[name]) for name in ("kid", "floor", "ceiling"))
         rows.append((where, label, *kids, place, repeats, str(look["validation"]), look["state"]))
-        tones.append({"failed": "bad", "not judged": "caution"}.get(look["state"], ""))
+        tones.append(_TONES.get(look["state"], ""))
     header = (
         "GAN", "Worst class", "KID x 1000", "Real validation images", "Blank or shuffled images", "On the way between",
         "Repeats, worst class", "Validation images", "Gate",
@@ -126,6 +130,21 @@ def generators_table(run: Run) -> Table | None:
         f"another of its images. Below {found['least_validation']} validation images nothing is judged."
     )
     return Table(caption, header, tuple(rows), tuple(tones))
+
+
+def _translators_table(found: Mapping[str, Any]) -> Table:
+    """The same of translators between sites."""
+    rows, tones = [], []
+    for look in found["looks"]:
+        ways = ("–" if look[name] is None else f"{100 * look[name]:.0f} %" for name in ("site_left", "class_lost"))
+        rows.append((f"fold {look['fold']}, GAN seed {look['gan_seed']}", *ways, look["state"]))
+        tones.append(_TONES.get(look["state"], ""))
+    limit = f"{100 * found['place_limit']:.0f} %"
+    caption = (
+        f"Did the translators work? Passed: at most {limit} of what tells the site is left in translations, and at "
+        f"most {limit} of what tells the class is lost, by classifiers that never saw the patients."
+    )
+    return Table(caption, ("GAN", "Of the site is left", "Of the class is lost", "Gate"), tuple(rows), tuple(tones))
 
 
 def _thousandfold(value: float | None) -> str:

@@ -39,11 +39,11 @@ class Look:
         state: passed, failed or not judged.
         why: in words, why it failed or could not be judged; of the worst group of images.
         label: the class of that group, or all.
-        place: where its images lie between real validation images (0) and blank or shuffled ones (1); of a translator
-            between sites, the larger of how much of the site stayed and of the class was lost.
+        place: where its images lie between real validation images (0) and blank or shuffled ones (1).
         kid, floor, ceiling: of that group, real validation images, and the nearer of blank and shuffled ones.
         repeats: share of images that nearly equal another one, of the class where it is highest.
         validation: number of validation images.
+        site_left, class_lost: of a translator between sites; see `translator_gate`.
     """
 
     fold: str
@@ -57,6 +57,8 @@ class Look:
     ceiling: float | None = None
     repeats: float | None = None
     validation: int = 0
+    site_left: float | None = None
+    class_lost: float | None = None
 
 
 def look_at(figures: Iterable[MetricRow], fold: str, gan_seed: str) -> Look:
@@ -91,8 +93,8 @@ def look_at(figures: Iterable[MetricRow], fold: str, gan_seed: str) -> Look:
 
 def _look_at_translator(found: Translated, fold: str, gan_seed: str) -> Look:
     state = FAILED if found.failure else NOT_JUDGED if found.unjudged else PASSED
-    place = max((way for way in (found.stayed, found.lost) if way is not None), default=None)
-    return Look(fold, gan_seed, state, found.failure or found.unjudged, _ALL, place)
+    why = found.failure or found.unjudged
+    return Look(fold, gan_seed, state, why, _ALL, site_left=found.stayed, class_lost=found.lost)
 
 
 def looks_of(verdict: Verdict, predictions: pd.DataFrame, metrics: Sequence[MetricRow]) -> list[Look]:
@@ -216,7 +218,7 @@ def gated(verdict: Verdict, looks: Sequence[Look]) -> Verdict:
 
 
 def _failed_words(failed: Sequence[Look], number: int) -> str:
-    worst = max(failed, key=lambda look: look.place or 0.0)
+    worst = max(failed, key=lambda look: max(look.place or 0.0, look.site_left or 0.0, look.class_lost or 0.0))
     if number == 1:
         return f"The generator failed: {worst.why}"
     which = f"fold {worst.fold}, GAN seed {worst.gan_seed}"
