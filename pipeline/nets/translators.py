@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu
+from torch.nn.functional import leaky_relu, one_hot
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pipeline.nets.conditions import Condition, ConditionCode, Judgement, recompute
@@ -59,10 +59,12 @@ class ResidualTranslator(nn.Module):
 
     Args:
         width: channels at full size; they double with each halving.
+        told: the class lies beside the image too, as a map a class (Choi et al. 2018).
     """
 
-    def __init__(self, shape: ImageShape, embedding_dim: int, width: int) -> None:
+    def __init__(self, shape: ImageShape, embedding_dim: int, width: int, *, told: bool = False) -> None:
         super().__init__()
+        self.maps = shape.num_classes if told else 0
         dims, channels = shape.spatial_dims, shape.channels
         halvings = 2 if min(shape.spatial_size) >= _LARGE_SIDE else 1
         kernel = 7 if dims == 2 else 3  # 7 x 7 x 7 would cost more than all else
@@ -71,7 +73,7 @@ class ResidualTranslator(nn.Module):
         self.code = ConditionCode(shape.num_classes, embedding_dim)
         widths = doubling_widths(width, halvings + 1)
         steps, size = list(pairwise(widths)), self.code.size
-        self.first = conv(channels, width, kernel, padding=kernel // 2)
+        self.first = conv(channels + self.maps, width, kernel, padding=kernel // 2)
         self.down = nn.ModuleList([NormedConv(dims, before, after, size, stride=2) for before, after in steps])
         self.blocks = nn.ModuleList([ResidualBlock(dims, widths[-1], size) for _ in range(_BLOCKS)])
         self.up = nn.ModuleList([NormedConv(dims, after, before, size) for before, after in reversed(steps)])
@@ -79,7 +81,7 @@ class ResidualTranslator(nn.Module):
 
     def forward(self, source: Tensor, condition: Condition) -> Tensor:
         code = self.code(condition)
-        first = torch.relu(self.first(source))
+        first = torch.relu(self.first(self._with_maps(source, condition)))
         features, sizes = first, []
         for layer in self.down:
             sizes.append(features.shape[2:])
@@ -89,6 +91,12 @@ class ResidualTranslator(nn.Module):
         for layer, size in zip(self.up, reversed(sizes), strict=True):
             features = recompute(self.checkpointing, _doubled, layer, features, size, code)
         return torch.tanh(self.last(torch.cat([features, first], dim=1)))
+
+    def _with_maps(self, source: Tensor, condition: Condition) -> Tensor:
+        if not self.maps:
+            return source
+        maps = as_map(one_hot(condition.required_label(), self.maps).to(source.dtype), source)
+        return torch.cat([source, maps.expand(-1, -1, *source.shape[2:])], dim=1)
 
 
 class ResidualBlock(nn.Module):
@@ -147,7 +155,7 @@ class StarTranslator(nn.Module):
 
     def __init__(self, shape: ImageShape, latent_dim: int, embedding_dim: int, width: int, step: int = 1) -> None:
         super().__init__()
-        self.translator = ResidualTranslator(shape, embedding_dim, width)
+        self.translator = ResidualTranslator(shape, embedding_dim, width, told=True)
         self.latent_dim, self.num_classes, self.step = latent_dim, shape.num_classes, step
 
     @property

@@ -24,7 +24,7 @@ class StarganConfig(UnpairedConfig):
         classification: weight of the class that the discriminator's classifier says of real images and translations.
         cycle: weight of the way there and back.
         identity: weight of leaving an image of the class that is asked for as it is. The paper has none; on small
-            images without it little was left of their anatomy after 500 steps.
+            images without it little was left of the anatomy after 500 steps.
     """
 
     several_sites: ClassVar[bool] = True
@@ -33,9 +33,9 @@ class StarganConfig(UnpairedConfig):
     generator_lr: Rate = 1e-3
     discriminator_lr: Rate = 1e-3
     augment: AugmentConfig = AugmentConfig(brightness=0, contrast=0, shift=0.125, rotate_degrees=0, scale=0, noise=0)
-    classification: Weight = 1.0
+    classification: Weight = 3.0
     cycle: Weight = 10.0
-    identity: Weight = 5.0
+    identity: Weight = 1.0
 
 
 def nets(config: StarganConfig, shape: ImageShape) -> Nets:
