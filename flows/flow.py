@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from socket import gethostname
@@ -25,6 +25,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Crashed
 from prefect.utilities.urls import url_for
 
+from flows.cancelled import ended_when_cancelled
 from flows.children import Work
 from flows.curve import curve_sentences, run_curve
 from flows.engines import Engine, carry_out, no_child_left_behind
@@ -88,7 +89,8 @@ def prefect_engine(out: Path, compute: ComputeConfig) -> Engine:
         if before and before.flow_run not in ("", flow_run) and not (before.here and before.alive):
             close_forsaken(before.flow_run)
         note_flow_run(out, flow_run)
-        with _tasks(compute, machine) as start:
+        watched = has_pages() and not _is_scheduled()
+        with ended_when_cancelled(flow_run) if watched else nullcontext(), _tasks(compute, machine) as start:
             yield start
 
     return engine

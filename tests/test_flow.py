@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import re
 import shutil
 import threading
@@ -13,11 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psutil
 import pytest
 from filelock import FileLock
 
+import flows.cancelled
 import flows.engines
 import flows.run_directory
 import flows.running
@@ -25,8 +28,10 @@ from flows.children import Work
 from flows.export import export_run
 from flows.flow import experiment_flow, mean_metrics
 from flows.lease import holder_of, lease, note_flow_run
+from flows.obeying import Terminated, ended_by_sigterm
 from flows.plan import Step, plan_experiment
 from flows.run_directory import open_run
+from flows.server import API_URL, OWN
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
 from pipeline.config.section import Section
@@ -139,6 +144,15 @@ def read_artifacts() -> dict[str, str]:
         return {str(one.key): str(one.data) for one in found if one.flow_run_id == found[0].flow_run_id}
 
 
+def flow_run_of_artifacts() -> str:
+    """The id of the flow run that made the newest artifact."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import ArtifactSort
+
+    with get_client(sync_client=True) as client:
+        return str(client.read_artifacts(sort=ArtifactSort.CREATED_DESC)[0].flow_run_id)
+
+
 def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, "data.split.kind=kfold", "data.split.folds=3", "gan.gan_seeds=2")
     steps = plan_experiment(experiment)
@@ -180,10 +194,17 @@ def test_plan_records_device_precision_and_seed_where_they_matter(tmp_path: Path
 
 
 def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
-    prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
-) -> None:
+    server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Each says the address of its page, unless its server ends with it."""
     out = tmp_path / "runs" / "tiny"
-    found = run_flow(experiment, out)
+    with caplog.at_level(logging.INFO):
+        found = run_flow(experiment, out)
+    (page,) = re.findall(r"Prefect's page of this run: (\S+)", caplog.text)
+    assert page == f"{os.environ[API_URL].removesuffix('/api')}/runs/flow-run/{flow_run_of_artifacts()}"
+    monkeypatch.setenv(OWN, "1")
+    caplog.clear()
     assert list(found) == ["looks", "utility", "release"] and found["looks"]["look"] == 1
     assert {name: found[name] for name in VERDICT} == VERDICT
     assert stages.calls == stages.names
@@ -200,6 +221,7 @@ def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
 
     (out / "report-shareable.html").write_text("made of the same run")
     assert run_flow(experiment, out) == found
+    assert "page of this run" not in caplog.text
     assert stages.calls == stages.names
     assert written == [out]  # the report that lay there is that of this run too
     assert (out / "report.html").is_file() and (out / "report-shareable.html").is_file()
@@ -234,6 +256,29 @@ def test_the_flow_run_of_a_killed_process_is_closed(
         states = [client.read_flow_run(one.id).state for one in (killed, ending, other)]
     assert [state.type.value for state in states if state] == ["CRASHED", "RUNNING", "RUNNING"]
     assert not (out / "running.json").exists()
+
+
+def test_a_run_that_is_cancelled_in_the_pages_ends_as_by_sigterm(
+    server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect leaves alone what no schedule or worker has started. A GAN writes a checkpoint at SIGTERM."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelling
+
+    out, children_end = tmp_path / "runs" / "tiny", threading.Event()
+
+    def cancel(work: Work) -> None:
+        assert work.name == "split"
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(UUID(read_json(out / "running.json")["flow_run"]), Cancelling())
+        assert children_end.wait(120)
+
+    monkeypatch.setattr(flows.cancelled, "_LOOKS_S", 0.2)
+    monkeypatch.setattr(flows.engines, "in_child", cancel)
+    monkeypatch.setattr(flows.engines, "end_children", children_end.set)
+    with ended_by_sigterm(), pytest.raises(Terminated):
+        run_flow(experiment, out)
+    assert children_end.is_set() and not (out / "running.json").exists()
 
 
 def test_a_shareable_report_is_made_anew_with_the_report(

@@ -18,7 +18,7 @@ from packs import material
 
 from flows.cli import launch
 from flows.deploy import build_deployment, read_cron
-from flows.flow import experiment_flow
+from flows.flow import bring_new_studies, experiment_flow
 from flows.ledger import settings_of
 from flows.pacs.archive import open_archive
 from flows.pacs.fetch import fetch_studies
@@ -226,6 +226,7 @@ def test_a_scheduled_run_fetches_before_it_reads(
     experiment = load_experiment(study)
     deployment = build_deployment(experiment, tmp_path / "run", read_cron("0 2 * * *"))
     found: list[dict[str, list[str]]] = []
+    monkeypatch.setattr("flows.flow.bring_new_studies", bring_new_studies.fn)  # a task would start a server
     monkeypatch.setattr("flows.flow._say_page", lambda: None)
     monkeypatch.setattr("flows.flow.publish_artifacts", lambda *given: None)
     monkeypatch.setattr("flows.flow.run_experiment", lambda *_, **__: found.append(brought(tmp_path / "ward")) or {})

@@ -16,19 +16,22 @@ from typing import Any
 import pytest
 from graph_stages import step
 from own_server import started
+from prefect import flow
 from tiny_run import TINY
 
 import flows.spread
 from flows.children import Work
 from flows.cli import launch
+from flows.flow import run_job
 from flows.ledger import settings_of
 from flows.needs import needs_of
-from flows.plan import plan_experiment
+from flows.plan import Step, plan_experiment
 from flows.server import free_port
 from flows.shares import Machine, machine_of
 from flows.spread import sending
 from pipeline.config.experiment import ComputeConfig, Experiment
 from pipeline.config.loading import load_experiment
+from pipeline.core.cache import Execution
 from pipeline.core.errors import ConfigError, DataError, Killed, RadaugError
 from pipeline.core.files import digest_file
 from pipeline.core.layout import METRICS_FILE, PREDICTIONS, STAGES
@@ -81,6 +84,26 @@ def dask_cluster(at: Path) -> Iterator[str]:
         for child in reversed(children):
             child.send_signal(signal.SIGINT)
             child.wait(timeout=60)
+
+
+def test_a_job_on_a_worker_of_dask_leaves_the_bytes_of_one_made_here(prefect_server: None, tmp_path: Path) -> None:
+    """And a refusal comes back as it is. A whole run is made so with `--slow`."""
+    pytest.importorskip("prefect_dask", reason="it is not installed: pip install 'radaug[dask]'")
+    ingest = plan_experiment(demo("data.spatial_size=16"))[0]
+
+    def work(step: Step, cache: str) -> Work:
+        return Work(step, "", {}, tmp_path / cache, tmp_path / "error.log", 1)
+
+    @flow
+    def spread() -> tuple[Execution | None, BaseException | None]:
+        with sending(run_job, ComputeConfig(engine="dask", workers=1), Machine(1, 1, 1, 1e6)) as send:
+            return send(work(ingest, "there")).result(), send(work(step("a", what="fail"), "there")).exception()
+
+    made, refused = spread()
+    here = work(ingest, "here").do()
+    assert made is not None and here is not None and made.directory.parent == tmp_path / "there"
+    assert made.record.digest == here.record.digest
+    assert isinstance(refused, DataError) and str(refused) == "labels.csv: a label is missing."
 
 
 class Runner:
