@@ -180,8 +180,8 @@ def test_arms_that_need_a_network_are_refused_in_the_configuration() -> None:
                     load_experiment(DEMO, [*sited, f"arms=[{REFERENCE_ARM}, {name}]"])
     assert {name.split("@")[0] for name in FITTING} == {
         "real", REFERENCE_ARM, *(f"{REFERENCE_ARM}+{what}" for what in
-        ("oversampling", "classweights", "cellbalanced", "bigaug", "standardised", "equalised", "sitecentred", "pseudolabels",
-         "synthetic", "curated")),
+        ("oversampling", "classweights", "cellbalanced", "bigaug", "standardised", "equalised", "sitecentred",
+         "pseudolabels", "synthetic", "curated")),
         "synthetic+classical",
     }  # fmt: skip
 
