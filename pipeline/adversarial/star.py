@@ -7,9 +7,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from pipeline.adversarial.coupling import condition_of_batch
+from pipeline.adversarial.terms import class_loss
 from pipeline.adversarial.translation import ImageBuffer, TranslationTurn
 from pipeline.adversarial.turns import Context
 from pipeline.data.batches.streams import Batch
@@ -90,14 +90,9 @@ class StarTurn(TranslationTurn):
 
 def class_of_real(turn: StarTurn) -> Tensor:
     """Cross-entropy of the classes of real images (Choi et al. 2018, equation 2)."""
-    return _class_lost(turn.real_judgement, turn.own)
+    return class_loss(turn.real_judgement.class_logits, turn.own.label)
 
 
 def class_of_translated(turn: StarTurn) -> Tensor:
     """Cross-entropy of the classes that translations were asked to be (equation 3)."""
-    return _class_lost(turn.fake_judgement, turn.asked)
-
-
-def _class_lost(judgement: Judgement, condition: Condition) -> Tensor:
-    assert judgement.class_logits is not None, "StarGAN's discriminator classifies"
-    return cross_entropy(judgement.class_logits, condition.required_label())
+    return class_loss(turn.fake_judgement.class_logits, turn.asked.label)

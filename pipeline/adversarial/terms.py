@@ -71,14 +71,15 @@ def least_squares_generator(turn: NoiseTurn) -> Tensor:
 
 def class_of_real(turn: NoiseTurn) -> Tensor:
     """Cross-entropy of the auxiliary classifier on real images (Odena et al., AC-GAN, ICML 2017)."""
-    return _class_loss(turn.real_judgement.class_logits, turn.condition.label)
+    return class_loss(turn.real_judgement.class_logits, turn.condition.label)
 
 
 def class_of_fake(turn: NoiseTurn) -> Tensor:
     """Cross-entropy of the auxiliary classifier on fakes, against the class that was asked for."""
-    return _class_loss(turn.fake_judgement.class_logits, turn.condition.label)
+    return class_loss(turn.fake_judgement.class_logits, turn.condition.label)
 
 
-def _class_loss(class_logits: Tensor | None, label: Tensor | None) -> Tensor:
+def class_loss(class_logits: Tensor | None, label: Tensor | None) -> Tensor:
+    """Cross-entropy of a discriminator's classifier [B, num_classes] against classes [B]."""
     assert class_logits is not None and label is not None, "this discriminator has no auxiliary classifier"
     return cross_entropy(class_logits, label)
