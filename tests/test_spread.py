@@ -86,6 +86,7 @@ def dask_cluster(at: Path) -> Iterator[str]:
             child.wait(timeout=60)
 
 
+@pytest.mark.slow
 def test_a_job_on_a_worker_of_dask_leaves_the_bytes_of_one_made_here(prefect_server: None, tmp_path: Path) -> None:
     """And a refusal comes back as it is. A whole run is made so with `--slow`."""
     pytest.importorskip("prefect_dask", reason="it is not installed: pip install 'radaug[dask]'")
