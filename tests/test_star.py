@@ -14,6 +14,7 @@ import pytest
 import torch
 from arm_stage import material_of, settings
 from test_site_translation import Answers, Move, experiment
+from test_site_translation import config as config_of_two_sites
 from test_translation_quality import CONFIG
 from torch import nn
 
@@ -59,10 +60,8 @@ def gan(**changes: Any) -> StarganConfig:
 
 
 def config(**changes: Any) -> gan_stage.FitConfig:
-    values = {"gan": gan(), "classes": tuple(CELLS), "positive": tuple(CELLS)[2:], "cells": CELLS,
-              "site": "hospital", "fold": 0, "gan_seed": 0, "seed": 3, "device": "cpu", "precision": "float32",
-              "deterministic": False}  # fmt: skip
-    return gan_stage.FitConfig(**(values | changes))
+    own = {"gan": gan(), "classes": tuple(CELLS), "positive": tuple(CELLS)[2:], "cells": CELLS}
+    return config_of_two_sites(**(own | changes))
 
 
 def of_three_sites(inputs: dict[str, Path]) -> dict[str, Path]:
