@@ -140,6 +140,13 @@ GONE, STAYED, KEPT, LOST = (0.8, 0.1, 0.9), (0.2, 0.1, 0.9), (0.15, 0.1), (0.42,
         (direction("A", GONE, KEPT), direction("B", GONE, KEPT, 8), "not judged", "a direction has 8 translations"),
         (direction("A", (0.5, 0.4, 0.6), KEPT), direction("B", GONE, KEPT), "not judged", "tells the sites apart"),
         (direction("A", GONE, (0.5, 0.45)), direction("B", GONE, KEPT), "not judged", "tells the classes apart"),
+        # one class alone, of which no classifier is ever wrong
+        (
+            [row for row in direction("A", GONE, (0.0, 0.0)) if row.label == "ill"],
+            [],
+            "not judged",
+            "the classes apart",
+        ),
     ],
 )
 def test_a_translators_site_goes_and_its_class_stays(

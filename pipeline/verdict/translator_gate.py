@@ -47,7 +47,8 @@ class Translated:
             made, source, real = (_share(own, f"called_target{end}") for end in ("", "_source", "_real"))
             stayed.append((real - made) / (real - source) if real - source >= TOLD else np.nan)
             wrong, before = _share(own, "wrong_calls"), _share(own, "wrong_calls_source")
-            lost.append((wrong - before) / (chance - before) if chance - before >= TOLD * chance else np.nan)
+            told = chance > 0 and chance - before >= TOLD * chance  # of one class nothing is told
+            lost.append((wrong - before) / (chance - before) if told else np.nan)
             numbers.append(sum(int(row.n_images or 0) for row in own if row.metric == "called_target"))
         return cls(_mean(stayed), _mean(lost), min(numbers))
 
