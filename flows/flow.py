@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from socket import gethostname
@@ -24,6 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.states import Crashed
 from prefect.utilities.urls import url_for
+from rich.console import Console
 
 from flows.cancelled import ended_when_cancelled
 from flows.children import Work
@@ -33,6 +34,8 @@ from flows.faults import faults_kept_in
 from flows.gone import despite_its_server
 from flows.graph import Start
 from flows.lease import holder_of, note_flow_run
+from flows.page_log import PageLog
+from flows.progress import heard_by, progress_shown
 from flows.running import run_experiment
 from flows.server import has_pages
 from flows.shares import Machine
@@ -154,14 +157,14 @@ def experiment_flow(experiment: dict[str, Any], out: str, yes: bool = False, fet
     Raises:
         RadaugError: a stage refused or could not go on.
     """
-    _say_page()
-    settings = validate_experiment(experiment, "the flow's parameters")
-    if fetches:
-        bring_new_studies(settings, Path(out))
-    engine = prefect_engine(Path(out), settings.compute)
-    verdicts = run_experiment(settings, Path(out), engine, yes=yes, waits=_is_scheduled())
-    publish_artifacts(str(experiment["name"]), Path(out))
-    return verdicts
+    with _logged():
+        settings = validate_experiment(experiment, "the flow's parameters")
+        if fetches:
+            bring_new_studies(settings, Path(out))
+        engine = prefect_engine(Path(out), settings.compute)
+        verdicts = run_experiment(settings, Path(out), engine, yes=yes, waits=_is_scheduled())
+        publish_artifacts(str(experiment["name"]), Path(out))
+        return verdicts
 
 
 @flow(name="radaug-curve", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)
@@ -173,9 +176,10 @@ def curve_flow(
     Raises:
         RadaugError: a stage refused or could not go on.
     """
-    _say_page()
-    settings = validate_experiment(experiment, "the flow's parameters")
-    return run_curve(settings, Path(out), prefect_engine(Path(out), settings.compute), sizes, draws, arm, yes=yes)
+    with _logged():
+        settings = validate_experiment(experiment, "the flow's parameters")
+        engine = prefect_engine(Path(out), settings.compute)
+        return run_curve(settings, Path(out), engine, sizes, draws, arm, yes=yes)
 
 
 def run_by_prefect(experiment: Experiment, place: Path, *, yes: bool) -> Verdicts:
@@ -238,10 +242,17 @@ def _is_scheduled() -> bool:
     return bool(context and context.flow_run and context.flow_run.deployment_id)
 
 
-def _say_page() -> None:
-    """Log where Prefect shows this run, where its server has pages and stays when the run ends."""
-    if has_pages() and (page := url_for("flow-run", _flow_run_id())):
-        logger.info("Prefect's page of this run: %s", page)
+@contextmanager
+def _logged() -> Iterator[None]:
+    """The run's log in its page, whose address is said, where the server has pages that stay when the run ends; a
+    deployment's run has no command around it, and shows its lines itself."""
+    with ExitStack() as stack:
+        if _is_scheduled():
+            stack.enter_context(progress_shown(Console(highlight=False)))
+        if has_pages():
+            stack.enter_context(heard_by(PageLog(_flow_run_id())))
+            logger.info("Prefect's page of this run: %s", url_for("flow-run", _flow_run_id()))
+        yield
 
 
 def mean_metrics(run: Path) -> list[dict[str, str]]:

@@ -22,24 +22,32 @@ WHOLE_RUN = "flows.whole_run"
 
 @contextmanager
 def progress_shown(console: Console) -> Iterator[None]:
-    """Show what the program's loggers say while the block lasts. Prefect's own logs stay out."""
+    """Show what the program's loggers say while the block lasts, and add it to the file of JSON lines where one is
+    named. Prefect's own logs stay out."""
     with Live(console=console, transient=True, refresh_per_second=2) as live:
         handlers: list[logging.Handler] = [_Shown(live if console.is_terminal else None, console)]
         if log := os.environ.get(LOG_JSON):
             handlers.append(JsonLines(Path(log)))
-        loggers = [logging.getLogger(name) for name in LOGGED]
-        for logger in loggers:
-            logger.setLevel(logging.INFO)
-            for handler in handlers:
-                logger.addHandler(handler)
-        try:
+        with heard_by(*handlers):
             yield
-        finally:
-            for logger in loggers:
-                for handler in handlers:
-                    logger.removeHandler(handler)
+
+
+@contextmanager
+def heard_by(*handlers: logging.Handler) -> Iterator[None]:
+    """Give the handlers what the program's loggers say while the block lasts, and close them."""
+    loggers = [logging.getLogger(name) for name in LOGGED]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+        for handler in handlers:
+            logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
             for handler in handlers:
-                handler.close()
+                logger.removeHandler(handler)
+        for handler in handlers:
+            handler.close()
 
 
 class _Shown(logging.Handler):

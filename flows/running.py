@@ -70,7 +70,7 @@ def run_experiment(
         verdicts: Verdicts = read_json(place / VERDICT)
         if not watcher.made:
             when = load_record(directories["verdict"]).finished
-            whole_run.info("Nothing has changed since %s: every stage was there, and nothing was trained.", when)
+            logger.info("Nothing has changed since %s: every stage was there, and nothing was trained.", when)
         tell_change(experiment.notify.webhook, experiment.name, place, verdicts)
         return verdicts
 

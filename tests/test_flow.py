@@ -5,152 +5,39 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import os
 import re
 import shutil
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
-import psutil
 import pytest
+from fake_stages import METRICS, VERDICT, FakeStages, make_experiment, put_in_place, read_artifacts, run_flow, written
 from filelock import FileLock
 
-import flows.cancelled
 import flows.engines
 import flows.run_directory
 import flows.running
 from flows.children import Work
 from flows.export import export_run
-from flows.flow import experiment_flow, mean_metrics
-from flows.lease import holder_of, lease, note_flow_run
-from flows.obeying import Terminated, ended_by_sigterm
-from flows.plan import Step, plan_experiment
+from flows.flow import mean_metrics
+from flows.lease import holder_of
+from flows.plan import plan_experiment
 from flows.run_directory import open_run
-from flows.server import API_URL, OWN
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
-from pipeline.config.section import Section
-from pipeline.core.cache import Stage
 from pipeline.core.errors import LeakageError, RadaugError, UserError
-from pipeline.core.files import read_json, write_json, write_text
-from pipeline.core.layout import LOCK, stage_name
-from pipeline.core.records import Record
-
-METRICS = """\
-stage,arm,fold,seed,gan_seed,split,label,subgroup,metric,value,ci_low,ci_high,n_patients,n_images,detail
-downstream,real,,,,test,a,,auroc,0.8,0.7,0.9,40,60,
-downstream,real,0,1,,test,a,,auroc,0.75,,,40,60,
-downstream,real,,,,test,a,sex=F,auroc,0.6,,,20,30,
-"""
-VERDICT = {
-    "utility": {"decision": "no_benefit", "reasons": ["The interval includes 0."], "evidence": {}},
-    "release": {"decision": "not_audited", "reasons": ["No audit was made."], "evidence": {}},
-}
-
-
-class FakeConfig(Section):
-    text: str = ""
-
-
-@dataclass
-class FakeStages:
-    """Split, stages of GANs and verdict, writing what the flow expects; `failure` is raised by the one in `failing`."""
-
-    gans: tuple[tuple[str, int, int], ...] = (("fit-gan", 0, 0), ("synthesise", 0, 0))
-    failing: str = ""
-    failure: Exception | None = None
-    calls: list[str] = field(default_factory=list)
-
-    @property
-    def names(self) -> list[str]:
-        return ["split", *(stage_name(*place) for place in self.gans), "verdict"]
-
-    def plan(self, experiment: Experiment) -> tuple[Step, ...]:
-        steps: list[Step] = []
-        for kind, fold, gan_seed in (("split", None, None), *self.gans, ("verdict", None, None)):
-            name = stage_name(kind, fold, gan_seed)
-            needs = {"before": steps[-1].name} if steps else {}
-            make = partial(Stage, kind, self._function(name), FakeConfig(text=name))
-            steps.append(Step(kind, make, needs, fold=fold, gan_seed=gan_seed))
-        return tuple(steps)
-
-    def _function(self, name: str) -> Any:
-        def run(config: FakeConfig, inputs: Mapping[str, Path], out_dir: Path) -> Record:
-            self.calls.append(name)
-            if name == self.failing and self.failure is not None:
-                raise self.failure
-            write_text(out_dir / "made_by.txt", name)
-            write_text(out_dir / "manifest.csv", "image_id,patient_id,pixel_digest\n007,,ab12\n")
-            write_text(out_dir / "splits.csv", "fold,image_id,split\n0,007,test\n")
-            write_text(out_dir / "predictions.csv", "arm,fold\n")
-            write_text(out_dir / "metrics.csv", METRICS)
-            write_json(out_dir / "verdict.json", VERDICT)
-            return Record(kind="fake", figures={"images": 3, "loss": 0.123456})
-
-        return run
+from pipeline.core.files import read_json, write_text
+from pipeline.core.layout import LOCK
 
 
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
-    fake = FakeStages()
-    written.clear()
-    monkeypatch.setattr(flows.running, "plan_experiment", fake.plan)
-    monkeypatch.setattr(flows.running, "write_report", _write_fake_report)
-    monkeypatch.setattr(flows.engines, "in_child", Work.do)  # what a test makes up cannot be sent to another process
-    return fake
-
-
-written: list[Path] = []
-"""Where reports were written to."""
-
-
-def _write_fake_report(out: Path) -> Path:
-    written.append(out)
-    for name in ("roc", "samples", "worklist"):
-        write_text(out / "figures" / f"{name}.png", "a picture")
-    write_text(out / "report.html", "verdict: " + read_json(out / "verdict.json")["utility"]["decision"])
-    return out / "report.html"
+    return put_in_place(monkeypatch)
 
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Experiment:
     return make_experiment(tmp_path)
-
-
-def make_experiment(tmp_path: Path, *overrides: str) -> Experiment:
-    config = tmp_path / "tiny.yaml"
-    config.write_text(
-        "data: {source: {kind: phantom}, classes: [cyst, metastasis, haemangioma], positive: [metastasis]}\n"
-    )
-    return load_experiment(config, overrides)
-
-
-def run_flow(experiment: Experiment, out: Path) -> dict[str, Any]:
-    return experiment_flow(experiment.model_dump(mode="json"), str(out))
-
-
-def read_artifacts() -> dict[str, str]:
-    """Data of the latest flow run's artifacts by key."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.sorting import ArtifactSort
-
-    with get_client(sync_client=True) as client:
-        found = client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
-        return {str(one.key): str(one.data) for one in found if one.flow_run_id == found[0].flow_run_id}
-
-
-def flow_run_of_artifacts() -> str:
-    """The id of the flow run that made the newest artifact."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.sorting import ArtifactSort
-
-    with get_client(sync_client=True) as client:
-        return str(client.read_artifacts(sort=ArtifactSort.CREATED_DESC)[0].flow_run_id)
 
 
 def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path) -> None:
@@ -194,17 +81,10 @@ def test_plan_records_device_precision_and_seed_where_they_matter(tmp_path: Path
 
 
 def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
-    server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    """Each says the address of its page, unless its server ends with it."""
+    prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
+) -> None:
     out = tmp_path / "runs" / "tiny"
-    with caplog.at_level(logging.INFO):
-        found = run_flow(experiment, out)
-    (page,) = re.findall(r"Prefect's page of this run: (\S+)", caplog.text)
-    assert page == f"{os.environ[API_URL].removesuffix('/api')}/runs/flow-run/{flow_run_of_artifacts()}"
-    monkeypatch.setenv(OWN, "1")
-    caplog.clear()
+    found = run_flow(experiment, out)
     assert list(found) == ["looks", "utility", "release"] and found["looks"]["look"] == 1
     assert {name: found[name] for name in VERDICT} == VERDICT
     assert stages.calls == stages.names
@@ -221,7 +101,6 @@ def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
 
     (out / "report-shareable.html").write_text("made of the same run")
     assert run_flow(experiment, out) == found
-    assert "page of this run" not in caplog.text
     assert stages.calls == stages.names
     assert written == [out]  # the report that lay there is that of this run too
     assert (out / "report.html").is_file() and (out / "report-shareable.html").is_file()
@@ -232,53 +111,6 @@ def test_a_run_leaves_its_files_and_a_second_one_computes_nothing(
     (picture,) = re.findall(r"!\[(.*)\]\(data:image/png;base64,(.*)\)", found_artifacts["tiny-verdict"])
     assert picture == ("roc", base64.b64encode(b"a picture").decode())  # samples show images: they stay here
     assert "file:" not in str(found_artifacts)
-
-
-def test_the_flow_run_of_a_killed_process_is_closed(
-    prefect_server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path
-) -> None:
-    """And that of one whose process has let go of the directory, and still has to tell its server, is not."""
-    from prefect import flow
-    from prefect.client.orchestration import get_client
-    from prefect.states import Running
-
-    out = tmp_path / "runs" / "tiny"
-    with get_client(sync_client=True) as client:
-        killed, ending, other = (client.create_flow_run(flow(print, name="radaug"), state=Running()) for _ in range(3))
-        out.mkdir(parents=True)
-        (out / "run.lock").touch()
-        for one, start in ((ending, psutil.Process().create_time()), (killed, 0)):
-            with lease(out):
-                note_flow_run(out, str(one.id))
-                left = read_json(out / "running.json")
-            write_json(out / "running.json", left | {"process_start": start})
-            run_flow(experiment, out)
-        states = [client.read_flow_run(one.id).state for one in (killed, ending, other)]
-    assert [state.type.value for state in states if state] == ["CRASHED", "RUNNING", "RUNNING"]
-    assert not (out / "running.json").exists()
-
-
-def test_a_run_that_is_cancelled_in_the_pages_ends_as_by_sigterm(
-    server: None, stages: FakeStages, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Prefect leaves alone what no schedule or worker has started. A GAN writes a checkpoint at SIGTERM."""
-    from prefect.client.orchestration import get_client
-    from prefect.states import Cancelling
-
-    out, children_end = tmp_path / "runs" / "tiny", threading.Event()
-
-    def cancel(work: Work) -> None:
-        assert work.name == "split"
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(UUID(read_json(out / "running.json")["flow_run"]), Cancelling())
-        assert children_end.wait(120)
-
-    monkeypatch.setattr(flows.cancelled, "_LOOKS_S", 0.2)
-    monkeypatch.setattr(flows.engines, "in_child", cancel)
-    monkeypatch.setattr(flows.engines, "end_children", children_end.set)
-    with ended_by_sigterm(), pytest.raises(Terminated):
-        run_flow(experiment, out)
-    assert children_end.is_set() and not (out / "running.json").exists()
 
 
 def test_a_shareable_report_is_made_anew_with_the_report(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,7 @@ def test_a_scheduled_run_fetches_before_it_reads(
     deployment = build_deployment(experiment, tmp_path / "run", read_cron("0 2 * * *"))
     found: list[dict[str, list[str]]] = []
     monkeypatch.setattr("flows.flow.bring_new_studies", bring_new_studies.fn)  # a task would start a server
-    monkeypatch.setattr("flows.flow._say_page", lambda: None)
+    monkeypatch.setattr("flows.flow._logged", nullcontext)
     monkeypatch.setattr("flows.flow.publish_artifacts", lambda *given: None)
     monkeypatch.setattr("flows.flow.run_experiment", lambda *_, **__: found.append(brought(tmp_path / "ward")) or {})
     (tmp_path / "run").mkdir()
