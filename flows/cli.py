@@ -281,7 +281,7 @@ def _ready(engine: Literal["prefect", "direct"], place: Path, jobs: str) -> Iter
         from flows.children import warm_up
 
         warm_up()
-    from flows.progress import progress_shown
+    from flows.progress import Terminal, progress_shown
 
     if engine == "prefect":
         import flows.flow  # noqa: F401  (takes as long as the server's start)
@@ -291,7 +291,7 @@ def _ready(engine: Literal["prefect", "direct"], place: Path, jobs: str) -> Iter
             engine = "direct"
     if engine == "direct" and jobs != "local":
         raise UserError(f"compute.engine: {jobs} needs a Prefect server, and there is none. Set it to local.")
-    with ended_by_sigterm(), progress_shown(Console(highlight=False)):
+    with ended_by_sigterm(), progress_shown(Terminal()):
         yield engine
 
 

@@ -24,7 +24,6 @@ from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.states import Crashed
 from prefect.utilities.urls import url_for
-from rich.console import Console
 
 from flows.cancelled import ended_when_cancelled
 from flows.children import Work
@@ -35,7 +34,7 @@ from flows.gone import despite_its_server
 from flows.graph import Start
 from flows.lease import holder_of, note_flow_run
 from flows.page_log import PageLog
-from flows.progress import heard_by, progress_shown
+from flows.progress import Terminal, heard_by, progress_shown
 from flows.running import run_experiment
 from flows.server import has_pages
 from flows.shares import Machine
@@ -137,7 +136,7 @@ def _tasks(compute: ComputeConfig, machine: Machine) -> Iterator[Start]:
 def _hand_over(ended: PrefectFuture[Execution | None], outcome: Future[Execution | None]) -> None:
     try:
         outcome.set_result(ended.result())
-    except Exception as error:
+    except BaseException as error:  # the graph waits for every outcome
         outcome.set_exception(error)
 
 
@@ -248,7 +247,7 @@ def _logged() -> Iterator[None]:
     deployment's run has no command around it, and shows its lines itself."""
     with ExitStack() as stack:
         if _is_scheduled():
-            stack.enter_context(progress_shown(Console(highlight=False)))
+            stack.enter_context(progress_shown(Terminal()))
         if has_pages():
             stack.enter_context(heard_by(PageLog(_flow_run_id())))
             logger.info("Prefect's page of this run: %s", url_for("flow-run", _flow_run_id()))

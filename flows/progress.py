@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,20 @@ from pipeline.core.progress import PROGRESS
 
 WHOLE_RUN = "flows.whole_run"
 """Logger of the line on what runs and how long the rest will take."""
+
+
+class Terminal(Console):
+    """Where a run is shown: it goes on where its reader is gone (`| head`, a schedule that was killed)."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Show nothing more. Rich's own ends the thread that it is called in."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @contextmanager
@@ -59,6 +75,14 @@ class _Shown(logging.Handler):
         self._block: dict[str, str] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._show(record)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self.console.on_broken_pipe()  # a terminal that was closed
+
+    def _show(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if self.live is None or record.name not in (PROGRESS, WHOLE_RUN):
             self.console.print(Text(text), soft_wrap=True)
