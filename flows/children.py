@@ -185,7 +185,8 @@ def _how_it_ended(name: str, code: int | None) -> str:
 
 
 def _child(connection: Connection, work: Work, environment: dict[str, str], levels: dict[str, int]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for one in (signal.SIGINT, signal.SIGHUP):  # which a terminal sends to all: the parent ends its children
+        signal.signal(one, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(environment)  # the server's is that of its own start

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,7 +17,7 @@ from rich.console import Console
 from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
 from flows.gone import leave
-from flows.obeying import NobodyReads, Terminated, ended_by_sigterm, obey
+from flows.obeying import NobodyReads, Terminated, ended_by_signals, obey
 from flows.pacs.commands import COMMANDS as PACS_COMMANDS
 from flows.readers import readers
 from flows.result_commands import COMMANDS
@@ -30,7 +30,7 @@ from pipeline.core.layout import CURVE, FAULT_LOG, REPORT, SUMMARY, VERDICT
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
 
-INTERRUPTED, CLOSED, TERMINATED = 130, 141, 143
+INTERRUPTED, CLOSED = 130, 141
 app = App(
     name="radaug",
     version=lambda: version("radaug"),
@@ -65,7 +65,8 @@ def launch(tokens: list[str]) -> int:
     """Run one command line and give its exit code.
 
     0 finished, whatever the verdicts; 1 a fault of radaug's; 2 wrong input or configuration; 3 refused; 130 Ctrl-C;
-    143 SIGTERM. Where nobody reads on (`radaug families | head`) it ends without a word, with 141, as the shell has it.
+    143 SIGTERM; 129 SIGHUP. Where nobody reads on (`radaug families | head`) it ends without a word, with 141, as the
+    shell has it; a run goes on.
     """
     if "--debug" in tokens:
         tokens = [token for token in tokens if token != "--debug"]
@@ -82,8 +83,10 @@ def launch(tokens: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed goes there
         return CLOSED
     except (KeyboardInterrupt, Terminated) as why:
-        what, code = ("ended by SIGTERM", TERMINATED) if isinstance(why, Terminated) else ("interrupted", INTERRUPTED)
-        print(f"radaug: {what}. Run the same command again to continue; finished stages are kept.", file=sys.stderr)
+        ended = (f"ended by {why.name}", why.exit_code) if isinstance(why, Terminated) else None
+        what, code = ended or ("interrupted", INTERRUPTED)
+        with suppress(OSError):  # of a terminal that was closed
+            print(f"radaug: {what}. Run the same command again to continue; finished stages are kept.", file=sys.stderr)
         return code
     return 0
 
@@ -291,7 +294,7 @@ def _ready(engine: Literal["prefect", "direct"], place: Path, jobs: str) -> Iter
             engine = "direct"
     if engine == "direct" and jobs != "local":
         raise UserError(f"compute.engine: {jobs} needs a Prefect server, and there is none. Set it to local.")
-    with ended_by_sigterm(), progress_shown(Terminal()):
+    with ended_by_signals(), progress_shown(Terminal()):
         yield engine
 
 

@@ -17,7 +17,15 @@ class NobodyReads(BaseException):
 
 
 class Terminated(BaseException):
-    """SIGTERM came."""
+    """A signal came that ends a process: SIGTERM, or SIGHUP of a terminal that was closed.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.name, self.exit_code = signal.Signals(number).name, 128 + number
 
 
 def obey(app: App, tokens: list[str]) -> None:
@@ -52,14 +60,17 @@ def _said(app: App, error: CycloptsError, tokens: list[str]) -> str:
 
 
 @contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM leave the block as an exception, so that children are ended and files closed."""
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP leave the block as an exception, so that children are ended and files closed. SIGHUP that
+    is ignored (`nohup`) stays ignored."""
 
     def leave(number: int, frame: object) -> None:
-        raise Terminated
+        raise Terminated(number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    heard = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {one: signal.signal(one, leave) for one in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

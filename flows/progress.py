@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -40,12 +40,17 @@ class Terminal(Console):
 def progress_shown(console: Console) -> Iterator[None]:
     """Show what the program's loggers say while the block lasts, and add it to the file of JSON lines where one is
     named. Prefect's own logs stay out."""
-    with Live(console=console, transient=True, refresh_per_second=2) as live:
-        handlers: list[logging.Handler] = [_Shown(live if console.is_terminal else None, console)]
-        if log := os.environ.get(LOG_JSON):
-            handlers.append(JsonLines(Path(log)))
+    live = Live(console=console, transient=True, refresh_per_second=2)
+    handlers: list[logging.Handler] = [_Shown(live if console.is_terminal else None, console)]
+    if log := os.environ.get(LOG_JSON):
+        handlers.append(JsonLines(Path(log)))
+    live.start()
+    try:
         with heard_by(*handlers):
             yield
+    finally:
+        with suppress(OSError):  # of a terminal that was closed
+            live.stop()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from prefect.utilities.urls import url_for
 
 from flows.children import GRACE_S
 from flows.gone import leave_at_once
-from flows.obeying import Terminated, ended_by_sigterm
+from flows.obeying import Terminated, ended_by_signals
 
 RUN_ENDS_S = GRACE_S + 10.0
 """What a run gets to end in: its children's time, and some to tell its server."""
@@ -45,7 +45,7 @@ def serve_deployment(deployment: RunnerDeployment) -> None:
     if page := url_for("deployment", known):
         print(f"Prefect's page of it: {page}", flush=True)
     serving = _Serving(runner)
-    with ended_by_sigterm():
+    with ended_by_signals():
         try:
             serving.ended.result()
         except (KeyboardInterrupt, Terminated):

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.cli import TERMINATED, app, schedule
+from flows.cli import app, schedule
+from flows.obeying import Terminated
 from flows.serving import CLOSES_S, RUN_ENDS_S
 
 ROOT = Path(__file__).parents[1]
@@ -90,7 +91,7 @@ def test_the_options_of_prefect_are_those_of_the_installed_one() -> None:
 def test_a_schedule_that_was_stopped_has_not_failed() -> None:
     """Its exit code after SIGTERM, and who hears that; what the unit calls is a command line of radaug's."""
     unit = (DEPLOY / "radaug-schedule.service").read_text()
-    assert f"\nSuccessExitStatus={TERMINATED}\n" in unit and "\nKillMode=mixed\n" in unit
+    assert f"\nSuccessExitStatus={Terminated().exit_code}\n" in unit and "\nKillMode=mixed\n" in unit
     called = re.search(r"^ExecStart=\S+/(radaug .*)$", unit, re.M)
     assert called is not None
     command, bound, _ = app.parse_args(shlex.split(called[1])[1:], print_error=False, exit_on_error=False)

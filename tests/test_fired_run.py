@@ -123,7 +123,7 @@ def test_the_run_of_a_killed_schedule_is_not_made_twice(tmp_path: Path) -> None:
             assert not (tmp_path / "runs" / "n" / "verdict.json").exists()
             psutil.Process(orphan.pid).resume()
             wait_for(lambda: flow_runs(found.url, ["COMPLETED"]) == 2, 600)
-            assert said(found.url, "Nothing has changed since") == 1
+            wait_for(lambda: said(found.url, "Nothing has changed since") == 1, 60)  # it is sent later than the state
 
 
 @dataclass(frozen=True)

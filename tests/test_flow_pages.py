@@ -23,7 +23,7 @@ import flows.running
 from flows.children import Work
 from flows.json_log import LOG_JSON
 from flows.lease import lease, note_flow_run
-from flows.obeying import Terminated, ended_by_sigterm
+from flows.obeying import Terminated, ended_by_signals
 from flows.server import API_URL, OWN
 from pipeline.config.experiment import Experiment
 from pipeline.core.files import read_json, write_json
@@ -129,6 +129,6 @@ def test_a_run_that_is_cancelled_in_the_pages_ends_as_by_sigterm(
     monkeypatch.setattr(flows.cancelled, "_LOOKS_S", 0.2)
     monkeypatch.setattr(flows.engines, "in_child", cancel)
     monkeypatch.setattr(flows.engines, "end_children", children_end.set)
-    with ended_by_sigterm(), pytest.raises(Terminated):
+    with ended_by_signals(), pytest.raises(Terminated):
         run_flow(experiment, out)
     assert children_end.is_set() and not (out / "running.json").exists()
