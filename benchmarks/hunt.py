@@ -141,6 +141,24 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         )
         for seed in (1, 2)
     },
+    **{
+        f"pneumonia-10-pool-{more}{seed}": (
+            "pneumoniamnist",
+            [
+                arms(own), *ARCHIVE, "data.train_per_class=10", *EIGHT_DRAWS, "data.split.draws=4", f"seed={seed}",
+                "verdict.arm=pool-gan", "anomaly.detectors=[]", "privacy.attacks=[]", *changes,
+            ],
+        )
+        for more, own, changes in (
+            ("fresh-", POOL_ALONE, ["verdict.comparisons=[[pool-gan, real+classical+pseudolabels]]"]),
+            (
+                "simclr-",
+                ["real+classical", "simclr-features", "random-features", "pool-gan"],
+                ["verdict.comparisons=[[pool-gan, simclr-features]]", "classifier.encoder_images=30000"],
+            ),
+        )
+        for seed in range(11, 17)
+    },
     "pneumonia-50-curated-8": ("pneumoniamnist", [arms(CURATED), "gan.num_images=60000", *EIGHT_DRAWS]),
     "nih-curated": (
         "nih-cxr",
@@ -256,7 +274,7 @@ def together(names: list[str], changes: dict[str, str]) -> str:
     outs = [ROOT / "runs" / f"hunt-{name}" for name in names]
     tables = [read_predictions(out / "predictions.csv") for out in outs]
     draws = [
-        re.sub("-(more|mixed|filters|translated)-", "-", name) + "-" for name in names
+        re.sub("-(more|mixed|filters|translated|simclr|fresh)-", "-", name) + "-" for name in names
     ]  # rows with further arms are of the same draws
     joined = pd.concat([table.assign(fold=draw + table["fold"]) for draw, table in zip(draws, tables, strict=True)])
     joined = joined.drop_duplicates(["arm", "fold", "seed", "gan_seed", "split", "image_id"])
