@@ -20,6 +20,9 @@ class UnpairedConfig(GanConfig):
 
     Attributes:
         buffer: older translations that a discriminator is shown again.
+        patch_halvings: of the grid in a discriminator, which say how much of the image it looks at: after 1, 2, 3, 4 of
+            them at patches of 8, 18, 38, 78 voxels a side. Domains that differ in anatomy need patches as large as
+            the image; ones that differ in texture do not. Without it 1 below 32 voxels a side, 2 below 64, then 3.
         between: `classes`: from those that are not `data.positive` to those that are, and back. `sites`: from site to
             site within a class, with `by_site`: batches hold all classes equally at all sites, so that the
             sites' class mix cannot be translated too. Every training image is translated in turn. `archives`: the
@@ -36,6 +39,7 @@ class UnpairedConfig(GanConfig):
     """Whether it translates between more than two sites."""
 
     buffer: int = Field(50, ge=0)
+    patch_halvings: int | None = Field(None, ge=1, le=6)
     between: Literal["classes", "sites", "archives"] = "classes"
     semantic: Weight = 0.0
     semantic_steps: int = Field(300, ge=1)

@@ -222,13 +222,16 @@ class PatchDiscriminator(nn.Module):
     Args:
         width: channels of the first layer; they double with each halving of the grid.
         masked: the condition's mask is seen beside the image.
+        halvings: of the grid, one less than `shape.levels`, 1 to 3, without it. After n of them a patch is 5 * 2^n - 2
+            voxels wide. The last grid keeps two voxels a side at least.
     """
 
-    def __init__(self, shape: ImageShape, width: int, *, masked: bool = False) -> None:
+    def __init__(self, shape: ImageShape, width: int, *, masked: bool = False, halvings: int | None = None) -> None:
         super().__init__()
         conv = CONV[shape.spatial_dims]
         self.masked, self.checkpointing = masked, False
-        widths = doubling_widths(width, min(max(shape.levels - 1, 1), 3))
+        chosen = min(max(shape.levels - 1, 1), 3) if halvings is None else halvings
+        widths = doubling_widths(width, min(chosen, int(math.log2(min(shape.spatial_size))) - 1))
         layers = [
             conv(before, after, 4, stride=2, padding=1)
             for before, after in zip([shape.channels + masked, *widths], widths, strict=False)
@@ -258,8 +261,8 @@ class PatchDiscriminator(nn.Module):
 class StarDiscriminator(PatchDiscriminator):
     """A patch discriminator that also says of which class an image is, from the means of its last features."""
 
-    def __init__(self, shape: ImageShape, width: int) -> None:
-        super().__init__(shape, width)
+    def __init__(self, shape: ImageShape, width: int, halvings: int | None = None) -> None:
+        super().__init__(shape, width, halvings=halvings)
         self.classify = nn.Linear(self.score.in_features, shape.num_classes)
 
     def forward(self, images: Tensor, condition: Condition) -> Judgement:
@@ -270,9 +273,9 @@ class StarDiscriminator(PatchDiscriminator):
 class DomainDiscriminators(nn.Module):
     """A discriminator a domain: `of_a`, `of_b`. Called as one, it judges each image by that of its class's domain."""
 
-    def __init__(self, shape: ImageShape, width: int) -> None:
+    def __init__(self, shape: ImageShape, width: int, halvings: int | None = None) -> None:
         super().__init__()
-        self.of_a, self.of_b = (PatchDiscriminator(shape, width) for _ in range(2))
+        self.of_a, self.of_b = (PatchDiscriminator(shape, width, halvings=halvings) for _ in range(2))
         self.domain_of = DomainOf(shape.positive)
 
     def forward(self, images: Tensor, condition: Condition) -> Judgement:

@@ -38,7 +38,7 @@ def nets(config: CycleganConfig, shape: ImageShape) -> Nets:
     shape, width = two_domains(shape), max(4, config.generator_width // 4)
     return {
         "generator": DomainTranslators(shape, config.latent_dim, config.embedding_dim, width),
-        "discriminator": DomainDiscriminators(shape, config.discriminator_width),
+        "discriminator": DomainDiscriminators(shape, config.discriminator_width, config.patch_halvings),
     }
 
 

@@ -43,7 +43,7 @@ def nets(config: StarganConfig, shape: ImageShape) -> Nets:
     width = max(4, 3 * config.generator_width // 8)
     return {
         "generator": StarTranslator(shape, config.latent_dim, config.embedding_dim, width, step),
-        "discriminator": StarDiscriminator(shape, config.discriminator_width),
+        "discriminator": StarDiscriminator(shape, config.discriminator_width, config.patch_halvings),
     }
 
 
