@@ -160,10 +160,8 @@ def experiment_flow(experiment: dict[str, Any], out: str, yes: bool = False, fet
         settings = validate_experiment(experiment, "the flow's parameters")
         if fetches:
             bring_new_studies(settings, Path(out))
-        engine = prefect_engine(Path(out), settings.compute)
-        verdicts = run_experiment(settings, Path(out), engine, yes=yes, waits=_is_scheduled())
-        publish_artifacts(str(experiment["name"]), Path(out))
-        return verdicts
+        engine, publish = prefect_engine(Path(out), settings.compute), partial(publish_artifacts, settings.name)
+        return run_experiment(settings, Path(out), engine, yes=yes, waits=_is_scheduled(), publish=publish)
 
 
 @flow(name="radaug-curve", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)

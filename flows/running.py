@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from flows.engines import Engine
@@ -39,7 +39,13 @@ _WHOLE_RUN_EVERY_S = 10.0
 
 
 def run_experiment(
-    experiment: Experiment, place: Path, engine: Engine, *, yes: bool = False, waits: bool = False
+    experiment: Experiment,
+    place: Path,
+    engine: Engine,
+    *,
+    yes: bool = False,
+    waits: bool = False,
+    publish: Callable[[Path], None] | None = None,
 ) -> Verdicts:
     """Run an experiment into the directory `place`; finished stages come from the cache.
 
@@ -48,6 +54,7 @@ def run_experiment(
     Args:
         yes: start, though disk or memory will hardly be enough.
         waits: until no other process runs into `place`, which else is refused.
+        publish: shows the finished run elsewhere, before the next one may begin in `place`.
 
     Returns:
         The run's verdict.json.
@@ -56,23 +63,32 @@ def run_experiment(
         UserError: disk or memory will not be enough, or other input is wrong.
         RadaugError: a stage refused or could not go on; those that do not need it have ended.
     """
+    with open_run(place, experiment, waits=waits):
+        with faults_kept_in(place / FAULT_LOG, "run"), clear_disk_errors(place):
+            verdicts = _run_into(place, experiment, engine, yes)
+        if publish is not None:
+            publish(place)
+    return verdicts
+
+
+def _run_into(place: Path, experiment: Experiment, engine: Engine, yes: bool) -> Verdicts:
+    """The run, in a directory that this process holds."""
     cache = cache_of(place)
-    with open_run(place, experiment, waits=waits), faults_kept_in(place / FAULT_LOG, "run"), clear_disk_errors(place):
-        require_register(experiment, cache)
-        read_ledger(cache)  # a ledger that cannot be read is told before anything is trained
-        watcher = _RunWatcher(experiment, place, yes=yes)
-        directories = run_steps(experiment, plan_experiment(experiment), place, engine, watcher)
-        looked = _looked(cache, experiment, directories)
-        write_table(place / LEDGER, ledger_table(looked))
-        publish_results(place, directories, looks_json(looked))
-        with faults_kept_in(place / FAULT_LOG, "report"):
-            bring_report(place, write_report)
-        verdicts: Verdicts = read_json(place / VERDICT)
-        if not watcher.made:
-            when = load_record(directories["verdict"]).finished
-            logger.info("Nothing has changed since %s: every stage was there, and nothing was trained.", when)
-        tell_change(experiment.notify.webhook, experiment.name, place, verdicts)
-        return verdicts
+    require_register(experiment, cache)
+    read_ledger(cache)  # a ledger that cannot be read is told before anything is trained
+    watcher = _RunWatcher(experiment, place, yes=yes)
+    directories = run_steps(experiment, plan_experiment(experiment), place, engine, watcher)
+    looked = _looked(cache, experiment, directories)
+    write_table(place / LEDGER, ledger_table(looked))
+    publish_results(place, directories, looks_json(looked))
+    with faults_kept_in(place / FAULT_LOG, "report"):
+        bring_report(place, write_report)
+    verdicts: Verdicts = read_json(place / VERDICT)
+    if not watcher.made:
+        when = load_record(directories["verdict"]).finished
+        logger.info("Nothing has changed since %s: every stage was there, and nothing was trained.", when)
+    tell_change(experiment.notify.webhook, experiment.name, place, verdicts)
+    return verdicts
 
 
 def run_steps(

@@ -21,11 +21,13 @@ import flows.engines
 import flows.flow
 import flows.running
 from flows.children import Work
+from flows.engines import direct_engine
 from flows.json_log import LOG_JSON
 from flows.lease import lease, note_flow_run
 from flows.obeying import Terminated, ended_by_signals
 from flows.server import API_URL, OWN
 from pipeline.config.experiment import Experiment
+from pipeline.core.errors import UserError
 from pipeline.core.files import read_json, write_json
 from pipeline.core.progress import Progress
 
@@ -61,6 +63,24 @@ def test_a_run_says_the_address_of_its_page_which_has_its_log(
     caplog.clear()
     run_flow(experiment, out)
     assert "Nothing has changed since" in caplog.text and "page of this run" not in caplog.text
+
+
+def test_a_run_is_published_before_the_next_one_may_begin(
+    stages: FakeStages, experiment: Experiment, tmp_path: Path
+) -> None:
+    """The next one takes away what is published; a server that is gone is no fault of the run's."""
+    out, held = tmp_path / "runs" / "tiny", list[bool]()
+
+    def publish(place: Path) -> None:
+        assert (place / "metrics.csv").is_file()
+        with pytest.raises(UserError, match="another process runs into it"):
+            flows.running.run_experiment(experiment, place, direct_engine)
+        held.append(True)
+        raise ConnectionError("the server is gone")
+
+    with pytest.raises(ConnectionError, match="the server is gone"):
+        flows.running.run_experiment(experiment, out, direct_engine, publish=publish)
+    assert held and (out / "verdict.json").is_file() and not (out / "error.log").exists()
 
 
 def log_in_the_page(flow_run: str) -> list[str]:
