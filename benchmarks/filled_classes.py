@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from hunt import ROOT, ROWS, arms
+from hunt_rows import ROOT, ROWS, arms
 from sklearn.metrics import roc_auc_score
 
 from flows.plan import plan_experiment

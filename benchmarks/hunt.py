@@ -1,7 +1,7 @@
 """The hunt: what really helps? Rows of whole runs, GAN arms beside their controls on the same patients.
 
-Each row is one `radaug run` of a shipped configuration with the changes below, in a directory of its own; finished
-stages come from the cache. Its comparisons go to benchmarks/results/hunt.csv, all of them, and `table` prints
+Each row is one `radaug run` of a shipped configuration with the changes of hunt_rows.py, in a directory of its own;
+finished stages come from the cache. Its comparisons go to benchmarks/results/hunt.csv, all of them, and `table` prints
 docs/results.md's table. The test patients of a row are opened once, by that run. AUROC decides, as the configurations
 say beforehand; sensitivity and specificity of the same pairs are told beside it.
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from hunt_rows import ROOT, ROWS
 from planted_scanners import plant
 from rows import append
 
@@ -26,201 +27,9 @@ from pipeline.core.files import read_json
 from pipeline.verdict import VerdictPlan, decide
 from pipeline.verdict.decide import read_predictions
 
-ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "hunt.csv"
-OVERSAMPLING, MIXUP = "real+classical+oversampling", "real+classical+mixup"
-ADDED = ["real+classical", OVERSAMPLING, MIXUP, "real+classical+synthetic@0.5", "real+classical+synthetic@1"]
-PRETRAINED = ["synthetic-pretrained", "augmented-pretrained"]
-POOL = [
-    "real+classical",
-    "real+classical+pseudolabels",
-    "pool-gan",
-    "gan-features",
-    "simclr-features",
-    "random-features",
-]
-MINORITY = [
-    "real+classical", "real+classical+classweights", OVERSAMPLING, "real+classical+logitadjustment",
-    "real+classical+refit", "minority-synthetic",
-]  # fmt: skip
-POOL_ALONE = ["real+classical", "real+classical+pseudolabels", "pool-gan"]
-CURATED = ["real+classical", OVERSAMPLING, MIXUP, "real+classical+synthetic@0.5", "real+classical+curated@0.5"]
-SMALL_64 = ["gan.generator_width=16", "gan.discriminator_width=16", "gan.num_images=40000"]
-QUICK = ["classifier.steps=300", "classifier.seeds=3"]
-ARCHIVE = ["gan.family=s3gan", "gan.num_images=60000", "data.surplus=unlabelled"]
-TRANSLATED = [
-    "real+classical",
-    "real+classical+cellbalanced",
-    "real+classical+groupdro",
-    "cells-pretrained",
-    "cells-consistency",
-    "translated-consistency",
-]
-MUST_BEAT = [f"[translated-consistency, {control}]" for control in TRANSLATED[1:-1]]
-THREE_DRAWS = ["data.split.draws=3", "classifier.seeds=2", f"verdict.comparisons=[{', '.join(MUST_BEAT)}]"]
-EIGHT_DRAWS = ["data.split.draws=8", "classifier.steps=300", "classifier.seeds=2"]
-WITHOUT_A_TRANSLATOR = [
-    "real+classical+standardised",
-    "real+classical+equalised",
-    "real+classical+sitecentred",
-    "real+classical+crosssitemixup",
-    "real+classical+coral",
-    "real+classical+dann",
-]
-TRANSLATIONS, MIXED = ["translated-consistency", "translated-pretrained"], ["translated-crosssitemixup"]
-SCANNER_CONTROLS = {
-    "": TRANSLATED[:-1],
-    "more-": ["real+classical", *WITHOUT_A_TRANSLATOR],
-    "mixed-": ["real+classical", "real+classical+cellbalanced", "real+classical+crosssitemixup"],
-    "filters-": [
-        "real+classical",
-        "real+classical+bigaug",
-        "real+classical+bigaug+crosssitemixup",
-        "real+classical+amplitudemix",
-    ],
-}
-MIXING = ("mixed-", "filters-")
-"""Rows of which `translated-crosssitemixup` is the primary arm."""
 PLANTED = {"chest": 7, "fresh": 8, "kernels": 12}
 """Pairs of planted scanners, and the seed of each."""
-
-
-def arms(names: list[str]) -> str:
-    return f"arms=[{', '.join(names)}]"
-
-
-def compared(controls: list[str], translations: list[str]) -> list[str]:
-    """Changes for these arms, the first of the translations against each control but the first."""
-    pairs = ", ".join(f"[{translations[0]}, {one}]" for one in controls[1:])
-    return [arms([*controls, *translations]), f"verdict.arm={translations[0]}", f"verdict.comparisons=[{pairs}]"]
-
-
-def planted(pair: str, classes: tuple[str, str], rare: dict[str, str], side: int) -> list[str]:
-    """Changes of `shortcut-translated` for a planted pair of scanners, 95 images in a common cell and 5 in a rare one.
-
-    Args:
-        classes: as the files number them; the second is positive.
-        rare: each site -> its rare class.
-    """
-    files = [f"{site}: {{source: {{kind: npz, path: {ROOT / 'runs' / pair / site}.npz}}}}" for site in rare]
-    cells = [
-        f"{site}: {{{', '.join(f'{label}: {5 if label == own else 95}' for label in classes)}}}"
-        for site, own in rare.items()
-    ]
-    return [
-        f"data.sources={{{', '.join(files)}}}", f"data.classes=[{', '.join(classes)}]", f"data.positive=[{classes[1]}]",
-        f"data.correlation={{{', '.join(cells)}}}", f"data.spatial_size={side}", "verdict.stratum=reversed",
-    ]  # fmt: skip
-
-
-ROWS: dict[str, tuple[str, list[str]]] = {
-    "pneumonia-50-added": (
-        "pneumoniamnist",
-        [arms(ADDED + PRETRAINED), "gan.num_images=60000", "data.split.draws=3", *QUICK],
-    ),
-    "pneumonia-50-pool": (
-        "pneumoniamnist",
-        [
-            arms(POOL), *ARCHIVE, "data.split.draws=3", "classifier.encoder_images=30000", *QUICK,
-        ],
-    ),
-    **{
-        f"pneumonia-{size}-pool-8": (
-            "pneumoniamnist",
-            [arms(POOL_ALONE), *ARCHIVE, f"data.train_per_class={size}", *EIGHT_DRAWS],
-        )
-        for size in (10, 50)
-    },
-    **{
-        f"pneumonia-10-pool-again-{seed}": (
-            "pneumoniamnist",
-            [
-                arms(POOL_ALONE), *ARCHIVE, "data.train_per_class=10", *EIGHT_DRAWS, "data.split.draws=4",
-                f"seed={seed}",
-            ],
-        )
-        for seed in (1, 2)
-    },
-    **{
-        f"pneumonia-10-pool-{more}{seed}": (
-            "pneumoniamnist",
-            [
-                arms(own), *ARCHIVE, "data.train_per_class=10", *EIGHT_DRAWS, "data.split.draws=4", f"seed={seed}",
-                "verdict.arm=pool-gan", "anomaly.detectors=[]", "privacy.attacks=[]", *changes,
-            ],
-        )
-        for more, own, changes in (
-            ("fresh-", POOL_ALONE, ["verdict.comparisons=[[pool-gan, real+classical+pseudolabels]]"]),
-            (
-                "simclr-",
-                ["real+classical", "simclr-features", "random-features", "pool-gan"],
-                ["verdict.comparisons=[[pool-gan, simclr-features]]", "classifier.encoder_images=30000"],
-            ),
-        )
-        for seed in range(11, 17)
-    },
-    "pneumonia-50-curated-8": ("pneumoniamnist", [arms(CURATED), "gan.num_images=60000", *EIGHT_DRAWS]),
-    "nih-curated": (
-        "nih-cxr",
-        [arms([*CURATED, "pretrained+classical"]), "gan.family=vae-gan", *SMALL_64, *QUICK],
-    ),
-    "pneumonia-200-to-20": (
-        "pneumoniamnist",
-        [
-            arms(MINORITY), "data.train_per_class={normal: 20, pneumonia: 200}", "gan.num_images=60000",
-            "data.split.draws=3", *QUICK,
-        ],
-    ),
-    "nih-added": ("nih-cxr", [arms(ADDED), "gan.family=vae-gan", *SMALL_64, *QUICK]),
-    **{
-        name: (
-            "adrenal3d",
-            [
-                arms(MINORITY), "gan.family=vae-gan", f"gan.num_images={images}", "gan.generator_width=8",
-                "gan.discriminator_width=8", *QUICK,
-            ],
-        )
-        for name, images in (("adrenal-minority", 6000), ("adrenal-minority-longer", 24000))
-    },
-    "tcga-added": ("tcga-contrast", [arms(ADDED), "gan.family=vae-gan", *SMALL_64, *QUICK]),
-    **{
-        f"shortcut-translated-{size}{seed}": (
-            "shortcut-translated",
-            [arms(TRANSLATED), *THREE_DRAWS, f"seed={seed}", *([f"data.spatial_size={size[:-1]}"] if size else [])],
-        )
-        for size in ("", "28-")  # images stored at 28 x 28 have a frame at 32 x 32
-        for seed in (1, 2, 3, 4)
-    },
-    **{
-        f"shortcut-mixed-28-{seed}": (
-            "shortcut-translated",
-            [
-                *compared([*SCANNER_CONTROLS["mixed-"], *SCANNER_CONTROLS["filters-"][1:]], MIXED), *THREE_DRAWS[:2],
-                f"seed={seed}", "data.spatial_size=28",
-            ],
-        )
-        for seed in (1, 2, 3, 4)
-    },
-    **{
-        f"scanner-{pair}-{more}{seed}": (
-            "shortcut-translated",
-            [
-                *compared(own, MIXED if more in MIXING else TRANSLATIONS), *THREE_DRAWS[:2], *changes, f"seed={seed}",
-            ],
-        )
-        for more, own in SCANNER_CONTROLS.items()
-        for pair, changes in {
-            "chest": planted("chest", ("normal", "pneumonia"), {"edged": "normal", "soft": "pneumonia"}, 28),
-            "fresh": [
-                *planted("fresh", ("normal", "pneumonia"), {"edged": "normal", "soft": "pneumonia"}, 28),
-                "verdict.stratum=balanced",
-            ],
-            "kernels": planted("kernels", ("cyst", "metastasis"), {"sharp": "metastasis", "soft": "cyst"}, 32),
-        }.items()
-        for seed in (1, 2, 3, 4)
-    },
-    "liver-added": ("demo", [arms(ADDED + PRETRAINED), "gan.num_images=60000", *QUICK]),
-}  # fmt: skip
 FIELDS = (
     "row", "kind", "arm", "reference", "endpoint", "difference", "ci_low", "ci_high", "p", "alone", "verdict",
     "n_patients", "n_folds", "fits", "minutes",
