@@ -56,6 +56,7 @@ SCANNER_CONTROLS = {
         "real+classical+amplitudemix",
     ],
 }
+BETWEEN_SCANNERS = ["real+classical+crosssitemixup", "real+classical+bigaug", "real+classical+amplitudemix"]
 MIXING = ("mixed-", "filters-")
 """Rows of which `translated-crosssitemixup` is the primary arm."""
 
@@ -175,6 +176,17 @@ ROWS: dict[str, tuple[str, list[str]]] = {
             ],
         )
         for seed in (1, 2, 3, 4)
+    },
+    **{
+        f"shortcut-anatomy-28-{seed}": (
+            "shortcut-translated",
+            [
+                *compared([*TRANSLATED[:-1], *BETWEEN_SCANNERS], ["translated-consistency", *MIXED]), *THREE_DRAWS[:2],
+                f"seed={seed}", "data.spatial_size=28", "gan.patch_halvings=3", "gan.identity=0", "gan.cycle=3",
+                "gan.num_images=9600",
+            ],
+        )
+        for seed in (21, 22, 23, 24)
     },
     **{
         f"scanner-{pair}-{more}{seed}": (
