@@ -201,6 +201,13 @@ def test_a_generator_that_failed_says_nothing_about_gan_augmentation(decision: s
     assert shown.title == "Inconclusive: the generator failed" and shown.tone == "caution"
 
 
+def test_where_the_site_stayed_the_mend_is_named() -> None:
+    still = replace(FAILED, place=None, site_left=0.9, why="its translations are hardly called another site")
+    assert "gan.patch_halvings" in gated(verdict("no_benefit"), [still]).reasons[0]
+    lost = replace(still, site_left=0.1, class_lost=0.9)
+    assert "gan.patch_halvings" not in gated(verdict("no_benefit"), [lost]).reasons[0]
+
+
 def test_a_gain_over_every_control_needs_no_good_images_and_the_reasons_say_so() -> None:
     found = gated(verdict("helps"), [FAILED])
     assert found.decision == "helps" and found.reasons[:2] == verdict("helps").reasons

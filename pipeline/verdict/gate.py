@@ -15,7 +15,7 @@ import pandas as pd
 from pipeline.core.guard import TRANSLATION
 from pipeline.core.metrics import MetricRow
 from pipeline.verdict.rule import Verdict
-from pipeline.verdict.translator_gate import Translated
+from pipeline.verdict.translator_gate import HALF, Translated
 
 PLACE = 0.5
 """Nearer to blank or shuffled images than to real ones."""
@@ -25,6 +25,7 @@ LEAST_VALIDATION, LEAST_OF_CLASS = 10, 5
 """Validation images without which a generator, and a class of its images, cannot be judged."""
 FLOOR_SHARE = 0.25
 """A place is known where the floor's interval reaches no further than so much of the way to either side."""
+_SEE_MORE = " If the sites differ in anatomy, let its discriminators see more of an image at once: gan.patch_halvings."
 PASSED, FAILED, NOT_JUDGED = "passed", "failed", "not judged"
 UNSEEN = "The generators were not looked at: predictions alone do not say whether the GANs had failed."
 _ALL = "all"
@@ -212,6 +213,8 @@ def gated(verdict: Verdict, looks: Sequence[Look]) -> Verdict:
         return replace(verdict, reasons=(*verdict.reasons, said), evidence=evidence)
     if failed:
         said += ", so this says nothing about GAN augmentation."
+        if any(look.site_left is not None and look.site_left > HALF for look in failed):
+            said += _SEE_MORE
         return replace(verdict, decision="inconclusive", reasons=(said, *verdict.reasons), evidence=evidence)
     reasons = (said, *verdict.reasons) if verdict.decision == "no_benefit" else (*verdict.reasons, said)
     return replace(verdict, reasons=reasons, evidence=evidence)
