@@ -43,6 +43,7 @@ from pipeline.config.experiment import ComputeConfig, Experiment
 from pipeline.config.loading import validate_experiment
 from pipeline.core.cache import Execution
 from pipeline.core.decisions import Verdicts
+from pipeline.core.errors import RadaugError
 from pipeline.core.files import digest_text, read_json
 from pipeline.core.layout import CURVE, FAULT_LOG, FIGURES, REPORT, VERDICT
 from pipeline.core.metrics import read_metrics
@@ -161,7 +162,11 @@ def experiment_flow(experiment: dict[str, Any], out: str, yes: bool = False, fet
         if fetches:
             bring_new_studies(settings, Path(out))
         engine, publish = prefect_engine(Path(out), settings.compute), partial(publish_artifacts, settings.name)
-        return run_experiment(settings, Path(out), engine, yes=yes, waits=_is_scheduled(), publish=publish)
+        verdicts = run_experiment(settings, Path(out), engine, yes=yes, waits=_is_scheduled(), publish=publish)
+        if _is_scheduled():  # a command says it itself
+            decided = [verdicts["utility"]["decision"], verdicts["release"]["decision"]]
+            logger.info("%s: utility %s, release %s", settings.name, *decided)
+        return verdicts
 
 
 @flow(name="radaug-curve", flow_run_name="{experiment[name]}", validate_parameters=False, persist_result=False)
@@ -249,7 +254,12 @@ def _logged() -> Iterator[None]:
         if has_pages():
             stack.enter_context(heard_by(PageLog(_flow_run_id())))
             logger.info("Prefect's page of this run: %s", url_for("flow-run", _flow_run_id()))
-        yield
+        try:
+            yield
+        except RadaugError as error:
+            if _is_scheduled():
+                logger.error("radaug: %s", error)
+            raise
 
 
 def mean_metrics(run: Path) -> list[dict[str, str]]:

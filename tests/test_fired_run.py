@@ -102,6 +102,8 @@ def test_the_night_after_a_power_cut_has_its_run(tmp_path: Path) -> None:
         wait_for(lambda: flow_runs(found.url, ["COMPLETED"]) == 1, 600)
         assert (tmp_path / "runs" / "n" / "verdict.json").is_file()
         assert flow_runs(found.url, ["CRASHED"]) == 1 and flow_runs(found.url, ["RUNNING"]) == 0
+        wait_for(lambda: said(found.url, "demo: utility ") == 1, 60)
+        assert "demo: utility " in (tmp_path / "radaug.log").read_text()
 
 
 @pytest.mark.slow

@@ -102,9 +102,13 @@ def test_the_run_of_a_schedule_shows_its_lines_and_adds_them_to_the_json_log(
         with flows.flow._logged():
             logging.getLogger("flows.running").info("split made of %d images", 3)
         assert ("split made of 3 images" in capsys.readouterr().out) is shown
+        with pytest.raises(UserError), flows.flow._logged():
+            raise UserError("/scans/DOE^JANE cannot be read")
+        assert ("radaug: /scans/DOE^JANE cannot be read" in capsys.readouterr().out) is shown
         assert (tmp_path / "log.jsonl").exists() is shown
-    (line,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
-    assert line["event"] == "split made of %d images" and logging.getLogger("flows").handlers == []
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["split made of %d images", "radaug: %s"]
+    assert logging.getLogger("flows").handlers == []
 
 
 def test_the_flow_run_of_a_killed_process_is_closed(
