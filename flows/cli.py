@@ -16,7 +16,7 @@ from rich.console import Console
 
 from flows.environment import user_cache
 from flows.faults import DEBUG, faults_kept_in
-from flows.gone import leave
+from flows.gone import leave, print_nowhere
 from flows.obeying import NobodyReads, Terminated, ended_by_signals, obey
 from flows.pacs.commands import COMMANDS as PACS_COMMANDS
 from flows.readers import readers
@@ -80,15 +80,19 @@ def launch(tokens: list[str]) -> int:
         print(f"radaug: {error}", file=sys.stderr)
         return error.exit_code
     except NobodyReads:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed goes there
+        print_nowhere()
         return CLOSED
-    except (KeyboardInterrupt, Terminated) as why:
-        ended = (f"ended by {why.name}", why.exit_code) if isinstance(why, Terminated) else None
-        what, code = ended or ("interrupted", INTERRUPTED)
-        with suppress(OSError):  # of a terminal that was closed
-            print(f"radaug: {what}. Run the same command again to continue; finished stages are kept.", file=sys.stderr)
-        return code
+    except Terminated as why:
+        return _ended(f"ended by {why.name}", why.exit_code)
+    except KeyboardInterrupt:
+        return _ended("interrupted", INTERRUPTED)
     return 0
+
+
+def _ended(what: str, code: int) -> int:
+    with suppress(OSError):  # of a terminal that was closed
+        print(f"radaug: {what}. Run the same command again to continue; finished stages are kept.", file=sys.stderr)
+    return code
 
 
 @app.command

@@ -1,4 +1,4 @@
-"""A flow whose Prefect server goes away while it runs: what it made all the same, or an error that says so."""
+"""What has gone while a command runs: the Prefect server of its flow, or whoever read what it prints."""
 
 from __future__ import annotations
 
@@ -50,6 +50,13 @@ def despite_its_server(flow: Callable[[], Result], file: Path, read: Callable[[P
 def leave_at_once() -> None:
     """Let `leave` wait for nothing: Prefect would try each event again that a lost server has not got, for minutes."""
     _at_once.set()
+
+
+def print_nowhere() -> None:
+    """Let what is still to be printed, or flushed, go nowhere: its reader has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def leave(code: int) -> NoReturn:

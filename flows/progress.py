@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from flows.children import LOGGED
+from flows.gone import print_nowhere
 from flows.json_log import LOG_JSON, JsonLines
 from pipeline.core.progress import PROGRESS
 
@@ -31,9 +31,7 @@ class Terminal(Console):
     def on_broken_pipe(self) -> None:
         """Show nothing more. Rich's own ends the thread that it is called in."""
         self.quiet = True
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        print_nowhere()
 
 
 @contextmanager

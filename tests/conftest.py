@@ -8,10 +8,16 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import flows  # noqa: F401  (sets Prefect's environment, before anything imports prefect)
+
+if TYPE_CHECKING:
+    from fake_stages import FakeStages
+
+    from pipeline.config.experiment import Experiment
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
@@ -65,6 +71,22 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=180):
         yield
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
+    """Fakes that the flow takes for the real stages."""
+    from fake_stages import put_in_place
+
+    return put_in_place(monkeypatch)
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    """Of simulated lesions, as a flow of `stages` takes it."""
+    from fake_stages import make_experiment
+
+    return make_experiment(tmp_path)
 
 
 @pytest.fixture

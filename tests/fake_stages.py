@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import Artifact
+from prefect.client.schemas.sorting import ArtifactSort
 
 import flows.engines
 import flows.running
@@ -116,18 +119,16 @@ def run_flow(experiment: Experiment, out: Path) -> dict[str, Any]:
 
 def read_artifacts() -> dict[str, str]:
     """Data of the latest flow run's artifacts by key."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.sorting import ArtifactSort
-
-    with get_client(sync_client=True) as client:
-        found = client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
-        return {str(one.key): str(one.data) for one in found if one.flow_run_id == found[0].flow_run_id}
+    found = _artifacts()
+    return {str(one.key): str(one.data) for one in found if one.flow_run_id == found[0].flow_run_id}
 
 
 def flow_run_of_artifacts() -> str:
     """The id of the flow run that made the newest artifact."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.sorting import ArtifactSort
+    return str(_artifacts()[0].flow_run_id)
 
+
+def _artifacts() -> list[Artifact]:
+    """The newest first."""
     with get_client(sync_client=True) as client:
-        return str(client.read_artifacts(sort=ArtifactSort.CREATED_DESC)[0].flow_run_id)
+        return client.read_artifacts(sort=ArtifactSort.CREATED_DESC)

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from fake_stages import METRICS, VERDICT, FakeStages, make_experiment, put_in_place, read_artifacts, run_flow, written
+from fake_stages import METRICS, VERDICT, FakeStages, make_experiment, read_artifacts, run_flow, written
 from filelock import FileLock
 
 import flows.engines
@@ -28,16 +28,6 @@ from pipeline.config.loading import load_experiment
 from pipeline.core.errors import LeakageError, RadaugError, UserError
 from pipeline.core.files import read_json, write_text
 from pipeline.core.layout import LOCK
-
-
-@pytest.fixture
-def stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
-    return put_in_place(monkeypatch)
-
-
-@pytest.fixture
-def experiment(tmp_path: Path) -> Experiment:
-    return make_experiment(tmp_path)
 
 
 def test_plan_has_every_fold_and_gan_in_an_order_that_can_be_run(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from uuid import UUID
 import httpx
 import psutil
 import pytest
-from fake_stages import FakeStages, flow_run_of_artifacts, make_experiment, put_in_place, run_flow
+from fake_stages import FakeStages, flow_run_of_artifacts, run_flow
 from own_server import wait_for
 
 import flows.cancelled
@@ -30,16 +30,6 @@ from pipeline.config.experiment import Experiment
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json, write_json
 from pipeline.core.progress import Progress
-
-
-@pytest.fixture
-def stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
-    return put_in_place(monkeypatch)
-
-
-@pytest.fixture
-def experiment(tmp_path: Path) -> Experiment:
-    return make_experiment(tmp_path)
 
 
 def test_a_run_says_the_address_of_its_page_which_has_its_log(

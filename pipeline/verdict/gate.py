@@ -15,7 +15,7 @@ import pandas as pd
 from pipeline.core.guard import TRANSLATION
 from pipeline.core.metrics import MetricRow
 from pipeline.verdict.rule import Verdict
-from pipeline.verdict.translator_gate import HALF, Translated
+from pipeline.verdict.translator_gate import Translated, has_stayed
 
 PLACE = 0.5
 """Nearer to blank or shuffled images than to real ones."""
@@ -213,7 +213,7 @@ def gated(verdict: Verdict, looks: Sequence[Look]) -> Verdict:
         return replace(verdict, reasons=(*verdict.reasons, said), evidence=evidence)
     if failed:
         said += ", so this says nothing about GAN augmentation."
-        if any(look.site_left is not None and look.site_left > HALF for look in failed):
+        if any(has_stayed(look.site_left) for look in failed):
             said += _SEE_MORE
         return replace(verdict, decision="inconclusive", reasons=(said, *verdict.reasons), evidence=evidence)
     reasons = (said, *verdict.reasons) if verdict.decision == "no_benefit" else (*verdict.reasons, said)

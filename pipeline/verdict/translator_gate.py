@@ -57,7 +57,7 @@ class Translated:
         """Why it failed, or nothing."""
         if self.number < LEAST:
             return ""
-        if self.stayed is not None and self.stayed > HALF:
+        if self.stayed is not None and has_stayed(self.stayed):
             return (
                 f"its translations are hardly called another site ({100 * (1 - self.stayed):.0f} % of the way from "
                 f"their sources to the target's real images, and at least {100 * HALF:.0f} % is asked for)"
@@ -79,6 +79,11 @@ class Translated:
         if self.lost is None:
             return "a classifier that never saw the patients hardly tells the classes apart, translated or not"
         return ""
+
+
+def has_stayed(left: float | None) -> bool:
+    """Whether so much of the way of the site is left that the translator failed."""
+    return left is not None and left > HALF
 
 
 def _mean(ways: Sequence[float]) -> float | None:
