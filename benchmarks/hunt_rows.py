@@ -122,15 +122,24 @@ ROWS: dict[str, tuple[str, list[str]]] = {
             "pneumoniamnist",
             [
                 arms(own), *ARCHIVE, "data.train_per_class=10", *EIGHT_DRAWS, "data.split.draws=4", f"seed={seed}",
-                "verdict.arm=pool-gan", "anomaly.detectors=[]", "privacy.attacks=[]", *changes,
+                "anomaly.detectors=[]", "privacy.attacks=[]", *changes,
             ],
         )
         for more, own, changes in (
-            ("fresh-", POOL_ALONE, ["verdict.comparisons=[[pool-gan, real+classical+pseudolabels]]"]),
+            ("fixmatch-", ["real+classical", "real+classical+fixmatch"], ["gan.num_images=64"]),
+            (
+                "fresh-",
+                POOL_ALONE,
+                ["verdict.arm=pool-gan", "verdict.comparisons=[[pool-gan, real+classical+pseudolabels]]"],
+            ),
             (
                 "simclr-",
                 ["real+classical", "simclr-features", "random-features", "pool-gan"],
-                ["verdict.comparisons=[[pool-gan, simclr-features]]", "classifier.encoder_images=30000"],
+                [
+                    "verdict.arm=pool-gan",
+                    "verdict.comparisons=[[pool-gan, simclr-features]]",
+                    "classifier.encoder_images=30000",
+                ],
             ),
         )
         for seed in range(11, 17)

@@ -37,7 +37,9 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
         "minority-synthetic", "pool-gan", "gan-features", "f-anogan-features+logistic", "f-anogan-features+svm",
         "discriminator-features+logistic", "discriminator-features+svm", *translated,
     }  # fmt: skip
-    assert names_of("pool") == {"pseudolabels", "simclr-features", "autoencoder-features", "pool-gan", "gan-features"}
+    assert names_of("pool") == {
+        "pseudolabels", "fixmatch", "simclr-features", "autoencoder-features", "pool-gan", "gan-features",
+    }  # fmt: skip
     assert names_of("ensemble") == {"pseudolabels", "curated", "pool-gan", "adapted-pseudolabels"}
     cells = {"cells-pretrained", "cells-synthetic-pretrained"}
     looks_at_sites, at_target = {"sitecentred", "matched", "fourier"}, {"matched", "fourier", "adabn"}
@@ -58,7 +60,7 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     }  # fmt: skip
     assert {name for name, facts in ARMS.items() if facts.trainings == 2} == {
         "augmented-pretrained", "synthetic-pretrained", "cells-pretrained", "cells-synthetic-pretrained",
-        "cells-consistency", "translated-consistency", "translated-pretrained",
+        "cells-consistency", "translated-consistency", "translated-pretrained", f"{REFERENCE_ARM}+fixmatch",
     }  # fmt: skip
     assert {facts.trunk for facts in ARMS.values()} - {None} == set(TRUNKS)
     assert {facts.representation for facts in ARMS.values()} - {None} == set(REPRESENTATIONS)

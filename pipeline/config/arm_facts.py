@@ -17,6 +17,7 @@ Images = Literal[
     "cells",
     "cells_twice",
     "pool",
+    "unlabelled",
     "target",
     "target_judged",
     "synthetic",
@@ -32,7 +33,8 @@ Images = Literal[
 
 `real`: the labelled training images, class-balanced; `natural`: as frequent as they are; `cells`: every cell of site
 and class as frequent as the others; `cells_twice`: the same, each image beside itself; `pool`: the unlabelled ones
-under an ensemble's labels; `target`: those of unlabelled sites, which weigh nothing in the loss of classes;
+under an ensemble's labels; `unlabelled`: the same without any, which weigh nothing in the loss of classes; `target`:
+those of unlabelled sites, likewise;
 `target_judged`: the same under the labels of an ensemble that learnt from `as_target`; `synthetic`: class-balanced
 under the classes that were asked for; `synthetic_cells`: every cell that was asked for as frequent as the others;
 `cells_translated`: `cells`, each real image beside its translation to the other site; `as_target`: translations to the
@@ -84,6 +86,7 @@ class Stretch:
         classical: with the classical transforms; `appearance`: with stronger ones of intensities and sharpness too.
         mixup: pairs of any two images, or of two of one class and different sites; `amplitudes`: each image gets some
             of the Fourier amplitudes of one of another site, and keeps its label.
+        fixmatch: its unlabelled images are learnt by the classifier's own sure answers, in two transformed copies.
         align: what is added to the loss so that features of different sites are alike. Its part `target` is left out
             where no site is unlabelled.
     """
@@ -94,6 +97,7 @@ class Stretch:
     mixup: Mixing = False
     loss: Loss = "plain"
     agreement: float = 0.0
+    fixmatch: bool = False
     align: Align | None = None
     head: Literal["kept", "fresh", "alone"] = "kept"
 
@@ -155,7 +159,7 @@ class ArmFacts:
     @property
     def pool(self) -> bool:
         """Cannot do without unlabelled images, for itself or for its GAN."""
-        return self.pool_gan or self.trunk in _TRUNKS_OF_THE_POOL or self.sees("pool")
+        return self.pool_gan or self.trunk in _TRUNKS_OF_THE_POOL or self.sees("pool", "unlabelled")
 
     @property
     def sites(self) -> bool:
@@ -191,8 +195,10 @@ class ArmFacts:
     @property
     def trainings(self) -> int:
         """How many times `classifier.steps` steps a fit takes; a fixed representation's classifier takes none. Steps on
-        images that have another one beside them count twice."""
-        own = (2 if stretch.agreement else 1 for stretch in self.stretches if stretch.steps != "refit")
+        images that have another one, or another copy, beside them count twice."""
+        own = (
+            2 if stretch.agreement or stretch.fixmatch else 1 for stretch in self.stretches if stretch.steps != "refit"
+        )
         return 0 if self.representation else sum(own)
 
     @property
@@ -210,7 +216,7 @@ class ArmFacts:
         """What its classifier learns from can be written down before the training, so that models on the features of
         images can learn it too."""
         first = self.stretches[0]
-        simple = not first.mixup and not first.agreement and not first.align
+        simple = not (first.mixup or first.agreement or first.fixmatch or first.align)
         plain = simple and first.loss in ("plain", "class_weights") and not any(part.fades for part in self.parts)
         own_network = self.trunk is not None or self.representation is not None or self.imagenet or self.target_norms
         return plain and len(self.stretches) == 1 and not own_network

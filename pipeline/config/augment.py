@@ -54,6 +54,7 @@ DISCRIMINATOR_AUGMENT = AugmentConfig(
 
 APPEARANCE = {"blur": 1.5, "sharpen": 2.0, "gamma": 0.7, "brightness": 0.2, "noise": 0.1}
 """What scanners, kernels and doses change."""
+STRONG_CUTOUT = 0.5
 
 
 def with_appearance(policy: AugmentConfig) -> AugmentConfig:
@@ -65,3 +66,11 @@ def with_appearance(policy: AugmentConfig) -> AugmentConfig:
     """
     stronger = {name: max(getattr(policy, name), strength) for name, strength in APPEARANCE.items()}
     return policy.model_copy(update=stronger)
+
+
+def strong(policy: AugmentConfig) -> AugmentConfig:
+    """A policy for FixMatch's strongly transformed copies: `with_appearance`, and a square of half the side cut out.
+
+    The paper's are RandAugment and Cutout; what RandAugment does to photographs' colours is left out.
+    """
+    return with_appearance(policy).model_copy(update={"cutout": max(policy.cutout, STRONG_CUTOUT)})

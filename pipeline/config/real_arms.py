@@ -16,8 +16,9 @@ from pipeline.config.arm_facts import (
 )
 
 OVERSAMPLING, MIXUP = f"{REFERENCE_ARM}+oversampling", f"{REFERENCE_ARM}+mixup"
-PSEUDO_LABELS, WEIGHTS = f"{REFERENCE_ARM}+pseudolabels", f"{REFERENCE_ARM}+classweights"
-ADJUSTED, REFITTED = f"{REFERENCE_ARM}+logitadjustment", f"{REFERENCE_ARM}+refit"
+PSEUDO_LABELS, FIXMATCH = f"{REFERENCE_ARM}+pseudolabels", f"{REFERENCE_ARM}+fixmatch"
+WEIGHTS, ADJUSTED = f"{REFERENCE_ARM}+classweights", f"{REFERENCE_ARM}+logitadjustment"
+REFITTED = f"{REFERENCE_ARM}+refit"
 CELLS, GROUP_DRO = f"{REFERENCE_ARM}+cellbalanced", f"{REFERENCE_ARM}+groupdro"
 CELLS_TWICE = "cells-consistency"
 AGREEMENT = 1.0
@@ -33,7 +34,7 @@ WITHOUT_A_GAN = (
     FOURIER, ADABN, CORAL, DANN,
 )  # fmt: skip
 """Plain remedies across sites: a GAN that gains less than these is not needed there."""
-ON_THE_POOL = ("simclr-features", "autoencoder-features")
+ON_THE_POOL = (FIXMATCH, "simclr-features", "autoencoder-features")
 """What learns from unlabelled images without a GAN, beside pseudo-labels."""
 REAL, NATURAL = Part("real"), Part("natural")
 _CELLS = (Part("cells"),)
@@ -140,6 +141,11 @@ REAL_ARMS: dict[str, ArmFacts] = {
     # knows the labelled training images only.
     PSEUDO_LABELS: ArmFacts(
         "real images, and unlabelled ones labelled by an ensemble of classifiers", (Stretch((REAL, Part("pool"))),)
+    ),
+    # Sohn et al., NeurIPS 2020, with the paper's seven unlabelled images for each labelled one.
+    FIXMATCH: ArmFacts(
+        "real images, and unlabelled ones by the classifier's own sure answers, in two transformed copies (FixMatch)",
+        (Stretch((REAL, Part("unlabelled", weight=7.0)), fixmatch=True),),
     ),
     PRETRAINED_ARM: ArmFacts(
         "real images with classical augmentation, on a network pre-trained on photographs", imagenet=True

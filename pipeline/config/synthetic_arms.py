@@ -16,6 +16,7 @@ from pipeline.config.real_arms import (
     CELLS_TWICE,
     DANN,
     EQUALISED,
+    FIXMATCH,
     MIXUP,
     NATURAL,
     ON_THE_POOL,
@@ -134,12 +135,12 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
     "pool-gan": ArmFacts(
         "real images and those of a GAN that also saw the unlabelled ones, weighing less and less",
         (Stretch((REAL, Part("judged_synthetic", "pool_ratio", fades=True))),),
-        controls=(REFERENCE_ARM, PSEUDO_LABELS), also=(PRETRAINED_ARM, *WITHOUT_A_GAN), pool_gan=True,
+        controls=(REFERENCE_ARM, PSEUDO_LABELS), also=(*ON_THE_POOL, PRETRAINED_ARM, *WITHOUT_A_GAN), pool_gan=True,
     ),
     "gan-features": ArmFacts(
         "real images, on the features of the GAN's discriminator", trunk="gan",
         controls=(REFERENCE_ARM, "simclr-features", "random-features"),
-        also=("autoencoder-features", PRETRAINED_ARM, *WITHOUT_A_GAN), pool_gan=True,
+        also=(FIXMATCH, "autoencoder-features", PRETRAINED_ARM, *WITHOUT_A_GAN), pool_gan=True,
     ),
 }  # fmt: skip
 """Names without @RATIO, in the order of a report."""

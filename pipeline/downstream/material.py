@@ -63,6 +63,11 @@ class Material(FoldImages):
         return Share(self.dataset, self.pool_rows, soft=self.judged("pool", self.dataset, self.pool_rows))
 
     @cached_property
+    def unlabelled(self) -> Share:
+        """The same without a label; none that the manifest may hold is read, and the loss of classes has none."""
+        return Share(self.dataset, self.pool_rows, labelled=False)
+
+    @cached_property
     def synthetic(self) -> Share:
         """All synthetic images under the classes that were asked for, class-balanced."""
         return Share(self.generated, np.arange(len(self.generated.images)))

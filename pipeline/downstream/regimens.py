@@ -54,6 +54,7 @@ def _phase(stretch: Stretch, ratio: float, config: ClassifierConfig, material: M
         mixup=stretch.mixup,
         loss=stretch.loss,
         agreement=stretch.agreement,
+        fixmatch=stretch.fixmatch,
         align=stretch.align,
         head=stretch.head,
     )

@@ -47,7 +47,8 @@ class Share:
 @dataclass(frozen=True)
 class Mixed:
     """A batch: images [B, C, *spatial] in [-1, 1], targets [B, num_classes], weights in the loss [B], numbers of groups
-    and of domains [B], -1 in shares without them, and the images beside them [B, C, *spatial], if there are any."""
+    and of domains [B], -1 in shares without them, and the images beside them [B, C, *spatial], if there are any (for
+    FixMatch, copies of those without a label)."""
 
     images: Tensor
     target: Tensor

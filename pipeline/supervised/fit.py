@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.arm_facts import Align, Classical, Loss, Mixing
-from pipeline.config.augment import with_appearance
+from pipeline.config.augment import strong, with_appearance
 from pipeline.config.experiment import ClassifierConfig
 from pipeline.core.compute import Hardware, autocast, place
 from pipeline.core.seeds import derive_seed, numpy_generator
@@ -26,6 +26,7 @@ from pipeline.supervised.loop import minimise
 from pipeline.supervised.losses import (
     GroupDro,
     balancing_weights,
+    fixmatch,
     jensen_shannon,
     log_prior,
     mixed_amplitudes,
@@ -55,6 +56,8 @@ class Phase:
             are of the labelled images of its shares. `group_dro` = groups with high losses weigh more; all shares then
             have groups.
         agreement: weight of the Jensen-Shannon divergence between the answers on an image and on the one beside it.
+        fixmatch: add the loss of FixMatch, weight 1, of the images without a label; their strongly transformed copies
+            are shown beside the batch.
         align: is added to the loss so that features of different domains are alike; all shares then have domains.
         head: the last layer is `kept` as it is, `fresh`, or fresh and trained `alone`, all else being frozen.
     """
@@ -65,6 +68,7 @@ class Phase:
     mixup: Mixing = False
     loss: Loss = "plain"
     agreement: float = 0.0
+    fixmatch: bool = False
     align: Align | None = None
     head: Literal["kept", "fresh", "alone"] = "kept"
 
@@ -106,7 +110,7 @@ def fit(
     """Train a classifier through the phases of `regimen` and return it in evaluation mode.
 
     The same loop and as many steps for every arm; see `minimise`. Where memory runs out, it begins anew with batches in
-    more parts (`in_parts_that_fit`), unless a phase's loss is no mean over images: `group_dro`, or with `align`.
+    more parts (`in_parts_that_fit`), unless a phase's loss is no mean over images: `group_dro`, `align`, `fixmatch`.
 
     Args:
         seed: of weights, order, dropout, augmentation and mixtures.
@@ -133,7 +137,7 @@ def fit(
 
 
 def _is_mean_over_images(phase: Phase) -> bool:
-    return phase.loss != "group_dro" and phase.align is None
+    return phase.loss != "group_dro" and phase.align is None and not phase.fixmatch
 
 
 class ClassifierTraining:
@@ -181,6 +185,10 @@ class ClassifierTraining:
         def loss_of(batch: Mixed, progress: float) -> Tensor:
             with autocast(self.hardware), inputs_of(last_layer(self.net)) as features:
                 logits = self.net(channels_last(shown_together(batch)))
+            if phase.fixmatch:
+                logits, copies = logits.float().tensor_split([len(batch.images)])
+                told = weighted_cross_entropy(logits, batch.target, batch.weight, class_weight)
+                return told + fixmatch(logits[batch.weight == 0], copies)
             if batch.beside is not None:
                 logits, other = logits.float().chunk(2)
                 told = weighted_cross_entropy(logits + shift, batch.target, batch.weight, class_weight)
@@ -221,6 +229,9 @@ class ClassifierTraining:
 
     def _shown(self, phase: Phase, batch: Mixed) -> Mixed:
         """The batch with classical transforms, mixed in pairs, as the phase says."""
+        if phase.fixmatch:
+            copies = Augmenter(strong(self.config.augment))(batch.images[batch.weight == 0], self.draws)
+            return replace(batch, images=transforms_of(self.config, phase)(batch.images, self.draws), beside=copies)
         if phase.classical:
             augment = transforms_of(self.config, phase)
             batch = replace(batch, images=augment(batch.images, self.draws))

@@ -34,6 +34,19 @@ def jensen_shannon(logits: Tensor, other: Tensor) -> Tensor:
     return 0.5 * divergence.sum(dim=1).mean()
 
 
+def fixmatch(logits: Tensor, strong: Tensor, threshold: float = 0.95) -> Tensor:
+    """Mean over B images of 1(max p >= threshold) H(argmax p, q), where p is the answer on the weakly transformed copy.
+
+    Sohn et al., "FixMatch", NeurIPS 2020, equation 4, with the paper's threshold. No gradient flows through p.
+
+    Args:
+        logits, strong: [B, num_classes], of p and of q, the answer on the strongly transformed copy.
+    """
+    sure, answer = logits.detach().softmax(dim=1).max(dim=1)
+    losses = torch.nn.functional.cross_entropy(strong, answer, reduction="none")
+    return ((sure >= threshold) * losses).mean()
+
+
 class GroupDro:
     """The loss of group DRO: Sagawa et al., "Distributionally robust neural networks for group shifts", ICLR 2020.
 
