@@ -56,7 +56,9 @@ SCANNER_CONTROLS = {
         "real+classical+amplitudemix",
     ],
 }
+WITHOUT_THE_REST = ["anomaly.detectors=[]", "privacy.attacks=[]"]
 BETWEEN_SCANNERS = ["real+classical+crosssitemixup", "real+classical+bigaug", "real+classical+amplitudemix"]
+MENDS = ["real+classical+cellbalanced", *BETWEEN_SCANNERS, "real+classical+bigaug+crosssitemixup"]
 MIXING = ("mixed-", "filters-")
 """Rows of which `translated-crosssitemixup` is the primary arm."""
 
@@ -122,7 +124,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
             "pneumoniamnist",
             [
                 arms(own), *ARCHIVE, "data.train_per_class=10", *EIGHT_DRAWS, "data.split.draws=4", f"seed={seed}",
-                "anomaly.detectors=[]", "privacy.attacks=[]", *changes,
+                *WITHOUT_THE_REST, *changes,
             ],
         )
         for more, own, changes in (
@@ -198,6 +200,19 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         for seed in (21, 22, 23, 24)
     },
     **{
+        f"shortcut-anatomy-28-{few}-{seed}": (
+            "shortcut-translated",
+            [
+                *compared(["real+classical", *MENDS[:-1], "cells-consistency"], ["translated-consistency", *MIXED]),
+                *THREE_DRAWS[:2], f"seed={seed}", "data.spatial_size=28", "gan.patch_halvings=3", "gan.identity=0",
+                "gan.cycle=3", "gan.num_images=9600",
+                f"data.correlation={{children: {{normal: {few}, pneumonia: {100 - few}}}, "
+                f"adults: {{normal: {100 - few}, pneumonia: {few}}}}}",
+            ],
+        )
+        for few, seed in ((5, 31), (2, 32))
+    },
+    **{
         f"scanner-{pair}-{more}{seed}": (
             "shortcut-translated",
             [
@@ -211,9 +226,29 @@ ROWS: dict[str, tuple[str, list[str]]] = {
                 *planted("fresh", ("normal", "pneumonia"), {"edged": "normal", "soft": "pneumonia"}, 28),
                 "verdict.stratum=balanced",
             ],
-            "kernels": planted("kernels", ("cyst", "metastasis"), {"sharp": "metastasis", "soft": "cyst"}, 32),
         }.items()
         for seed in (1, 2, 3, 4)
     },
+    **{
+        f"scanner-kernels-{seed}": (
+            "shortcut-translated",
+            [
+                *compared(["real+classical", *MENDS, "cells-consistency"], [*MIXED, "translated-consistency"]),
+                *THREE_DRAWS[:2], *WITHOUT_THE_REST, f"seed={seed}",
+                *planted("kernels", ("cyst", "metastasis"), {"sharp": "metastasis", "soft": "cyst"}, 32),
+                "verdict.stratum=balanced",
+            ],
+        )
+        for seed in (1, 2, 3, 4)
+    },
+    "tcga-makers": (
+        "tcga-contrast",
+        [
+            *compared(["real+classical", *MENDS, "cells-consistency"], [*MIXED, "translated-consistency"]),
+            "data.site=manufacturer", "data.split={kind: kfold, folds: 3}", "verdict.stratum=balanced",
+            "gan={family: cyclegan, num_images: 3200, batch_size: 8, by_site: true, between: sites, semantic: 1.0}",
+            "synthesis.samples_per_class=100", "classifier.steps=300", *WITHOUT_THE_REST,
+        ],
+    ),
     "liver-added": ("demo", [arms(ADDED + PRETRAINED), "gan.num_images=60000", *QUICK]),
 }  # fmt: skip
