@@ -245,7 +245,8 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         "tcga-contrast",
         [
             *compared(["real+classical", *MENDS, "cells-consistency"], [*MIXED, "translated-consistency"]),
-            "data.site=manufacturer", "data.split={kind: kfold, folds: 3}", "verdict.stratum=balanced",
+            "data.site=manufacturer", "data.site_names=[GE MEDICAL SYSTEMS, SIEMENS]",
+            "data.split={kind: kfold, folds: 3}", "verdict.stratum=balanced",
             "gan={family: cyclegan, num_images: 3200, batch_size: 8, by_site: true, between: sites, semantic: 1.0}",
             "synthesis.samples_per_class=100", "classifier.steps=300", *WITHOUT_THE_REST,
         ],

@@ -17,6 +17,7 @@ from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import ConfigError, DataError, LeakageError
 from pipeline.data.batches import streams
 from pipeline.data.batches.dataset import open_dataset, read_table, write_table
+from pipeline.data.cohort.split import split_config
 from pipeline.downstream.regimens import regimen_of
 from pipeline.supervised.batches import Batches
 from pipeline.synthesis import synthesise
@@ -130,6 +131,16 @@ def test_configurations_that_cannot_be_meant_are_refused() -> None:
         experiment(gan={})
     with pytest.raises(ConfigError, match="needs the names of the sites"):
         experiment(data={"correlation": None})
+    named = {"correlation": None, "site_names": ["A", "B"]}
+    assert gan_stage.fit_config(experiment(data=named), 0, 0).cells == found.cells
+    assert split_config(experiment(data=named)).site_names == ("A", "B")
+    for wrong, said in (
+        ({"site_names": ["A", "B"]}, "name the sites already"),
+        (named | {"site": ""}, "name that column too"),
+        (named | {"site_names": ["A", "A"]}, "two different names"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            experiment(data=wrong)
     with pytest.raises(ConfigError, match="gan-features look through a GAN by class alone"):
         experiment(arms=["real+classical", "gan-features"])
     with pytest.raises(ConfigError, match="discriminator-features@run look through"):

@@ -270,5 +270,10 @@ def test_every_image_needs_a_site_and_there_must_be_two() -> None:
     }.items():
         with pytest.raises(DataError, match=said):
             require_sites(manifest.assign(hospital=["A", changed]), "hospital")
+    require_sites(manifest, "hospital", ("B", "A"))
+    with pytest.raises(DataError, match=r"1 of 2 labelled .* another value than \['A', 'C'\].* No image is of C\."):
+        require_sites(manifest, "hospital", ("A", "C"))
+    with pytest.raises(DataError, match=r"0 of 2 labelled .* No image is of C\."):
+        require_sites(manifest, "hospital", ("A", "B", "C"))
     with pytest.raises(DataError, match="no column clinic"):
         require_sites(manifest, "clinic")

@@ -104,6 +104,9 @@ class DataConfig(Section):
         site: a column of the manifest that says where an image comes from, such as `hospital` or `manufacturer`: arms
             are then also judged across sites (docs/sites.md). Every labelled image needs a value; "" = one site, or
             with `sources` the column `site`.
+        site_names: the values of that column, such as [GE, SIEMENS], for `gan.by_site`: a generator that is asked by
+            site must know them beforehand. Every labelled image has one of them. Left out with `sources` and
+            `correlation`, which name the sites already.
         sources: in place of `source`: several sites by name, such as {children: {source: …}, adults: {source: …}}.
             Image ids and patient ids begin with the site's name, so patients of two sites are never one.
         correlation: with sites, a low-data setting by cells: training images of every site and class by number, such
@@ -131,6 +134,7 @@ class DataConfig(Section):
     crop: CropConfig | None = None
     fit: Literal["pad", "stretch"] = "pad"
     site: str = ""
+    site_names: tuple[str, ...] = ()
     correlation: Mapping[str, Mapping[str, Annotated[int, Field(ge=0)]]] | None = None
 
     @field_validator("classes", "positive")
@@ -175,6 +179,18 @@ class DataConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _sites_are_named_once(self) -> Self:
+        if not self.site_names:
+            return self
+        if self.sources or self.correlation:
+            raise ValueError("sources and correlation name the sites already: leave site_names out")
+        if not self.site:
+            raise ValueError("site_names are the values of the column site: name that column too")
+        if len(set(self.site_names)) != len(self.site_names) or len(self.site_names) < 2:
+            raise ValueError("site_names needs at least two different names, such as [GE, SIEMENS]")
+        return self
+
+    @model_validator(mode="after")
     def _sites_fit_together(self) -> Self:
         if (self.source is None) == (not self.sources):
             raise ValueError("source names where images come from, and sources names several sites: give one of them")
@@ -204,7 +220,7 @@ class DataConfig(Section):
     @property
     def named_sites(self) -> tuple[str, ...]:
         """The sites whose names the configuration has."""
-        return tuple(self.correlation or self.sources)
+        return tuple(self.correlation or self.sources) or self.site_names
 
     @property
     def unlabelled_sites(self) -> tuple[str, ...]:

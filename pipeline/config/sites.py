@@ -23,7 +23,9 @@ def check_by_site(named: Sequence[str], arms: Sequence[str], detectors: Sequence
         ValueError: as above.
     """
     if not named:
-        raise ValueError("gan.by_site needs the names of the sites: use data.sources, or data.correlation")
+        raise ValueError(
+            "gan.by_site needs the names of the sites: set data.site_names (or data.sources, or data.correlation)"
+        )
     if looking := [*arms, *detectors, *attacks]:
         raise ValueError(
             f"gan.by_site: {', '.join(looking)} look through a GAN by class alone; leave them out, or by_site"

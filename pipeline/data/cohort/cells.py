@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from pipeline.core.errors import DataError
@@ -11,14 +13,16 @@ CELL_COLUMNS = ("site", "cell")
 """Of predictions.csv, where there are sites."""
 
 
-def require_sites(manifest: pd.DataFrame, column: str) -> None:
+def require_sites(manifest: pd.DataFrame, column: str, named: Sequence[str] = ()) -> None:
     """Check that every image has a site.
 
     Args:
         manifest: of labelled images, the external site's not among them.
+        named: what its values must be; nothing = whatever they are.
 
     Raises:
-        DataError: there is no such column, a cell of it is empty, or all images have one site.
+        DataError: there is no such column, a cell of it is empty, all images have one site, an image has none of those
+            that are named, or one of these has no image.
     """
     if column not in manifest:
         raise DataError(
@@ -35,6 +39,13 @@ def require_sites(manifest: pd.DataFrame, column: str) -> None:
         raise DataError(
             f"data.site: all images have one value in the column {column}, so there is nothing to compare across "
             "sites. Leave data.site empty, or name another column."
+        )
+    other, absent = ~values.isin(named), sorted(set(named) - set(values))
+    if named and (other.any() or absent):
+        lacking = f" No image is of {', '.join(absent)}." if absent else ""
+        raise DataError(
+            f"data.site_names: {int(other.sum())} of {len(manifest)} labelled images have another value than "
+            f"{list(named)} in the column {column}.{lacking} Name every site of that column, as it is written there."
         )
 
 

@@ -43,6 +43,7 @@ class SplitStage(LowData):
     duplicates: Literal["refuse", "drop"]
     register_path: str
     max_withdrawn: float
+    site_names: tuple[str, ...] = ()
 
     @property
     def study(self) -> dict[str, Any]:
@@ -65,6 +66,7 @@ def split_config(experiment: Experiment) -> SplitStage:
         surplus=data.surplus,
         duplicates=data.duplicates,
         site=data.site_column,
+        site_names=data.site_names,
         cells=None if data.correlation is None else {name: dict(row) for name, row in data.correlation.items()},
         unlabelled=data.unlabelled_sites,
         register_path=data.patient_register or "",
@@ -89,14 +91,14 @@ def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record
             in the source and the external site.
         RefusedError: the register was tampered with, or is another study's.
         DataError: a class is missing from a split, has fewer images than `train_per_class`, or not for all draws; or
-            an image has no site.
+            an image has no site, or none of those that are named.
     """
     source = inputs["ingest"]
     manifest = read_table(source / MANIFEST)
     site = read_table(source / EXTERNAL) if (source / EXTERNAL).is_file() else manifest.iloc[:0]
     refuse_shared(manifest, site)
     if config.site:
-        require_sites(manifest[manifest["label"] != ""], config.site)
+        require_sites(manifest[manifest["label"] != ""], config.site, config.site_names)
     rejected, known = read_table(source / REJECTED), NOBODY
     if config.register_path:
         register = read_register(Path(config.register_path))
