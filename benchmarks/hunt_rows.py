@@ -56,6 +56,8 @@ SCANNER_CONTROLS = {
         "real+classical+amplitudemix",
     ],
 }
+WHOLE_IMAGES = ["gan.patch_halvings=3", "gan.identity=0", "gan.cycle=3", "gan.num_images=9600"]
+"""A translator that changes the anatomy, at 28 x 28."""
 WITHOUT_THE_REST = ["anomaly.detectors=[]", "privacy.attacks=[]"]
 BETWEEN_SCANNERS = ["real+classical+crosssitemixup", "real+classical+bigaug", "real+classical+amplitudemix"]
 MENDS = ["real+classical+cellbalanced", *BETWEEN_SCANNERS, "real+classical+bigaug+crosssitemixup"]
@@ -193,8 +195,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
             "shortcut-translated",
             [
                 *compared([*TRANSLATED[:-1], *BETWEEN_SCANNERS], ["translated-consistency", *MIXED]), *THREE_DRAWS[:2],
-                f"seed={seed}", "data.spatial_size=28", "gan.patch_halvings=3", "gan.identity=0", "gan.cycle=3",
-                "gan.num_images=9600",
+                f"seed={seed}", "data.spatial_size=28", *WHOLE_IMAGES,
             ],
         )
         for seed in (21, 22, 23, 24)
@@ -204,13 +205,25 @@ ROWS: dict[str, tuple[str, list[str]]] = {
             "shortcut-translated",
             [
                 *compared(["real+classical", *MENDS[:-1], "cells-consistency"], ["translated-consistency", *MIXED]),
-                *THREE_DRAWS[:2], f"seed={seed}", "data.spatial_size=28", "gan.patch_halvings=3", "gan.identity=0",
-                "gan.cycle=3", "gan.num_images=9600",
+                *THREE_DRAWS[:2], f"seed={seed}", "data.spatial_size=28", *WHOLE_IMAGES,
                 f"data.correlation={{children: {{normal: {few}, pneumonia: {100 - few}}}, "
                 f"adults: {{normal: {100 - few}, pneumonia: {few}}}}}",
             ],
         )
         for few, seed in ((5, 31), (2, 32))
+    },
+    **{
+        f"adapt-labels-{few}-{seed}": (
+            "shortcut-translated",
+            [
+                *compared(["real+classical", *MENDS[:-1], "real+classical+pseudolabels"], MIXED), *THREE_DRAWS[:2],
+                *WITHOUT_THE_REST, f"seed={seed}", "data.spatial_size=28", "data.surplus=unlabelled", *WHOLE_IMAGES,
+                "gan.between=archives", "verdict.stratum=site=children", "classifier.steps=300",
+                f"data.correlation={{children: {{normal: {few}, pneumonia: {few}}}, "
+                "adults: {normal: 60, pneumonia: 60}}",
+            ],
+        )
+        for few, seed in ((5, 41), (20, 42))
     },
     **{
         f"scanner-{pair}-{more}{seed}": (
