@@ -130,6 +130,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
             ],
         )
         for more, own, changes in (
+            ("fading-", ["real+classical", "real+classical+fadingpseudolabels"], ["gan.num_images=64"]),
             ("fixmatch-", ["real+classical", "real+classical+fixmatch"], ["gan.num_images=64"]),
             (
                 "fresh-",

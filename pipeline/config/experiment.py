@@ -38,7 +38,7 @@ class ClassifierConfig(Section):
         network: trained step by step; or `logistic`, `forest` or `svm`, models of scikit-learn on the features of
             EfficientNet-Lite0.
         pretrained_lr: highest learning rate of `pretrained+classical`, whose network is not the others'.
-        pool_ratio: synthetic images for each real one in a batch of `pool-gan`.
+        pool_ratio: synthetic (unlabelled) images for each real one in a batch of `pool-gan` (`…+fadingpseudolabels`).
         encoder_images: `simclr-features` and `autoencoder-features` see as many images as the GAN's discriminator saw
             real ones, but no more than this; the stage's record says how many they were.
         steps: optimiser steps of every arm, the same for all.

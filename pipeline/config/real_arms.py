@@ -17,6 +17,7 @@ from pipeline.config.arm_facts import (
 
 OVERSAMPLING, MIXUP = f"{REFERENCE_ARM}+oversampling", f"{REFERENCE_ARM}+mixup"
 PSEUDO_LABELS, FIXMATCH = f"{REFERENCE_ARM}+pseudolabels", f"{REFERENCE_ARM}+fixmatch"
+FADING_PSEUDO_LABELS = f"{REFERENCE_ARM}+fadingpseudolabels"
 WEIGHTS, ADJUSTED = f"{REFERENCE_ARM}+classweights", f"{REFERENCE_ARM}+logitadjustment"
 REFITTED = f"{REFERENCE_ARM}+refit"
 CELLS, GROUP_DRO = f"{REFERENCE_ARM}+cellbalanced", f"{REFERENCE_ARM}+groupdro"
@@ -141,6 +142,12 @@ REAL_ARMS: dict[str, ArmFacts] = {
     # knows the labelled training images only.
     PSEUDO_LABELS: ArmFacts(
         "real images, and unlabelled ones labelled by an ensemble of classifiers", (Stretch((REAL, Part("pool"))),)
+    ),
+    # `pool-gan` with the unlabelled images themselves in place of the synthetic ones: same ensemble, ratio and fading.
+    FADING_PSEUDO_LABELS: ArmFacts(
+        "real images, and unlabelled ones labelled by an ensemble of classifiers, as many as in pool-gan and weighing "
+        "less and less",
+        (Stretch((REAL, Part("pool", "pool_ratio", fades=True))),),
     ),
     # Sohn et al., NeurIPS 2020, with the paper's seven unlabelled images for each labelled one.
     FIXMATCH: ArmFacts(

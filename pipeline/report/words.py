@@ -67,6 +67,7 @@ _ARM_TITLES = {
     "real+classical+coral": "Real images, features aligned (CORAL)",
     "real+classical+dann": "Real images, features that hide the site (DANN)",
     "real+classical+pseudolabels": "Real + unlabelled images",
+    "real+classical+fadingpseudolabels": "Real + unlabelled images, fading",
     "real+classical+fixmatch": "Real + unlabelled images (FixMatch)",
     "pretrained+classical": "Real images, pre-trained network",
     "synthetic+classical": "Synthetic images only",
