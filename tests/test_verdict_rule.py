@@ -26,6 +26,7 @@ from pipeline.verdict.stage import with_external
 PLAN = VerdictPlan(positive=("disease",), bootstrap=300)
 REFERENCE, AUGMENTED, POOL = "real+classical", "real+classical+synthetic@1", "pool-gan"
 OVERSAMPLING, PSEUDO = "real+classical+oversampling", "real+classical+pseudolabels"
+FADING = "real+classical+fadingpseudolabels"
 
 
 def simulate(
@@ -80,7 +81,9 @@ def test_a_gain_that_a_control_shows_too_is_no_help() -> None:
 def test_a_required_control_that_is_missing_is_named() -> None:
     missing = decide(simulate({REFERENCE: 0.0, POOL: 2.0}), PLAN)
     assert missing.decision == "inconclusive" and PSEUDO in " ".join(missing.reasons)
-    assert decide(simulate({REFERENCE: 0.0, POOL: 2.0, PSEUDO: 0.3}), PLAN).decision == "helps"
+    one = decide(simulate({REFERENCE: 0.0, POOL: 2.0, PSEUDO: 0.3}), PLAN)
+    assert one.decision == "inconclusive" and FADING in " ".join(one.reasons)
+    assert decide(simulate({REFERENCE: 0.0, POOL: 2.0, PSEUDO: 0.3, FADING: 0.3}), PLAN).decision == "helps"
 
 
 @pytest.mark.parametrize("others", [{AUGMENTED: 0.0}, {}])
