@@ -83,8 +83,7 @@ def together(names: list[str], changes: dict[str, str]) -> str:
     outs = [ROOT / "runs" / f"hunt-{name}" for name in names]
     tables = [read_predictions(out / "predictions.csv") for out in outs]
     draws = [
-        re.sub("-(more|mixed|filters|translated|simclr|fixmatch|fading)-|(?<=pool)-fresh-", "-", name) + "-"
-        for name in names
+        re.sub("-(more|mixed|filters|translated|simclr|archive)-|(?<=pool)-fresh-", "-", name) + "-" for name in names
     ]  # rows with further arms are of the same draws
     joined = pd.concat([table.assign(fold=draw + table["fold"]) for draw, table in zip(draws, tables, strict=True)])
     joined = joined.drop_duplicates(["arm", "fold", "seed", "gan_seed", "split", "image_id"])

@@ -130,8 +130,11 @@ ROWS: dict[str, tuple[str, list[str]]] = {
             ],
         )
         for more, own, changes in (
-            ("fading-", ["real+classical", "real+classical+fadingpseudolabels"], ["gan.num_images=64"]),
-            ("fixmatch-", ["real+classical", "real+classical+fixmatch"], ["gan.num_images=64"]),
+            (
+                "archive-",
+                ["real+classical", "real+classical+fadingpseudolabels", "real+classical+fixmatch"],
+                ["gan.num_images=64", "synthesis.samples_per_class=20"],  # no arm of it looks at a synthetic image
+            ),
             (
                 "fresh-",
                 POOL_ALONE,
