@@ -52,8 +52,10 @@ def run_row(name: str) -> None:
 
 
 def comparisons(name: str, out: Path, minutes: float) -> list[dict[str, Any]]:
-    """Every comparison of a finished run, in every endpoint."""
+    """Every comparison of a finished run, in every endpoint; none of a run of controls alone."""
     utility = read_json(out / "verdict.json")["utility"]
+    if "plan" not in utility["evidence"]:
+        return []
     plan = plan_in(utility["evidence"]["plan"], utility["evidence"]["arm"])
     predictions = read_predictions(out / "predictions.csv")
     rows = []
