@@ -38,7 +38,8 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
         "discriminator-features+logistic", "discriminator-features+svm", *translated,
     }  # fmt: skip
     assert names_of("pool") == {
-        "pseudolabels", "fadingpseudolabels", "fixmatch", "simclr-features", "autoencoder-features", "pool-gan", "gan-features",
+        "pseudolabels", "fadingpseudolabels", "fixmatch", "simclr-features", "autoencoder-features", "pool-gan",
+        "gan-features",
     }  # fmt: skip
     assert names_of("ensemble") == {"pseudolabels", "fadingpseudolabels", "curated", "pool-gan", "adapted-pseudolabels"}
     cells = {"cells-pretrained", "cells-synthetic-pretrained"}

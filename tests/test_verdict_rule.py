@@ -26,7 +26,7 @@ from pipeline.verdict.stage import with_external
 PLAN = VerdictPlan(positive=("disease",), bootstrap=300)
 REFERENCE, AUGMENTED, POOL = "real+classical", "real+classical+synthetic@1", "pool-gan"
 OVERSAMPLING, PSEUDO = "real+classical+oversampling", "real+classical+pseudolabels"
-FADING = "real+classical+fadingpseudolabels"
+FADING, FIXMATCH = "real+classical+fadingpseudolabels", "real+classical+fixmatch"
 
 
 def simulate(
@@ -81,9 +81,11 @@ def test_a_gain_that_a_control_shows_too_is_no_help() -> None:
 def test_a_required_control_that_is_missing_is_named() -> None:
     missing = decide(simulate({REFERENCE: 0.0, POOL: 2.0}), PLAN)
     assert missing.decision == "inconclusive" and PSEUDO in " ".join(missing.reasons)
-    one = decide(simulate({REFERENCE: 0.0, POOL: 2.0, PSEUDO: 0.3}), PLAN)
-    assert one.decision == "inconclusive" and FADING in " ".join(one.reasons)
-    assert decide(simulate({REFERENCE: 0.0, POOL: 2.0, PSEUDO: 0.3, FADING: 0.3}), PLAN).decision == "helps"
+    known = {REFERENCE: 0.0, POOL: 2.0, PSEUDO: 0.3, FADING: 0.3, FIXMATCH: 0.3}
+    for control in (FADING, FIXMATCH):
+        one = decide(simulate({arm: gain for arm, gain in known.items() if arm != control}), PLAN)
+        assert one.decision == "inconclusive" and control in " ".join(one.reasons)
+    assert decide(simulate(known), PLAN).decision == "helps"
 
 
 @pytest.mark.parametrize("others", [{AUGMENTED: 0.0}, {}])

@@ -136,8 +136,8 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
     "pool-gan": ArmFacts(
         "real images and those of a GAN that also saw the unlabelled ones, weighing less and less",
         (Stretch((REAL, Part("judged_synthetic", "pool_ratio", fades=True))),),
-        controls=(REFERENCE_ARM, PSEUDO_LABELS, FADING_PSEUDO_LABELS),
-        also=(*ON_THE_POOL, PRETRAINED_ARM, *WITHOUT_A_GAN), pool_gan=True,
+        controls=(REFERENCE_ARM, PSEUDO_LABELS, FADING_PSEUDO_LABELS, FIXMATCH),
+        also=("simclr-features", "autoencoder-features", PRETRAINED_ARM, *WITHOUT_A_GAN), pool_gan=True,
     ),
     "gan-features": ArmFacts(
         "real images, on the features of the GAN's discriminator", trunk="gan",
