@@ -12,7 +12,11 @@ from flows.obeying import ended_by_signals
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_command_in_order(
-    number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: signal.Signals,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     """SIGHUP comes where a terminal is closed."""
     closed: list[int] = []
@@ -24,6 +28,8 @@ def test_a_signal_ends_a_command_in_order(
             finally:
                 closed.append(number)
 
+    mine = signal.signal(number, signal.SIG_DFL)  # whatever the tests run under, such as nohup
+    request.addfinalizer(lambda: signal.signal(number, mine))
     before = signal.getsignal(number)
     monkeypatch.setattr(flows.cli, "obey", command)
     assert flows.cli.launch(["run", "study.yaml"]) == code and closed == [number]
