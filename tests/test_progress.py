@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from pipeline.adversarial import gan_cost
+from pipeline.adversarial.semantics import FrozenJudge
 from pipeline.config.experiment import Experiment
+from pipeline.config.families import validate_gan
 from pipeline.config.loading import load_experiment
 from pipeline.core import progress
 from pipeline.core.errors import DataError
@@ -71,6 +73,17 @@ def test_flops_of_a_gan_step_are_those_counted_by_hand(demo: Experiment) -> None
     generators_move = 3 * fakes + batch * 2 * discriminator
     counted = gan_cost.estimate(small).flops
     assert counted == discriminators_move + generators_move
+
+
+def test_a_forecast_trains_no_judge_of_translations(demo: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(*_: object) -> None:
+        raise AssertionError("the classifier of gan.semantic was trained for a forecast")
+
+    monkeypatch.setattr(FrozenJudge, "learn", trained)
+    gan = {"family": "cyclegan", "between": "sites", "by_site": True, "semantic": 1.0, "generator_width": 8}
+    sized = demo.data.model_copy(update={"spatial_size": 8})
+    translator = demo.model_copy(update={"gan": validate_gan(gan | {"num_images": 64}), "data": sized})
+    assert gan_cost.weights_mib(translator) > 0 and gan_cost.estimate(translator).flops > 0
 
 
 def test_the_plan_counts_every_classifier(demo: Experiment) -> None:

@@ -35,12 +35,15 @@ def assemble(
     group: ProcessGroup = ONE_PROCESS,
     budget: Budget | None = None,
     start: Start | None = None,
+    taught: bool = True,
 ) -> GanTraining:
     """A training at its first step.
 
     Args:
         budget: of a training under `gan.dp`; what it spends is counted there.
         start: whose weights it begins with; None = random ones.
+        taught: states that learn before the first step have done so; without, they are as they were made, which is
+            enough to count and to time steps.
 
     Raises:
         ConfigError: adaptive augmentation was asked of a family without a discriminator.
@@ -62,7 +65,7 @@ def assemble(
         fill(placed[EMBEDDING], images, budget, torch.Generator(hardware.device).manual_seed(secret_seed()))
     states = {name: state.to(hardware.device) for name, state in recipe.states.items()}
     for state in states.values():
-        if isinstance(state, LearnsFirst):
+        if taught and isinstance(state, LearnsFirst):
             state.learn(images, seed)
     ema = Ema({name: placed[name] for name in recipe.averaged}, gan.ema)
     draws = Draws(

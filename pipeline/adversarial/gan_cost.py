@@ -110,4 +110,5 @@ def noise_training(config: GanConfig, spatial_size: Sequence[int], classes: int,
     )
     shape = ImageShape(tuple(spatial_size), 1, classes, len(config.attributes))
     boundless = Budget(1.0, 1e-5, many, clip=1.0, noise=1.0, rate=config.batch_size / many, allowed=10**9)
-    return assemble(config, images, shape, hardware, seed=0, budget=None if config.dp is None else boundless)
+    budget = None if config.dp is None else boundless
+    return assemble(config, images, shape, hardware, seed=0, budget=budget, taught=False)
