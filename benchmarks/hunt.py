@@ -28,7 +28,7 @@ from pipeline.verdict import VerdictPlan, decide
 from pipeline.verdict.decide import read_predictions
 
 TABLE = ROOT / "benchmarks" / "results" / "hunt.csv"
-PLANTED = {"chest": 7, "fresh": 8, "kernels": 12}
+PLANTED = {"chest": 7, "fresh": 8, "kernels": 12, "kernels3d": 13, "adrenal": 11}
 """Pairs of planted scanners, and the seed of each."""
 FIELDS = (
     "row", "kind", "arm", "reference", "endpoint", "difference", "ci_low", "ci_high", "p", "alone", "verdict",

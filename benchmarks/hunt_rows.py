@@ -61,6 +61,10 @@ WHOLE_IMAGES = ["gan.patch_halvings=3", "gan.identity=0", "gan.cycle=3", "gan.nu
 WITHOUT_THE_REST = ["anomaly.detectors=[]", "privacy.attacks=[]"]
 BETWEEN_SCANNERS = ["real+classical+crosssitemixup", "real+classical+bigaug", "real+classical+amplitudemix"]
 MENDS = ["real+classical+cellbalanced", *BETWEEN_SCANNERS, "real+classical+bigaug+crosssitemixup"]
+OUTLINE_CONTROLS = [
+    "real+classical", *MENDS, "real+classical+standardised", "real+classical+equalised", "real+classical+pseudolabels",
+    "real+classical+fixmatch", "cells-consistency",
+]  # fmt: skip
 MIXING = ("mixed-", "filters-")
 """Rows of which `translated-crosssitemixup` is the primary arm."""
 
@@ -75,21 +79,30 @@ def compared(controls: list[str], translations: list[str]) -> list[str]:
     return [arms([*controls, *translations]), f"verdict.arm={translations[0]}", f"verdict.comparisons=[{pairs}]"]
 
 
-def planted(pair: str, classes: tuple[str, str], rare: dict[str, str], side: int) -> list[str]:
-    """Changes of `shortcut-translated` for a planted pair of scanners, 95 images in a common cell and 5 in a rare one.
+def planted(
+    pair: str,
+    classes: tuple[str, str],
+    rare: dict[str, str],
+    side: int,
+    *,
+    dims: int = 2,
+    cells: tuple[int, int] = (5, 95),
+) -> list[str]:
+    """Changes of `shortcut-translated` for a planted pair of scanners.
 
     Args:
         classes: as the files number them; the second is positive.
         rare: each site -> its rare class.
+        cells: images in a rare cell and in a common one.
     """
     files = [f"{site}: {{source: {{kind: npz, path: {ROOT / 'runs' / pair / site}.npz}}}}" for site in rare]
-    cells = [
-        f"{site}: {{{', '.join(f'{label}: {5 if label == own else 95}' for label in classes)}}}"
-        for site, own in rare.items()
+    counts = [
+        f"{site}: {{{', '.join(f'{label}: {cells[label != own]}' for label in classes)}}}" for site, own in rare.items()
     ]
     return [
         f"data.sources={{{', '.join(files)}}}", f"data.classes=[{', '.join(classes)}]", f"data.positive=[{classes[1]}]",
-        f"data.correlation={{{', '.join(cells)}}}", f"data.spatial_size={side}", "verdict.stratum=reversed",
+        f"data.correlation={{{', '.join(counts)}}}", f"data.spatial_size={side}", f"data.spatial_dims={dims}",
+        "verdict.stratum=reversed",
     ]  # fmt: skip
 
 
@@ -217,6 +230,17 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         for few, seed in ((5, 31), (2, 32))
     },
     **{
+        f"shortcut-two-28-{seed}": (
+            "shortcut-translated",
+            [
+                *compared(["real+classical", *MENDS, "cells-consistency"], MIXED), *THREE_DRAWS[:2], *WITHOUT_THE_REST,
+                f"seed={seed}", "data.spatial_size=28", *WHOLE_IMAGES,
+                "data.correlation={children: {normal: 2, pneumonia: 98}, adults: {normal: 98, pneumonia: 2}}",
+            ],
+        )
+        for seed in (51, 52, 53, 54)
+    },
+    **{
         f"adapt-labels-{few}-{seed}": (
             "shortcut-translated",
             [
@@ -258,6 +282,41 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         )
         for seed in (1, 2, 3, 4)
     },
+    **{
+        f"scanner-kernels3d-{seed}": (
+            "shortcut-translated",
+            [
+                *compared(["real+classical", *MENDS, "cells-consistency"], [*MIXED, "translated-consistency"]),
+                *THREE_DRAWS[:2], *WITHOUT_THE_REST, f"seed={seed}", "gan.num_images=3200",
+                *planted("kernels3d", ("cyst", "metastasis"), {"sharp": "metastasis", "soft": "cyst"}, 16, dims=3),
+                "verdict.stratum=balanced",
+            ],
+        )
+        for seed in (1, 2)
+    },
+    **{
+        f"scanner-adrenal-{seed}": (
+            "shortcut-translated",
+            [
+                *compared(OUTLINE_CONTROLS, [*MIXED, "translated-consistency"]), *THREE_DRAWS[:2], *WITHOUT_THE_REST,
+                f"seed={seed}", *WHOLE_IMAGES, "gan.num_images=3200", "gan.between=archives", "data.surplus=unlabelled",
+                *planted(
+                    "adrenal", ("normal", "hyperplasia"), {"tight": "hyperplasia", "generous": "normal"}, 16, dims=3,
+                    cells=(2, 38),
+                ),
+                "verdict.stratum=balanced",
+            ],
+        )
+        for seed in (1, 2, 3, 4)
+    },
+    "shortcut-anatomy-64-61": (
+        "shortcut-translated",
+        [
+            *compared(["real+classical", *MENDS[:-1], "cells-consistency"], ["translated-consistency", *MIXED]),
+            *THREE_DRAWS[:2], "data.split.draws=2", "seed=61", "data.spatial_size=64", *WHOLE_IMAGES,
+            "gan.patch_halvings=4", "gan.num_images=6400", *WITHOUT_THE_REST,
+        ],
+    ),
     "tcga-makers": (
         "tcga-contrast",
         [

@@ -11,8 +11,15 @@ tested on are its test set.
 
 `kernels`: CT phantoms of cysts and metastases (32 x 32, 48 mm about the lesion, -60 to 200 HU), each patient
 reconstructed with one kernel, `sharp` or `soft`. All of it is simulated; with another seed there are other patients.
+`kernels3d`: the same in 3D, the middle alone (16 x 16 x 16, 24 mm).
 
-Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/planted_scanners.py chest|fresh|kernels OUT_DIR [SEED]
+`adrenal`: AdrenalMNIST3D (28 x 28 x 28, shapes of adrenal glands), half of the glands outlined tightly and half
+generously, as two readers or two programs do it, and then sampled at twice the voxel size, with a margin of background:
+
+    tight: gaussian(shape, 0.7 voxels) > 0.6
+    generous: gaussian(shape, 0.7 voxels) > 0.2
+
+Run: RADAUG_DATA=/path/to/data .venv/bin/python benchmarks/planted_scanners.py PAIR OUT_DIR [SEED]
 """
 
 from __future__ import annotations
@@ -20,18 +27,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from site_translation import CYST, METASTASIS, WINDOW, scans
 
 SPLITS = ("train", "val", "test")
-CHEST = "pneumoniamnist-28/pneumoniamnist.npz"
+CHEST, ADRENAL = "pneumoniamnist-28/pneumoniamnist.npz", "adrenalmnist3d/adrenalmnist3d.npz"
 LESIONS = {"train": 600, "val": 120, "test": 300}
 """Of a kernel, half of them cysts."""
 Part = tuple[str, str, np.ndarray, np.ndarray]
-"""Site, split, images [N, height, width] uint8, label [N, 1]."""
+"""Site, split, images [N, *spatial] uint8, label [N, 1]."""
+Processing = dict[str, Callable[[np.ndarray], np.ndarray]]
+"""Site -> what it makes of images [N, *spatial]."""
 
 
 def edged(images: np.ndarray) -> np.ndarray:
@@ -43,6 +54,20 @@ def edged(images: np.ndarray) -> np.ndarray:
 def soft(images: np.ndarray) -> np.ndarray:
     """The same, smoothed."""
     return as_stored(gaussian_filter(images.astype(float), (0, 0.8, 0.8)))
+
+
+def outlined(images: np.ndarray, share: float) -> np.ndarray:
+    """Shapes [N, 28, 28, 28] in 0 … 255 outlined where their smoothed copy exceeds `share`, [N, 16, 16, 16]."""
+    shapes = gaussian_filter(images / 255.0, (0, 0.7, 0.7, 0.7)) > share
+    return as_stored(255 * halved(np.pad(shapes, [(0, 0), *[(2, 2)] * 3])))
+
+
+def halved(images: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 x 2 voxels, [N, depth, height, width] to [N, depth / 2, height / 2, width / 2]."""
+    number, *sides = images.shape
+    blocks = images.reshape(number, *(part for side in sides for part in (side // 2, 2)))
+    means: np.ndarray = blocks.mean(axis=(2, 4, 6))
+    return means
 
 
 def as_stored(values: np.ndarray) -> np.ndarray:
@@ -58,48 +83,57 @@ def halves(label: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return side
 
 
-def x_rays() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """PneumoniaMNIST's images and labels by split."""
-    with np.load(Path(os.environ["RADAUG_DATA"]) / CHEST) as arrays:
+def medmnist(file: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A file's images and labels by split."""
+    with np.load(Path(os.environ["RADAUG_DATA"]) / file) as arrays:
         return {split: (arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in SPLITS}
 
 
 def chest(seed: int) -> Iterator[Part]:
-    return at_scanners(x_rays(), seed)
+    return at_scanners(medmnist(CHEST), SCANNERS, seed)
+
+
+def adrenal(seed: int) -> Iterator[Part]:
+    return at_scanners(medmnist(ADRENAL), OUTLINES, seed)
 
 
 def fresh(seed: int) -> Iterator[Part]:
-    found = x_rays()
+    found = medmnist(CHEST)
     images, label = found["train"]
     order = np.random.default_rng(7).permutation(
         len(images)
     )  # its first 1,200 were tested on while the arms were chosen
     test, train = order[1200:2400], np.concatenate([order[:1200], order[2400:]])
     parts = {"train": (images[train], label[train]), "val": found["val"], "test": (images[test], label[test])}
-    return at_scanners(parts, seed)
+    return at_scanners(parts, SCANNERS, seed)
 
 
-def at_scanners(parts: dict[str, tuple[np.ndarray, np.ndarray]], seed: int) -> Iterator[Part]:
-    """Half of the images at each of the two scanners."""
+def at_scanners(parts: dict[str, tuple[np.ndarray, np.ndarray]], processing: Processing, seed: int) -> Iterator[Part]:
+    """Half of the images at each of the two sites."""
     random = np.random.default_rng(seed)
     for split, (images, label) in parts.items():
         side = halves(label[:, 0], random)
-        for number, (site, processed) in enumerate({"edged": edged, "soft": soft}.items()):
+        for number, (site, processed) in enumerate(processing.items()):
             yield site, split, processed(images[side == number]), label[side == number]
 
 
-def kernels(seed: int) -> Iterator[Part]:
+def kernels(seed: int, dims: Literal[2, 3] = 2) -> Iterator[Part]:
     first = 100_000 * seed
     for split, count in LESIONS.items():
         for site in ("sharp", "soft"):
-            found = scans(first, np.array([CYST, METASTASIS] * (count // 2)), 2)
+            found = scans(first, np.array([CYST, METASTASIS] * (count // 2)), dims)
             first += count
             images = found.sharp if site == "sharp" else found.soft
             shares = (images - WINDOW[0]) / (WINDOW[1] - WINDOW[0])
-            yield site, split, as_stored(255 * shares), found.kind[:, None].astype(np.uint8)
+            middle = (slice(None), *[slice(8, 24)] * 3) if dims == 3 else ...
+            yield site, split, as_stored(255 * shares[middle]), found.kind[:, None].astype(np.uint8)
 
 
-PAIRS: dict[str, Callable[[int], Iterator[Part]]] = {"chest": chest, "fresh": fresh, "kernels": kernels}
+SCANNERS: Processing = {"edged": edged, "soft": soft}
+OUTLINES: Processing = {"tight": partial(outlined, share=0.6), "generous": partial(outlined, share=0.2)}
+PAIRS: dict[str, Callable[[int], Iterator[Part]]] = {
+    "chest": chest, "fresh": fresh, "kernels": kernels, "kernels3d": partial(kernels, dims=3), "adrenal": adrenal,
+}  # fmt: skip
 
 
 def plant(pair: str, out: Path, seed: int) -> None:
