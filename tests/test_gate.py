@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +24,6 @@ from pipeline.nets.extractors import EffNetLite0
 from pipeline.quality import measure
 from pipeline.quality.ceiling import worthless_images
 from pipeline.quality.measure import NOT_NOISE
-from pipeline.report.verdict_tables import generators_table
 from pipeline.report.words import utility_statement
 from pipeline.verdict import VerdictPlan, decide, stage
 from pipeline.verdict.gate import UNSEEN, Look, gated, look_at, looks_of
@@ -101,71 +99,6 @@ def test_a_place_is_known_where_the_floors_interval_is_a_quarter_of_the_way_at_m
 
 def test_a_collapse_is_seen_without_validation_images() -> None:
     assert look_at(fine(validation=0, repeats=0.9), "0", "0").state == "failed"
-
-
-# Translators between sites
-
-
-def direction(site: str, shares: tuple[float, ...], wrong: tuple[float, float], number: int = 40) -> list[MetricRow]:
-    """Shares called the target of translations, sources and real images, and wrong calls of translations and sources,
-    the same of both classes, of which `ill` has three times as many images."""
-    names = ("called_target", "called_target_source", "called_target_real", "wrong_calls", "wrong_calls_source")
-    return [
-        MetricRow(
-            stage="translation", fold="0", gan_seed="0", label=label, subgroup=f"site = {site}", metric=name,
-            value=str(value), n_images=str(count),
-        )
-        for label, count in (("well", number // 4), ("ill", 3 * number // 4))
-        for name, value in zip(names, (*shares, *wrong), strict=True)
-    ]  # fmt: skip
-
-
-GONE, STAYED, KEPT, LOST = (0.8, 0.1, 0.9), (0.2, 0.1, 0.9), (0.15, 0.1), (0.42, 0.1)
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "state", "said"),
-    [
-        # (0.9 - 0.8) / 0.8 = 1/8 of the site stays, (0.15 - 0.1) / (0.5 - 0.1) = 1/8 of the class is lost
-        (direction("A", GONE, KEPT), direction("B", GONE, KEPT), "passed", ""),
-        # (1/8 + 7/8) / 2 is the middle, which is allowed
-        (direction("A", GONE, KEPT), direction("B", STAYED, KEPT), "passed", ""),
-        (
-            direction("A", (0.26, 0.1, 0.9), KEPT),
-            direction("B", (0.26, 0.1, 0.9), KEPT),
-            "failed",
-            "(20 % of the way from",
-        ),
-        (direction("A", GONE, LOST), direction("B", GONE, LOST), "failed", "lose the class (80 % of the way"),
-        (direction("A", GONE, KEPT), direction("B", GONE, KEPT, 8), "not judged", "a direction has 8 translations"),
-        (direction("A", (0.5, 0.4, 0.6), KEPT), direction("B", GONE, KEPT), "not judged", "tells the sites apart"),
-        (direction("A", GONE, (0.5, 0.45)), direction("B", GONE, KEPT), "not judged", "tells the classes apart"),
-        # one class alone, of which no classifier is ever wrong
-        (
-            [row for row in direction("A", GONE, (0.0, 0.0)) if row.label == "ill"],
-            [],
-            "not judged",
-            "the classes apart",
-        ),
-    ],
-)
-def test_a_translators_site_goes_and_its_class_stays(
-    one: list[MetricRow], other: list[MetricRow], state: str, said: str
-) -> None:
-    no_noise = replace(rows(fid=0.0)[0], detail=f"{NOT_NOISE}: cyclegan changes real images")
-    found = look_at([no_noise, *one, *other], "0", "0")
-    assert found.state == state and said in found.why
-
-
-def test_the_report_says_of_translators_what_is_left_of_site_and_class() -> None:
-    gone = (0.7, 0.1, 0.9)  # a quarter of the way is left
-    looks = [look_at([*direction("A", gone, wrong), *direction("B", gone, wrong)], "0", "0") for wrong in (KEPT, LOST)]
-    found = gated(verdict("no_benefit"), looks)
-    assert found.decision == "inconclusive" and found.reasons[0].startswith("1 of 2 generators failed, the worst")
-    run = SimpleNamespace(verdict={"utility": {"evidence": found.evidence}})
-    table = generators_table(run)  # type: ignore[arg-type]
-    assert table is not None and table.header == ("GAN", "Of the site is left", "Of the class is lost", "Gate")
-    assert [row[1:] for row in table.rows] == [("25 %", "12 %", "passed"), ("25 %", "80 %", "failed")]
 
 
 # The verdict

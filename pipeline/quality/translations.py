@@ -61,11 +61,11 @@ def translation_rows(
 ) -> list[MetricRow]:
     """Rows of metrics.csv of the stage `translation`, for each class and the site that its images were translated to.
 
-    `label_flips`: share of translations that a classifier calls otherwise than their sources; `wrong_calls` and
-    `wrong_calls_source`: that it calls otherwise than they are labelled. `called_target` of translations, of their
-    sources and of the target's real images: the share that a site classifier calls the target site. `kid_target`,
-    `fid_target`: distance to the target's real images of the class, of translations and (`_source`) of their sources.
-    `cycle_error`: mean difference of an image from its way there and back, in shares of the window.
+    `label_flips`: share of translations that a classifier calls otherwise than their sources; `wrong_calls`, and those
+    of their sources and of the target's real images: that it calls otherwise than they are labelled. `called_target`
+    of translations, of their sources and of the target's real images: the share that a site classifier calls the target
+    site. `kid_target`, `fid_target`: distance to the target's real images of the class, of translations and (`_source`)
+    of their sources. `cycle_error`: mean difference of an image from its way there and back, in shares of the window.
 
     Args:
         dataset: unlabelled images have no label in it.
@@ -93,6 +93,7 @@ def translation_rows(
             "label_flips": calls["made"][at] != calls["source"][at],
             "wrong_calls": calls["made"][at] != label,
             "wrong_calls_source": calls["source"][at] != label,
+            "wrong_calls_real": calls["real"][of_class[: len(rows)]] != label,
             "called_target": called_made[at] == target,
             "called_target_source": called_real[places[at]] == target,
             "called_target_real": called_real[real] == target,
@@ -128,19 +129,25 @@ def _called_classes(
     config: QualityStageConfig, dataset: DataSet, rows: np.ndarray, side: np.ndarray, synthetic: DataSet,
     pairs: pd.DataFrame, half: np.ndarray,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Class names of the `source` and the `made` image of each pair, by the classifier that never saw its patient."""
+    """Class names of the `source` and the `made` image of each pair, and of the `real` images at `rows`, by the
+    classifier that never saw the patient."""
     hardware, classes = Hardware(config.device, config.precision), np.array(config.classes)
-    found = {name: np.empty(len(pairs), dtype=object) for name in ("source", "made")}
+    asked_of = {
+        "source": (dataset, pairs["source"].to_numpy(), half),
+        "made": (synthetic, pairs["made"].to_numpy(), half),
+        "real": (dataset, rows, side),
+    }
+    found = {name: np.empty(len(places), dtype=object) for name, (_, places, _) in asked_of.items()}
     for number in (0, 1):
         taught = rows[side != number]
         groups = np.unique(_cells(dataset.manifest.iloc[taught], config.site), return_inverse=True)[1]
         learnt = Share(dataset, taught, groups=groups.astype(np.int64))
         seed = derive_seed(config.classifier_seed, "independent", number)
         net = fit_classifier(config.classifier, [learnt], config.classes, hardware, classical=True, seed=seed)
-        asked = half == number
-        for name, own in (("source", dataset), ("made", synthetic)):
+        for name, (own, places, halved) in asked_of.items():
+            asked = halved == number
             if asked.any():
-                scores = apply_classifier(net, own, pairs[name].to_numpy()[asked], hardware)
+                scores = apply_classifier(net, own, places[asked], hardware)
                 found[name][asked] = classes[scores.argmax(axis=1)]
     return found
 

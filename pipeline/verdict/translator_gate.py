@@ -2,7 +2,8 @@
 
 Both are read from the rows of the stage `translation`, whose judges have not seen the patients, as places on a way: of
 the site from where the sources are (0) to where the target's real images are (1), and of the class from what the
-classifier says of the sources (0) to chance (1). Directions count the same.
+classifier says of the sources (0) to chance (1); where it is more often wrong about the target's real images, from
+those, since no translation can be told better than what it is to become. Directions count the same.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Translated:
     Attributes:
         stayed: what is left of the way of the site: 0 = called the target as often as its real images, 1 = no more
             often than the sources; None = sites are hardly told apart.
-        lost: how far the class went: 0 = told as in the sources, 1 = by chance; None = classes are hardly told.
+        lost: how far the class went: 0 = told as in the sources or the target's real images, 1 = by chance; None =
+            classes are hardly told in one of them.
         number: of translations, in the direction that has the fewest.
     """
 
@@ -46,7 +48,8 @@ class Translated:
             own = [row for row in rows if row.subgroup == direction]
             made, source, real = (_share(own, f"called_target{end}") for end in ("", "_source", "_real"))
             stayed.append((real - made) / (real - source) if real - source >= TOLD else np.nan)
-            wrong, before = _share(own, "wrong_calls"), _share(own, "wrong_calls_source")
+            wrong = _share(own, "wrong_calls")
+            before = max(_share(own, "wrong_calls_source"), _wrong_about_real(own))
             told = chance > 0 and chance - before >= TOLD * chance  # of one class nothing is told
             lost.append((wrong - before) / (chance - before) if told else np.nan)
             numbers.append(sum(int(row.n_images or 0) for row in own if row.metric == "called_target"))
@@ -89,6 +92,19 @@ def has_stayed(left: float | None) -> bool:
 def _mean(ways: Sequence[float]) -> float | None:
     """None where one is not known."""
     return None if np.isnan(ways).any() else float(np.mean(ways))
+
+
+def _wrong_about_real(rows: Sequence[MetricRow]) -> float:
+    """Wrong calls of the target's real images, classes as frequent as among the translations; of a class that has no
+    real image there, of the sources."""
+    known = {(row.metric, row.label): row for row in rows}
+    counted = [row for row in rows if row.metric == "wrong_calls"]
+    values = []
+    for row in counted:
+        real = known.get(("wrong_calls_real", row.label))
+        told = real if real is not None and real.value else known["wrong_calls_source", row.label]
+        values.append(float(told.value))
+    return float(np.average(values, weights=[int(row.n_images or 0) for row in counted]))
 
 
 def _share(rows: Sequence[MetricRow], name: str) -> float:
