@@ -34,14 +34,17 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     assert names_of("translator") == translated
     assert names_of("generator") == {
         "synthetic", "curated", "synthetic+classical", "synthetic-pretrained", "cells-synthetic-pretrained",
-        "minority-synthetic", "pool-gan", "gan-features", "f-anogan-features+logistic", "f-anogan-features+svm",
-        "discriminator-features+logistic", "discriminator-features+svm", *translated,
+        "minority-synthetic", "pool-gan", "pool-gan+fixmatch", "gan-features", "f-anogan-features+logistic",
+        "f-anogan-features+svm", "discriminator-features+logistic", "discriminator-features+svm", *translated,
     }  # fmt: skip
     assert names_of("pool") == {
-        "pseudolabels", "fadingpseudolabels", "fixmatch", "simclr-features", "autoencoder-features", "pool-gan",
-        "gan-features",
+        "pseudolabels", "fadingpseudolabels", "fixmatch", "fadingpseudolabels+fixmatch", "simclr-features",
+        "autoencoder-features", "pool-gan", "pool-gan+fixmatch", "gan-features",
     }  # fmt: skip
-    assert names_of("ensemble") == {"pseudolabels", "fadingpseudolabels", "curated", "pool-gan", "adapted-pseudolabels"}
+    assert names_of("ensemble") == {
+        "pseudolabels", "fadingpseudolabels", "fadingpseudolabels+fixmatch", "curated", "pool-gan", "pool-gan+fixmatch",
+        "adapted-pseudolabels",
+    }  # fmt: skip
     cells = {"cells-pretrained", "cells-synthetic-pretrained"}
     looks_at_sites, at_target = {"sitecentred", "matched", "fourier"}, {"matched", "fourier", "adabn"}
     assert names_of("target") == {*at_target, "adapted", "adapted-pseudolabels"}
@@ -52,7 +55,7 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     assert names_of("ratio") == {"synthetic", "curated"}
     assert names_of("candidate") == {
         "synthetic", "curated", "synthetic-pretrained", "cells-synthetic-pretrained", "minority-synthetic", "pool-gan",
-        "gan-features", *translated,
+        "pool-gan+fixmatch", "gan-features", *translated,
     }  # fmt: skip
     assert names_of("on_features") == {
         "real", REFERENCE_ARM, "oversampling", "classweights", "cellbalanced", "pseudolabels", "synthetic", "curated",
@@ -62,6 +65,7 @@ def test_what_an_arm_needs_follows_from_how_it_is_trained() -> None:
     assert {name for name, facts in ARMS.items() if facts.trainings == 2} == {
         "augmented-pretrained", "synthetic-pretrained", "cells-pretrained", "cells-synthetic-pretrained",
         "cells-consistency", "translated-consistency", "translated-pretrained", f"{REFERENCE_ARM}+fixmatch",
+        f"{REFERENCE_ARM}+fadingpseudolabels+fixmatch", "pool-gan+fixmatch",
     }  # fmt: skip
     assert {facts.trunk for facts in ARMS.values()} - {None} == set(TRUNKS)
     assert {facts.representation for facts in ARMS.values()} - {None} == set(REPRESENTATIONS)
@@ -103,7 +107,7 @@ def experiment_of(*arms: str, family: str = "s3gan") -> Experiment:
 
 
 def test_a_pool_gan_needs_a_family_that_reads_the_pool() -> None:
-    for arm in ("pool-gan", "gan-features"):
+    for arm in ("pool-gan", "pool-gan+fixmatch", "gan-features"):
         with pytest.raises(ConfigError, match="ssgan or s3gan"):
             check_configs(plan_experiment(experiment_of(arm, family="sngan")))
         check_configs(plan_experiment(experiment_of(arm)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from arm_stage import CLASSES, CPU, MakeInputs, material_of, settings, with_pool
+from arm_stage import CLASSES, CPU, MakeInputs, material_of, settings, with_generator, with_pool
 from torch import nn
 
 from pipeline.config.arms import ARMS
@@ -49,6 +49,20 @@ def test_its_batches_hold_seven_images_without_a_label_for_each_labelled_one(mat
     batch = Batches(phase.shares, 8, CLASSES, "cpu", seed=0).next()
     assert batch.weight.tolist() == [1.0] + [0.0] * 7 and not batch.target[1:].any()
     assert ARMS[ARM].pool and ARMS[ARM].trainings == 2 and not ARMS[ARM].on_features and not ARMS[ARM].candidate
+
+
+def test_with_a_gans_images_those_without_a_label_alone_weigh_nothing(noise_inputs: MakeInputs, tmp_path: Path) -> None:
+    """In a batch of 36: 2 labelled, 20 of the GAN (or of the ensemble's labels), which fade, and 14 for FixMatch."""
+    material = material_of(with_generator(with_pool(noise_inputs(num=48)), tmp_path), tmp_path / "parts")
+    for arm, label_from in (("pool-gan+fixmatch", "synthetic"), ("real+classical+fadingpseudolabels+fixmatch", "pool")):
+        (phase,) = regimen_of(arm, settings(), material).phases
+        assert [(share.weight, share.fades) for share in phase.shares] == [(1.0, False), (10.0, True), (7.0, False)]
+        assert phase.fixmatch and phase.shares[1].soft is not None and not phase.shares[2].labelled
+        drawn = Batches(phase.shares, 36, CLASSES, "cpu", seed=0)
+        for progress in (0.0, 0.9):
+            weight = drawn.next(progress).weight
+            torch.testing.assert_close(weight, torch.tensor([1.0] * 2 + [1 - progress] * 20 + [0.0] * 14))
+        assert (phase.shares[1].dataset is material.generated) == (label_from == "synthetic")
 
 
 def test_the_copies_are_of_the_images_without_a_label_and_more_strongly_transformed(

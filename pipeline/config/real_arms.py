@@ -18,6 +18,7 @@ from pipeline.config.arm_facts import (
 OVERSAMPLING, MIXUP = f"{REFERENCE_ARM}+oversampling", f"{REFERENCE_ARM}+mixup"
 PSEUDO_LABELS, FIXMATCH = f"{REFERENCE_ARM}+pseudolabels", f"{REFERENCE_ARM}+fixmatch"
 FADING_PSEUDO_LABELS = f"{REFERENCE_ARM}+fadingpseudolabels"
+FADING_FIXMATCH = f"{FADING_PSEUDO_LABELS}+fixmatch"
 WEIGHTS, ADJUSTED = f"{REFERENCE_ARM}+classweights", f"{REFERENCE_ARM}+logitadjustment"
 REFITTED = f"{REFERENCE_ARM}+refit"
 CELLS, GROUP_DRO = f"{REFERENCE_ARM}+cellbalanced", f"{REFERENCE_ARM}+groupdro"
@@ -38,6 +39,8 @@ WITHOUT_A_GAN = (
 ON_THE_POOL = (FIXMATCH, "simclr-features", "autoencoder-features")
 """What learns from unlabelled images without a GAN, beside pseudo-labels."""
 REAL, NATURAL = Part("real"), Part("natural")
+UNLABELLED = Part("unlabelled", weight=7.0)
+"""For FixMatch: the paper's seven unlabelled images for each labelled one."""
 _CELLS = (Part("cells"),)
 _WITH_TARGET = (Part("cells"), Part("target"))
 REFIT = Stretch(steps="refit", head="alone")
@@ -149,10 +152,16 @@ REAL_ARMS: dict[str, ArmFacts] = {
         "less and less",
         (Stretch((REAL, Part("pool", "pool_ratio", fades=True))),),
     ),
-    # Sohn et al., NeurIPS 2020, with the paper's seven unlabelled images for each labelled one.
+    # Sohn et al., NeurIPS 2020.
     FIXMATCH: ArmFacts(
         "real images, and unlabelled ones by the classifier's own sure answers, in two transformed copies (FixMatch)",
-        (Stretch((REAL, Part("unlabelled", weight=7.0)), fixmatch=True),),
+        (Stretch((REAL, UNLABELLED), fixmatch=True),),
+    ),
+    # `pool-gan+fixmatch` with the unlabelled images themselves in place of the synthetic ones.
+    FADING_FIXMATCH: ArmFacts(
+        "real images, unlabelled ones labelled by an ensemble of classifiers and weighing less and less, and by the "
+        "classifier's own sure answers (FixMatch)",
+        (Stretch((REAL, Part("pool", "pool_ratio", fades=True), UNLABELLED), fixmatch=True),),
     ),
     PRETRAINED_ARM: ArmFacts(
         "real images with classical augmentation, on a network pre-trained on photographs", imagenet=True

@@ -16,6 +16,7 @@ from pipeline.config.real_arms import (
     CELLS_TWICE,
     DANN,
     EQUALISED,
+    FADING_FIXMATCH,
     FADING_PSEUDO_LABELS,
     FIXMATCH,
     MIXUP,
@@ -26,16 +27,18 @@ from pipeline.config.real_arms import (
     REAL,
     REFIT,
     REFITTED,
+    UNLABELLED,
     WEIGHTS,
     WITHOUT_A_GAN,
 )
 
-_SYNTHETIC = Part("synthetic")
+_SYNTHETIC, _JUDGED_FADING = Part("synthetic"), Part("judged_synthetic", "pool_ratio", fades=True)
 _BETWEEN_SCANNERS = (ACROSS_SITES, BIGAUG, AMPLITUDES)
 """What mends a shortcut without a GAN where two scanners differ in sharpness and intensities, and did as well as
 translators there."""
 _OTHER_REMEDIES = tuple(arm for arm in WITHOUT_A_GAN if arm not in (CELLS, *_BETWEEN_SCANNERS))
 _BUT_BIGAUG = tuple(arm for arm in WITHOUT_A_GAN if arm != BIGAUG)
+_OF_THE_POOL = ("simclr-features", "autoencoder-features", PRETRAINED_ARM, *WITHOUT_A_GAN)
 _ALSO_WHERE_LABELS_LACK = (CELLS, EQUALISED, DANN, BIGAUG)
 """Remedies that need no class with labels at two sites."""
 
@@ -135,9 +138,17 @@ SYNTHETIC_ARMS: dict[str, ArmFacts] = {
     # The class that the GAN was asked for is not trusted: an ensemble says what its images show.
     "pool-gan": ArmFacts(
         "real images and those of a GAN that also saw the unlabelled ones, weighing less and less",
-        (Stretch((REAL, Part("judged_synthetic", "pool_ratio", fades=True))),),
-        controls=(REFERENCE_ARM, PSEUDO_LABELS, FADING_PSEUDO_LABELS, FIXMATCH),
-        also=("simclr-features", "autoencoder-features", PRETRAINED_ARM, *WITHOUT_A_GAN), pool_gan=True,
+        (Stretch((REAL, _JUDGED_FADING)),),
+        controls=(REFERENCE_ARM, PSEUDO_LABELS, FADING_PSEUDO_LABELS, FIXMATCH), also=(FADING_FIXMATCH, *_OF_THE_POOL),
+        pool_gan=True,
+    ),
+    # Two ways of learning from the same archive at once.
+    "pool-gan+fixmatch": ArmFacts(
+        "real images, those of a GAN that also saw the unlabelled ones, weighing less and less, and unlabelled ones by "
+        "the classifier's own sure answers (FixMatch)",
+        (Stretch((REAL, _JUDGED_FADING, UNLABELLED), fixmatch=True),),
+        controls=(REFERENCE_ARM, PSEUDO_LABELS, FADING_PSEUDO_LABELS, FIXMATCH, FADING_FIXMATCH), also=_OF_THE_POOL,
+        pool_gan=True,
     ),
     "gan-features": ArmFacts(
         "real images, on the features of the GAN's discriminator", trunk="gan",
