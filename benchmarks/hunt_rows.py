@@ -316,7 +316,8 @@ ROWS: dict[str, tuple[str, list[str]]] = {
             "shortcut-translated",
             [
                 *compared(OUTLINE_CONTROLS, [*MIXED, "translated-consistency"]), *THREE_DRAWS[:2], *WITHOUT_THE_REST,
-                f"seed={seed}", *WHOLE_IMAGES, "gan.num_images=3200", "gan.semantic=0", "gan.between=archives", "data.surplus=unlabelled",
+                f"seed={seed}", *WHOLE_IMAGES, "gan.num_images=3200", "gan.semantic=0", "gan.between=archives",
+                "data.surplus=unlabelled",
                 *planted(
                     "adrenal", ("normal", "hyperplasia"), {"tight": "hyperplasia", "generous": "normal"}, 16, dims=3,
                     cells=(2, 38),

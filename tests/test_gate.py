@@ -136,7 +136,8 @@ def test_a_generator_that_failed_says_nothing_about_gan_augmentation(decision: s
 
 def test_where_the_site_stayed_the_mend_is_named() -> None:
     still = replace(FAILED, place=None, site_left=0.9, why="its translations are hardly called another site")
-    assert "gan.patch_halvings" in gated(verdict("no_benefit"), [still]).reasons[0]
+    reason = gated(verdict("no_benefit"), [still]).reasons[0]
+    assert "gan.patch_halvings" in reason and "gan.semantic: 0" in reason
     lost = replace(still, site_left=0.1, class_lost=0.9)
     assert "gan.patch_halvings" not in gated(verdict("no_benefit"), [lost]).reasons[0]
 

@@ -25,7 +25,10 @@ LEAST_VALIDATION, LEAST_OF_CLASS = 10, 5
 """Validation images without which a generator, and a class of its images, cannot be judged."""
 FLOOR_SHARE = 0.25
 """A place is known where the floor's interval reaches no further than so much of the way to either side."""
-_SEE_MORE = " If the sites differ in anatomy, let its discriminators see more of an image at once: gan.patch_halvings."
+_SEE_MORE = (
+    " If the sites differ in anatomy, let its discriminators see more of an image at once: gan.patch_halvings. If a "
+    "cell of site and class has few images, try gan.semantic: 0, whose classifier may go by the site."
+)
 PASSED, FAILED, NOT_JUDGED = "passed", "failed", "not judged"
 UNSEEN = "The generators were not looked at: predictions alone do not say whether the GANs had failed."
 _ALL = "all"
