@@ -18,6 +18,7 @@ from pipeline.adversarial.gan_cost import noise_training
 from pipeline.adversarial.loop import train
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import resolve_hardware
+from pipeline.nets.sizes import ImageShape
 
 CASES = {"2D, 32 x 32, batch 32": ((32, 32), 32, 32), "3D, 32 x 32 x 32, batch 8": ((32, 32, 32), 8, 8)}
 STEPS = 6
@@ -26,7 +27,7 @@ STEPS = 6
 def rate(family: str, shape: tuple[int, ...], batch: int, width: int) -> float:
     """Images a second over `STEPS` steps, after two to warm up."""
     values = {"family": family, "batch_size": batch, "generator_width": width, "discriminator_width": width}
-    training = noise_training(validate_gan(values), shape, 3, resolve_hardware())
+    training = noise_training(validate_gan(values), ImageShape(shape, 1, 3), resolve_hardware())
     train(training, 2 * training.images_per_step, lambda _: None)
     started = time.perf_counter()
     train(training, (2 + STEPS) * training.images_per_step, lambda _: None)

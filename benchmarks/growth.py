@@ -28,6 +28,7 @@ from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.adversarial.gan_cost import noise_training
 from pipeline.adversarial.loop import train
 from pipeline.core.compute import Hardware
+from pipeline.nets.sizes import ImageShape
 
 matplotlib.use("Agg")
 NUMBERS = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
@@ -83,7 +84,7 @@ def step(dims: int, batch: int) -> Make:
 
     def make(side: int, root: Path) -> Call:
         config = SnganConfig(batch_size=batch, generator_width=16, discriminator_width=16)
-        training = noise_training(config, (side,) * dims, 2, Hardware("cpu", "float32"))
+        training = noise_training(config, ImageShape((side,) * dims, 1, 2), Hardware("cpu", "float32"))
         train(training, training.images_per_step, lambda _: None)
         return lambda: train(training, training.num_images + training.images_per_step, lambda _: None)
 

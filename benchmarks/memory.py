@@ -24,6 +24,7 @@ from pipeline.adversarial.gan_cost import noise_training
 from pipeline.adversarial.loop import train
 from pipeline.config.families import validate_gan
 from pipeline.core.compute import Hardware
+from pipeline.nets.sizes import ImageShape
 
 RESULT = Path(__file__).parent / "results" / "memory.csv"
 PRECISION = "float32"
@@ -47,7 +48,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     settings = {key: value for key, value in case.items() if key != "side"}
     gan = validate_gan({**settings, "generator_width": 16, "discriminator_width": 16})
-    training = noise_training(gan, [case["side"]] * 3, 2, Hardware("cpu", PRECISION))
+    training = noise_training(gan, ImageShape((case["side"],) * 3, 1, 2), Hardware("cpu", PRECISION))
     before = peak_mib()
     train(training, gan.batch_size, lambda _: None)
     started = time.process_time()

@@ -25,6 +25,7 @@ from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.adversarial.families.stylegan2 import Stylegan2Config
 from pipeline.adversarial.gan_cost import noise_training
 from pipeline.core.compute import Hardware, resolve_hardware
+from pipeline.nets.sizes import ImageShape
 
 NARROW = SnganConfig(batch_size=16, generator_width=16, discriminator_width=16)
 CASES = {"32²": ((32, 32), SnganConfig(), 4), "64²": ((64, 64), SnganConfig(), 2), "32³": ((32, 32, 32), NARROW, 1)}
@@ -74,7 +75,7 @@ def published(hardware: Hardware, rounds: int) -> None:
     """Seconds for 1,000 images of our stylegan2 on this GPU, beside the published ones on a V100 (other hardware)."""
     print("\n| stylegan2, batch 32, one GPU | ours, s / 1,000 images | published, one V100 |\n|---|---|---|")
     for side, (low, high) in PUBLISHED.items():
-        training = noise_training(Stylegan2Config(), (side, side), 1, hardware)
+        training = noise_training(Stylegan2Config(), ImageShape((side, side), 1, 1), hardware)
         images = 16 * training.images_per_step  # one of each lazy term
         steps = our_steps(training, 16)
         steps()

@@ -65,12 +65,13 @@ def serve(case: str, threads: str) -> None:
     from pipeline.adversarial.gan_cost import noise_training
     from pipeline.adversarial.loop import train
     from pipeline.core.compute import resolve_hardware
+    from pipeline.nets.sizes import ImageShape
 
     shape = tuple(map(int, case.split(" x ")))
     config = (
         SnganConfig() if len(shape) == 2 else SnganConfig(batch_size=16, generator_width=16, discriminator_width=16)
     )
-    training = noise_training(config, shape, 3, resolve_hardware())
+    training = noise_training(config, ImageShape(shape, 1, 3), resolve_hardware())
     if threads != "auto":
         use_threads(int(threads))
     for line in sys.stdin:

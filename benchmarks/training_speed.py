@@ -12,6 +12,7 @@ from pipeline.adversarial.families.sngan import SnganConfig
 from pipeline.adversarial.gan_cost import noise_training
 from pipeline.adversarial.loop import train
 from pipeline.core.compute import Hardware, resolve_hardware
+from pipeline.nets.sizes import ImageShape
 
 ROUNDS, STEPS = 5, 10
 NARROW = SnganConfig(batch_size=16, generator_width=16, discriminator_width=16)
@@ -24,7 +25,7 @@ CASES = {
 
 def rate(shape: tuple[int, ...], config: SnganConfig, precision: str, device: str) -> float:
     """Images a second over `STEPS` steps, after as many to warm up."""
-    training = noise_training(config, shape, 3, Hardware(device, precision))
+    training = noise_training(config, ImageShape(shape, 1, 3), Hardware(device, precision))
     images = STEPS * config.batch_size
     train(training, images, lambda _: None)
     started = time.perf_counter()

@@ -23,6 +23,7 @@ from pipeline.config.loading import dump_experiment, load_experiment
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import ConfigError
 from pipeline.nets.conditions import condition_of
+from pipeline.nets.sizes import ImageShape
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "add-a-family.md"
@@ -46,7 +47,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def training_of(size: tuple[int, ...]) -> GanTraining:
     gan = load_experiment(ROOT / "configs" / "demo.yaml", SETTINGS).gan
     torch.manual_seed(0)  # of the noise images
-    return noise_training(gan, size, 2, Hardware("cpu", "float32"))
+    return noise_training(gan, ImageShape(size, 1, 2), Hardware("cpu", "float32"))
 
 
 def weights(training: GanTraining) -> list[torch.Tensor]:
@@ -112,6 +113,8 @@ def test_a_family_is_imported_with_those_it_is_built_on_and_no_other() -> None:
     code = """
 import sys
 from pipeline.config.families import validate_gan
+from pipeline.nets.sizes import ImageShape
+from pipeline.nets.sizes import ImageShape
 for name in ("sngan", "wgan-gp"):
     validate_gan({"family": name})
     print(sorted(m.rpartition(".")[2] for m in sys.modules if m.startswith("pipeline.adversarial.families.")))

@@ -15,6 +15,7 @@ from pipeline.config.families import validate_gan
 from pipeline.core import cost
 from pipeline.core.compute import Hardware
 from pipeline.core.cost import FlopCount, one_thread, step_cost, wall_minutes
+from pipeline.nets.sizes import ImageShape
 
 CPU = Hardware("cpu", "float32")
 
@@ -103,14 +104,14 @@ def test_lazy_terms_make_kinds_of_steps() -> None:
 @pytest.mark.parametrize(("name", "cycle"), [("sngan", 1), ("stylegan2", 16)])
 def test_flops_of_a_mean_step_are_those_of_a_whole_cycle(name: str, cycle: int) -> None:
     config = validate_gan({"family": name, "batch_size": 8, "generator_width": 8, "discriminator_width": 8})
-    training = noise_training(config, (16, 16), 2, CPU)
+    training = noise_training(config, ImageShape((16, 16), 1, 2), CPU)
     with FlopCount() as counter:
         train(training, cycle * training.images_per_step, lambda _: None)
-    assert mean_step(config, (16, 16), 2, CPU).flops == pytest.approx(counter.total / cycle, rel=1e-6)
+    assert mean_step(config, ImageShape((16, 16), 1, 2), CPU).flops == pytest.approx(counter.total / cycle, rel=1e-6)
 
 
 def test_a_batch_in_parts_costs_its_parts() -> None:
     whole = validate_gan({"family": "sngan", "batch_size": 4, "generator_width": 8, "discriminator_width": 8})
     parts = validate_gan({**whole.model_dump(), "batch_size": 8, "accumulate": 2})
-    once, twice = (mean_step(config, (8, 8), 2, CPU).flops for config in (whole, parts))
+    once, twice = (mean_step(config, ImageShape((8, 8), 1, 2), CPU).flops for config in (whole, parts))
     assert twice == pytest.approx(2 * once)

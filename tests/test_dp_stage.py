@@ -33,6 +33,7 @@ from pipeline.core.certificates import read_certificate
 from pipeline.core.compute import Hardware
 from pipeline.core.cost import CostEstimate
 from pipeline.core.errors import ConfigError, DataError, RefusedError
+from pipeline.nets.sizes import ImageShape
 from pipeline.report.privacy_tables import certificate_table
 from pipeline.supervised import classifier_cost
 from pipeline.verdict.release import release_verdict
@@ -156,7 +157,7 @@ def test_too_few_patients_and_images_without_patients_are_refused(tmp_path: Path
 @pytest.mark.parametrize("family", ["cgan", "dp-merf"])
 def test_the_cost_of_a_private_training_is_counted_without_a_budget(family: str) -> None:
     config = stage_config(family).gan
-    training = noise_training(config, (12, 12), 2, Hardware("cpu", "float32"))
+    training = noise_training(config, ImageShape((12, 12), 1, 2), Hardware("cpu", "float32"))
     train(training, training.images_per_step, lambda _: None)
     assert training.step == 1
 

@@ -75,14 +75,21 @@ def test_flops_of_a_gan_step_are_those_counted_by_hand(demo: Experiment) -> None
     assert counted == discriminators_move + generators_move
 
 
-def test_a_forecast_trains_no_judge_of_translations(demo: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("family", "sites"), [("cyclegan", ["N", "S"]), ("stargan", ["N", "S", "E"])])
+@pytest.mark.parametrize("between", ["sites", "archives"])
+def test_translators_between_sites_are_forecast_without_training_their_judge(
+    demo: Experiment, monkeypatch: pytest.MonkeyPatch, family: str, sites: list[str], between: str
+) -> None:
     def trained(*_: object) -> None:
         raise AssertionError("the classifier of gan.semantic was trained for a forecast")
 
     monkeypatch.setattr(FrozenJudge, "learn", trained)
-    gan = {"family": "cyclegan", "between": "sites", "by_site": True, "semantic": 1.0, "generator_width": 8}
-    sized = demo.data.model_copy(update={"spatial_size": 8})
-    translator = demo.model_copy(update={"gan": validate_gan(gan | {"num_images": 64}), "data": sized})
+    gan = {"family": family, "between": between, "by_site": True, "semantic": 1.0, "generator_width": 8}
+    data = demo.data.model_copy(update={"spatial_size": 8, "site": "hospital", "site_names": tuple(sites)})
+    translator = demo.model_copy(update={"gan": validate_gan(gan | {"num_images": 64}), "data": data})
+    shape = gan_cost.nets_shape(translator)
+    told = len(data.classes) if between == "sites" else 1  # archives are told apart, their classes are not
+    assert (shape.num_classes, shape.classes_a_site) == (told * len(sites), len(data.classes))
     assert gan_cost.weights_mib(translator) > 0 and gan_cost.estimate(translator).flops > 0
 
 

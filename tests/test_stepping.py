@@ -21,6 +21,7 @@ from pipeline.adversarial.stepping import Stepper
 from pipeline.adversarial.turns import NoiseTurn
 from pipeline.core.compute import Hardware
 from pipeline.core.errors import NonFiniteLoss
+from pipeline.nets.sizes import ImageShape
 
 BATCH, STEP = 4, 2
 """The fault comes at step 2, the third."""
@@ -41,7 +42,7 @@ def training_of(read_every: int, sick: str = "", **optimizer: Any) -> GanTrainin
     """The same training each time; the player `sick` meets a fault at step 2."""
     config = SnganConfig(batch_size=BATCH, latent_dim=4, embedding_dim=4, generator_width=4, discriminator_width=4)
     torch.manual_seed(1)  # of the noise images
-    training = noise_training(config, (8, 8), 2, Hardware("cpu", "float32"))
+    training = noise_training(config, ImageShape((8, 8), 1, 2), Hardware("cpu", "float32"))
     plain = {"discriminator": terms.hinge_discriminator, "generator": terms.hinge_generator}
     players = tuple(
         replace(

@@ -30,6 +30,7 @@ from pipeline.core.compute import Hardware
 from pipeline.core.cost import FlopCount
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import open_dataset
+from pipeline.nets.sizes import ImageShape
 from pipeline.report.quality_tables import FIGURES
 from pipeline.report.reading import StageEntry
 from pipeline.report.tables import checks_table, watch_table
@@ -124,7 +125,9 @@ def state_of(training: GanTraining) -> bytes:
 @pytest.mark.parametrize("size", [(12, 12), (8, 9, 10)])
 def test_a_look_at_any_family_moves_nothing(name: str, size: tuple[int, ...]) -> None:
     small = {"batch_size": 4, "latent_dim": 6, "embedding_dim": 4, "generator_width": 4, "discriminator_width": 4}
-    training = noise_training(validate_gan({"family": name} | small), size, 2, Hardware("cpu", "float32"))
+    training = noise_training(
+        validate_gan({"family": name} | small), ImageShape(size, 1, 2), Hardware("cpu", "float32")
+    )
     train(training, 2 * training.images_per_step, lambda _: None)
     images = next(iter(training.streams.values())).images
     rows = torch.arange(16)
@@ -154,7 +157,9 @@ def test_a_look_at_any_family_moves_nothing(name: str, size: tuple[int, ...]) ->
 def test_a_translator_of_few_sources_makes_no_twins() -> None:
     """Three images of one class are all that those of the other can be made from: each is translated once."""
     small = {"batch_size": 4, "latent_dim": 6, "embedding_dim": 4, "generator_width": 4, "discriminator_width": 4}
-    training = noise_training(validate_gan({"family": "cyclegan"} | small), (16, 16), 2, Hardware("cpu", "float32"))
+    training = noise_training(
+        validate_gan({"family": "cyclegan"} | small), ImageShape((16, 16), 1, 2), Hardware("cpu", "float32")
+    )
     images = next(iter(training.streams.values())).images
     many = replace(
         images,
@@ -239,7 +244,7 @@ def test_short_trainings_are_looked_at_with_fewer_images_and_less_often(
 def test_a_check_is_no_more_work_than_the_share_reckons_with(name: str, size: tuple[int, ...]) -> None:
     """In FLOPs, as torch counts them; wgan's check is the dearest beside its training."""
     small = {"family": name, "batch_size": 8, "generator_width": 8, "discriminator_width": 8}
-    training = noise_training(validate_gan(small), size, 2, Hardware("cpu", "float32"))
+    training = noise_training(validate_gan(small), ImageShape(size, 1, 2), Hardware("cpu", "float32"))
     images = next(iter(training.streams.values())).images
     rows = torch.arange(16) % len(images.label)
     many = type(images)(images.stored[rows], images.label[rows], images.scaling)
@@ -254,7 +259,7 @@ def test_a_check_is_no_more_work_than_the_share_reckons_with(name: str, size: tu
 
 @pytest.mark.parametrize("part", [1, 12, 100])
 def test_a_check_takes_as_many_images_at_once_as_the_training_but_8_to_32(part: int) -> None:
-    training = noise_training(validate_gan({"family": "sngan"}), (8, 8), 2, Hardware("cpu", "float32"))
+    training = noise_training(validate_gan({"family": "sngan"}), ImageShape((8, 8), 1, 2), Hardware("cpu", "float32"))
     images = training.streams["labelled"].images
     rows = torch.arange(96) % len(images.label)
     many = type(images)(images.stored[rows], images.label[rows], images.scaling)
@@ -274,7 +279,7 @@ def test_a_check_takes_as_many_images_at_once_as_the_training_but_8_to_32(part: 
 def test_a_check_is_cheap(size: tuple[int, ...], width: int, limit_s: float) -> None:
     """Processor time of a check on 2 x 32 samples with the default network."""
     config = SnganConfig(generator_width=width, discriminator_width=width)
-    training = noise_training(config, size, 2, Hardware("cpu", "float32"))
+    training = noise_training(config, ImageShape(size, 1, 2), Hardware("cpu", "float32"))
     images = training.streams["labelled"].images
     rows = torch.arange(128) % len(images.label)
     many = images.part(rows)

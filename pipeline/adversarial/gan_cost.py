@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
 from pipeline.adversarial.assembly import assemble
+from pipeline.adversarial.cells import cells_of_generator, classes_a_site, nets_classes, nets_positive
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.private.budget import Budget
@@ -31,9 +32,9 @@ _PATIENTS_PER_DRAWN = 4
 def estimate(experiment: Experiment) -> CostEstimate:
     """Cost of all GANs of the experiment (folds x GAN seeds, and an attack's shadows). Trains nothing that is kept."""
     config, hardware = experiment.gan, resolve_hardware(experiment.compute.device, experiment.compute.precision)
-    shape, classes = experiment.data.shape, len(experiment.data.classes)
-    training = noise_training(config, shape, classes, hardware)
-    step = mean_step(config, shape, classes, hardware)
+    shape = nets_shape(experiment)
+    training = noise_training(config, shape, hardware)
+    step = mean_step(config, shape, hardware)
     steps = math.ceil(config.num_images / training.images_per_step)
     gans = experiment.data.split.num_folds * config.gan_seeds + experiment.privacy.trained_shadows
     return CostEstimate(
@@ -45,8 +46,21 @@ def estimate(experiment: Experiment) -> CostEstimate:
 
 def weights_mib(experiment: Experiment) -> float:
     """MiB of the weights of one GAN's nets, in float32."""
-    cpu = Hardware("cpu", "float32")
-    return _weights_mib(noise_training(experiment.gan, experiment.data.shape, len(experiment.data.classes), cpu))
+    return _weights_mib(noise_training(experiment.gan, nets_shape(experiment), Hardware("cpu", "float32")))
+
+
+def nets_shape(experiment: Experiment) -> ImageShape:
+    """What the nets of the experiment's GANs must fit, if its images have one channel."""
+    cells = cells_of_generator(experiment)
+    classes, positive = nets_classes(experiment, cells), nets_positive(experiment, cells)
+    return ImageShape(
+        experiment.data.shape,
+        channels=1,
+        num_classes=len(classes),
+        num_attributes=len(experiment.gan.attributes),
+        positive=tuple(classes.index(name) for name in positive),
+        classes_a_site=classes_a_site(experiment.gan, cells),
+    )
 
 
 def memory_mib(experiment: Experiment, weights: float) -> float:
@@ -61,11 +75,11 @@ def _weights_mib(training: GanTraining) -> float:
     return sum(p.numel() for net in training.context.nets.values() for p in net.parameters()) * 4 / 2**20
 
 
-def mean_step(config: GanConfig, shape: Sequence[int], classes: int, hardware: Hardware) -> StepCost:
+def mean_step(config: GanConfig, shape: ImageShape, hardware: Hardware) -> StepCost:
     """Of a step of the configured batch, the mean over a cycle of the recipe's lazy terms."""
     part = config.batch_size // config.accumulate
     found = [
-        (share, step_cost(partial(_one_step, config, shape, classes, hardware, number), part, hardware.device))
+        (share, step_cost(partial(_one_step, config, shape, hardware, number), part, hardware.device))
         for number, share in _kinds_of_steps(FAMILIES[config.family].recipe(config))
     ]
     flops, seconds = (
@@ -82,12 +96,10 @@ def _kinds_of_steps(recipe: Recipe) -> list[tuple[int, float]]:
     return [(kinds.index(kind), count / cycle) for kind, count in Counter(kinds).items()]
 
 
-def _one_step(
-    config: GanConfig, shape: Sequence[int], classes: int, hardware: Hardware, number: int, images: int
-) -> Callable[[], None]:
+def _one_step(config: GanConfig, shape: ImageShape, hardware: Hardware, number: int, images: int) -> Callable[[], None]:
     """What does a step of the kind of the given one, as often as it is called, on so many images."""
     small = config.model_copy(update={"batch_size": images, "accumulate": 1})
-    training = noise_training(small, shape, classes, hardware)
+    training = noise_training(small, shape, hardware)
 
     def step() -> None:
         training.step = number
@@ -96,19 +108,19 @@ def _one_step(
     return step
 
 
-def noise_training(config: GanConfig, spatial_size: Sequence[int], classes: int, hardware: Hardware) -> GanTraining:
+def noise_training(config: GanConfig, shape: ImageShape, hardware: Hardware) -> GanTraining:
     """A training of the configured family on noise images, to be counted and timed."""
+    classes = shape.num_classes
     many = 2 * classes if config.dp is None else max(2 * classes, _PATIENTS_PER_DRAWN * config.batch_size)
-    size = (many, 1, *spatial_size)
+    size = (many, shape.channels, *shape.spatial_size)
     images = StoredImages(
         stored=torch.randint(0, 255, size, dtype=torch.uint8, device=hardware.device),
         label=torch.arange(many, device=hardware.device) % classes,
         scaling=Scaling(1.0, 0.0, "none", (0.0, 255.0), "uint8"),
-        masks=torch.randint(0, 2, size, dtype=torch.uint8, device=hardware.device),
-        attributes=torch.randn(many, len(config.attributes), device=hardware.device),
+        masks=torch.randint(0, 2, (many, 1, *shape.spatial_size), dtype=torch.uint8, device=hardware.device),
+        attributes=torch.randn(many, shape.num_attributes, device=hardware.device),
         patient=torch.arange(many),
     )
-    shape = ImageShape(tuple(spatial_size), 1, classes, len(config.attributes))
     boundless = Budget(1.0, 1e-5, many, clip=1.0, noise=1.0, rate=config.batch_size / many, allowed=10**9)
     budget = None if config.dp is None else boundless
     return assemble(config, images, shape, hardware, seed=0, budget=budget, taught=False)

@@ -28,7 +28,8 @@ def check_by_site(named: Sequence[str], arms: Sequence[str], detectors: Sequence
         )
     if looking := [*arms, *detectors, *attacks]:
         raise ValueError(
-            f"gan.by_site: {', '.join(looking)} look through a GAN by class alone; leave them out, or by_site"
+            f"gan.by_site: {', '.join(looking)} look through a GAN by class alone; leave them out (without detectors: "
+            "anomaly.detectors: []), or by_site"
         )
 
 
