@@ -99,6 +99,15 @@ def by_patient(table: pd.DataFrame, positive: Sequence[str]) -> pd.DataFrame:
     )
 
 
+def with_joined_sites(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with one site a patient: who has images of A and of B is of the site `A + B`."""
+    if "site" not in table:
+        return table
+    units = patient_units(table)
+    pairs = pd.DataFrame({"unit": units, "site": table["site"].astype(str)}).drop_duplicates().sort_values("site")
+    return table.assign(site=units.map(pairs.groupby("unit")["site"].agg(" + ".join)))
+
+
 def draw_test_sets(table: pd.DataFrame, draws: int, seed: int) -> dict[str, TestSet]:
     """For each fold its test images and `draws` bootstrap draws of its patients, kept apart by class (and site).
 

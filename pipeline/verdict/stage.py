@@ -38,6 +38,7 @@ from pipeline.verdict.fits import (
     disease_score,
     draw_test_sets,
     figures_of_fits,
+    with_joined_sites,
 )
 from pipeline.verdict.gate import gated, looks_of
 from pipeline.verdict.pixel_means import mean_pixel_rows
@@ -206,7 +207,8 @@ def plan_of(rule: VerdictConfig, positive: tuple[str, ...], seed: int) -> Verdic
 def arm_metrics(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPlan) -> list[MetricRow]:
     """Figures of every fit and the means of every arm: disease against the rest, each class against the rest, macro.
 
-    Disease against the rest comes once more for patients with several images, in rows whose subgroup is `per patient`.
+    Disease against the rest comes once more for patients with several images, in rows whose subgroup is `per patient`;
+    not where every patient of a side of a fold has disease (or none), as with lesions beside normal tissue.
     """
     sides = {"+".join(config.positive): config.positive}
     if len(config.classes) > 2:
@@ -225,7 +227,9 @@ def arm_metrics(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPl
 
 
 def _patient_rows(table: pd.DataFrame, config: VerdictStageConfig, plan: VerdictPlan) -> list[MetricRow]:
-    patients = by_patient(table[table["split"].isin(["val", "test"])], config.positive)
+    patients = by_patient(with_joined_sites(table[table["split"].isin(["val", "test"])]), config.positive)
+    if (patients.groupby(["fold", "split"])["disease"].nunique() < 2).any():
+        return []
     tests = draw_test_sets(patients, plan.bootstrap, plan.seed)
     fits = figures_of_fits(patients, ("disease",), tests, threshold=plan.threshold)
     return [replace(row, subgroup=PER_PATIENT) for row in _rows(fits, "+".join(config.positive), tests, plan)]

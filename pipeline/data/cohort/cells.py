@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from pipeline.core.errors import DataError
+from pipeline.core.patients import patient_units
 
 RARE, COMMON = "rare", "common"
 CELL_COLUMNS = ("site", "cell")
@@ -46,6 +47,23 @@ def require_sites(manifest: pd.DataFrame, column: str, named: Sequence[str] = ()
         raise DataError(
             f"data.site_names: {int(other.sum())} of {len(manifest)} labelled images have another value than "
             f"{list(named)} in the column {column}.{lacking} Name every site of that column, as it is written there."
+        )
+
+
+def require_one_site_a_patient(manifest: pd.DataFrame, column: str) -> None:
+    """Check that no patient is in two cells of site and class, for figures that count patients.
+
+    Args:
+        manifest: of labelled images that all have a site.
+
+    Raises:
+        DataError: some patients have images of several sites.
+    """
+    sites = manifest[column].astype(str).str.strip().groupby(patient_units(manifest)).nunique()
+    if several := int((sites > 1).sum()):
+        raise DataError(
+            f"data.site: {several} of {len(sites)} patients have images of several sites ({column}), so that a patient "
+            "is in no one cell of site and class. Set verdict.unit: image."
         )
 
 

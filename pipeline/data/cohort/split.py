@@ -14,7 +14,7 @@ from pipeline.core.patients import known_patients, patient_units
 from pipeline.core.records import Record
 from pipeline.data.batches.dataset import read_table, write_table
 from pipeline.data.cohort.audit_rows import INFO, WARNING, Row, audit_table
-from pipeline.data.cohort.cells import require_sites
+from pipeline.data.cohort.cells import require_one_site_a_patient, require_sites
 from pipeline.data.cohort.duplicates import repeats
 from pipeline.data.cohort.known import NOBODY, Known, after_split, known_of, register_rows
 from pipeline.data.cohort.leakage import (
@@ -44,6 +44,7 @@ class SplitStage(LowData):
     register_path: str
     max_withdrawn: float
     site_names: tuple[str, ...] = ()
+    judged_by_patient: bool = False
 
     @property
     def study(self) -> dict[str, Any]:
@@ -67,6 +68,7 @@ def split_config(experiment: Experiment) -> SplitStage:
         duplicates=data.duplicates,
         site=data.site_column,
         site_names=data.site_names,
+        judged_by_patient=experiment.verdict.unit == "patient",
         cells=None if data.correlation is None else {name: dict(row) for name, row in data.correlation.items()},
         unlabelled=data.unlabelled_sites,
         register_path=data.patient_register or "",
@@ -91,14 +93,17 @@ def run(config: SplitStage, inputs: Mapping[str, Path], out_dir: Path) -> Record
             in the source and the external site.
         RefusedError: the register was tampered with, or is another study's.
         DataError: a class is missing from a split, has fewer images than `train_per_class`, or not for all draws; or
-            an image has no site, or none of those that are named.
+            an image has no site, or none of those that are named; or a patient whom the verdict counts has several.
     """
     source = inputs["ingest"]
     manifest = read_table(source / MANIFEST)
     site = read_table(source / EXTERNAL) if (source / EXTERNAL).is_file() else manifest.iloc[:0]
     refuse_shared(manifest, site)
     if config.site:
-        require_sites(manifest[manifest["label"] != ""], config.site, config.site_names)
+        labelled = manifest[manifest["label"] != ""]
+        require_sites(labelled, config.site, config.site_names)
+        if config.judged_by_patient:
+            require_one_site_a_patient(labelled, config.site)
     rejected, known = read_table(source / REJECTED), NOBODY
     if config.register_path:
         register = read_register(Path(config.register_path))
