@@ -23,7 +23,7 @@ from pipeline.core.processes import computed_beside
 from pipeline.core.progress import in_words
 from pipeline.core.threads import available_cores
 from pipeline.data.cohort.audit_rows import WARNING
-from pipeline.data.cohort.cells import cell_counts, with_cells
+from pipeline.data.cohort.cells import cell_counts, cells_named, with_cells
 from pipeline.verdict.power import expectation
 from pipeline.verdict.release_outlook import release_outlook
 from pipeline.verdict.strata import in_stratum, sides_judged, told_by_site
@@ -50,6 +50,7 @@ def validate(experiment: Experiment, cache: Path, console: Console, *, details: 
         directories = _read_manifests(steps, cache, console)
         audit = read_text_table(directories["split"] / AUDIT)
         members = _members(directories["split"], experiment.data.site_column)
+        _require_cells(experiment, members)
         shown = _what_it_shows(experiment, members)
         fits, estimates = costs()
     needs = needs_of(steps, experiment, count_images(directories["split"]))
@@ -88,6 +89,16 @@ def _what_it_shows(experiment: Experiment, members: pd.DataFrame) -> str:
     )
     unit = "patients" if (known_patients(members[members["split"] == "test"]) != "").all() else "images"
     return expectation(rule.endpoint, rule.alpha, rule.margin, *tested, unit=unit)
+
+
+def _require_cells(experiment: Experiment, members: pd.DataFrame) -> None:
+    """Check that a generator that is asked by site and class has a training image of every cell in every fold."""
+    from pipeline.adversarial.cells import blind, cells_of_generator, require_every_cell
+
+    cells = {} if blind(experiment.gan) else cells_of_generator(experiment)
+    trained = members[(members["split"] == "train") & (members["label"] != "")]
+    for fold, own in trained.groupby("fold") if cells else ():
+        require_every_cell(cells_named(own, "site"), cells, int(str(fold)))
 
 
 def _what_sites_tell(experiment: Experiment, members: pd.DataFrame) -> list[str]:

@@ -84,6 +84,42 @@ def test_validate_prints_the_cells_and_what_they_tell(tmp_path: Path, capsys: py
     assert "hospital alone tells the class in 85 % [" in shown and "(guessing 50 %)" in shown
 
 
+def test_validate_refuses_a_generator_of_a_cell_that_has_no_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, config = write_hospitals(tmp_path), tmp_path / "t.yaml"
+    table = pd.read_csv(path)
+    table["hospital"] = table["hospital"].where((table["label"] == "well") | (table["split"] != "train"), "B")
+    table.to_csv(path, index=False)
+    sited = [
+        "data.site_names=[A, B]",
+        "gan={family: sngan, by_site: true}",
+        "anomaly.detectors=[]",
+        "privacy.attacks=[]",
+    ]
+    changes = [word for change in sited for word in ("--set", change)]
+    config.write_text(dump_experiment(experiment(path)), encoding="utf-8")
+    assert launch(["validate", str(config), *changes]) == 2
+    assert "fold 0 has no training image of ill of A" in capsys.readouterr().err
+
+
+def test_patients_of_several_sites_are_refused_at_the_split_where_the_verdict_counts_patients(tmp_path: Path) -> None:
+    path = write_hospitals(tmp_path)
+    table = pd.read_csv(path)
+    table.loc[[5, 6], "patient_id"] = "SECRET"  # of A, and of B
+    table.to_csv(path, index=False)
+    config = experiment(path)
+    by_patient = config.model_copy(update={"verdict": config.verdict.model_copy(update={"unit": "patient"})})
+    places = {name: tmp_path / name for name in ("ingest", "split")}
+    for place in places.values():
+        place.mkdir()
+    ingest.run(ingest.ingest_config(config), {}, places["ingest"])
+    split.run(split.split_config(config), places, places["split"])
+    with pytest.raises(DataError, match="1 of 239 patients have images of several sites") as error:
+        split.run(split.split_config(by_patient), places, places["split"])
+    assert "SECRET" not in str(error.value)
+
+
 def test_a_column_that_is_not_there_is_refused_before_anything_trains(tmp_path: Path) -> None:
     config = experiment(write_hospitals(tmp_path), site="clinic")
     (tmp_path / "ingest").mkdir()

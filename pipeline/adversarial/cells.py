@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -100,14 +100,22 @@ def by_cell(dataset: DataSet, site: str, train: Sequence[str], cells: Sequence[s
         DataError: a cell has no training image.
     """
     found = labelled_by_cell(dataset, site)
-    absent = sorted(set(cells) - set(found.manifest["label"].iloc[found.rows(train)]))
-    if absent:
+    require_every_cell(found.manifest["label"].iloc[found.rows(train)], cells, fold)
+    return found
+
+
+def require_every_cell(found: Iterable[str], cells: Iterable[str], fold: int) -> None:
+    """Check that a fold's training images, whose cells are `found`, have each of `cells`.
+
+    Raises:
+        DataError: a cell has no training image.
+    """
+    if absent := sorted(set(cells) - set(found)):
         raise DataError(
             f"gan.by_site: fold {fold} has no training image of {', '.join(absent)}, so the GAN cannot learn what it "
             "is asked for. Train with some (data.correlation), set gan.by_site: false, or let a translator learn "
             "without labels (gan.between: archives)."
         )
-    return found
 
 
 def by_site_alone(dataset: DataSet, site: str, learnt: Sequence[str], sites: Sequence[str], fold: int) -> DataSet:

@@ -115,8 +115,9 @@ def _confounders(manifest: pd.DataFrame, classes: Sequence[str]) -> list[Row]:
             f"{found.guessed:.2f} (chance {chance:.2f})"
         )
         if found.column == "scanner":
+            values = f"{found.values}; " if found.values else ""
             detail = (
-                f"Scanner and class are entangled ({found.values}; p {found.p_value:.2g}): a classifier may read "
+                f"Scanner and class are entangled ({values}p {found.p_value:.2g}): a classifier may read "
                 "the scanner instead of the disease. Balance the classes over scanners, or read every result so."
             )
         elif found.entangled:
