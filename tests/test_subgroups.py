@@ -10,10 +10,10 @@ from sklearn.metrics import roc_auc_score
 from pipeline.config.experiment import SubgroupConfig, VerdictConfig
 from pipeline.config.loading import validate_experiment
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.core.metrics import MetricRow, table_of
+from pipeline.core.metrics import MetricRow, as_text, table_of
 from pipeline.report.subgroup_tables import subgroup_table
 from pipeline.verdict.decide import VerdictPlan
-from pipeline.verdict.subgroups import banded, subgroup_rows, subgroup_warnings
+from pipeline.verdict.subgroups import _warnings, banded, subgroup_rows, subgroup_warnings
 
 REFERENCE, ARM = "real+classical", "real+classical+synthetic@1"
 PLAN = VerdictPlan(positive=("disease",), bootstrap=300, threshold="youden")
@@ -98,6 +98,22 @@ def test_a_gain_at_another_groups_cost_is_told_and_equal_arms_are_not() -> None:
         if ": auroc " in text
     ]
     assert "sex = M" in alone and "rises" not in alone
+
+
+def test_a_loss_that_is_not_sure_may_be_one() -> None:
+    """By hand: +10 [+5, +15] points and -4 [-9, +1], with a margin of 2 points; and -4 [-7, -1]."""
+
+    def row(subgroup: str, *bounds: float) -> MetricRow:
+        value, low, high = map(as_text, bounds)
+        own = {"metric": "auroc_difference", "value": value, "ci_low": low, "ci_high": high}
+        return MetricRow(stage="downstream", arm=ARM, split="test", label="disease", subgroup=subgroup, **own)
+
+    gain, unsure = row("sex = F", 0.1, 0.05, 0.15), row("sex = M", -0.04, -0.09, 0.01)
+    (told,) = (one.detail for one in _warnings([gain, unsure], "sex", PLAN))
+    assert "auroc may fall in sex = M (-4.0 [-9.0, +1.0] points), while it rises in sex = F" in told
+    assert told.endswith("one subgroup may gain at another's cost.")
+    (told,) = (one.detail for one in _warnings([gain, row("sex = M", -0.04, -0.07, -0.01)], "sex", PLAN))
+    assert "auroc falls in sex = M" in told and told.endswith("one subgroup gains at another's cost.")
 
 
 def test_null_arms_rarely_warn() -> None:

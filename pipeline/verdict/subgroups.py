@@ -220,8 +220,10 @@ def _warnings(rows: Sequence[MetricRow], column: str, plan: VerdictPlan) -> list
         drops = [row for row in own if row.ci_low and float(row.value) < -plan.margin]
         losses = [row for row in own if row in surely or (gains and row in drops)]
         if losses and (gains or any(row in drops for row in surely)):
-            text = f"{arm}: {metric.removesuffix(DIFFERENCE)} falls in {_spelled(losses)}"
-            text += f", while it rises in {_spelled(gains)}: one subgroup gains at another's cost." if gains else "."
+            known = all(row in surely for row in losses)
+            text = f"{arm}: {metric.removesuffix(DIFFERENCE)} {'falls' if known else 'may fall'} in {_spelled(losses)}"
+            cost = f"one subgroup {'gains' if known else 'may gain'} at another's cost"
+            text += f", while it rises in {_spelled(gains)}: {cost}." if gains else "."
             label = "+".join(plan.positive)
             row = MetricRow(stage="downstream", arm=arm, split="test", label=label, metric=WARNING, detail=text)
             found.append(replace(row, subgroup=column))
