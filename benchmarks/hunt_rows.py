@@ -65,6 +65,9 @@ OUTLINE_CONTROLS = [
     "real+classical", *MENDS, "real+classical+standardised", "real+classical+equalised", "real+classical+pseudolabels",
     "real+classical+fixmatch", "cells-consistency",
 ]  # fmt: skip
+ADAPTED_CONTROLS = [
+    f"real+classical+{name}" for name in ("bigaug", "equalised", "matched", "standardised", "adabn", "coral", "dann")
+]
 MIXING = ("mixed-", "filters-")
 """Rows of which `translated-crosssitemixup` is the primary arm."""
 
@@ -270,6 +273,19 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         )
         for few, seed in ((5, 41), (20, 42))
     },
+    "adapt-adults-71": (
+        "adapt",
+        [
+            *compared(
+                ["real+classical", *ADAPTED_CONTROLS, "real+classical+pseudolabels", "real+classical+fixmatch"],
+                ["adapted-pseudolabels", "adapted"],
+            ),
+            "data.sources.children.unlabelled=false", "data.sources.adults.unlabelled=true", "seed=71",
+            "data.spatial_size=28", "verdict.stratum=site=adults",
+            "gan={family: cyclegan, batch_size: 8, by_site: true, between: archives, semantic: 1.0, cycle_noise: 0.02}",
+            *WHOLE_IMAGES, "synthesis.samples_per_class=200",
+        ],
+    ),
     **{
         f"scanner-{pair}-{more}{seed}": (
             "shortcut-translated",
