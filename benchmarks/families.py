@@ -23,7 +23,7 @@ from rows import append
 
 from flows.plan import Step, plan_experiment
 from pipeline.adversarial.families import FAMILIES
-from pipeline.adversarial.gan_cost import nets_shape, noise_training
+from pipeline.adversarial.gan_cost import noise_training, shape_of_nets
 from pipeline.adversarial.loop import train
 from pipeline.adversarial.pictures import save_grid
 from pipeline.config.experiment import Experiment
@@ -106,7 +106,7 @@ def figures(real: np.ndarray, fake: np.ndarray, dims: int) -> dict[str, Any]:
 
 def gflop(experiment: Experiment) -> float:
     """Of a training step, over the images that it shows."""
-    training = noise_training(experiment.gan, nets_shape(experiment), Hardware("cpu", "float32"))
+    training = noise_training(experiment.gan, shape_of_nets(experiment), Hardware("cpu", "float32"))
     with FlopCount() as counter:
         train(training, training.images_per_step, lambda _: None)
     return counter.total / training.images_per_step / 1e9

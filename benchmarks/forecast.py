@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline.adversarial.gan_cost import mean_step, nets_shape, noise_training
+from pipeline.adversarial.gan_cost import mean_step, noise_training, shape_of_nets
 from pipeline.adversarial.loop import train
 from pipeline.config.experiment import Experiment
 from pipeline.config.loading import load_experiment
@@ -37,7 +37,7 @@ CASES = {
 def gan_steps(experiment: Experiment) -> Callable[[], float]:
     """What gives the seconds of a step, the mean over a cycle of lazy terms."""
     hardware = resolve_hardware("cpu", experiment.compute.precision)
-    training = noise_training(experiment.gan, nets_shape(experiment), hardware)
+    training = noise_training(experiment.gan, shape_of_nets(experiment), hardware)
     steps = max(STEPS, *(term.every for player in training.recipe.players for term in player.terms))
 
     def seconds() -> float:
@@ -76,7 +76,7 @@ def main(rounds: int) -> None:
         experiment = load_experiment(DEMO, [*overrides, "compute.device=cpu"])
         hardware = resolve_hardware("cpu", experiment.compute.precision)
         nets = {
-            "GAN": (lambda: mean_step(experiment.gan, nets_shape(experiment), hardware), gan_steps),  # noqa: B023
+            "GAN": (lambda: mean_step(experiment.gan, shape_of_nets(experiment), hardware), gan_steps),  # noqa: B023
             "classifier": (lambda: noise_step(experiment, experiment.classifier), classifier_steps),  # noqa: B023
         }
         with one_thread():

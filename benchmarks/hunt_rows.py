@@ -168,23 +168,19 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         )
         for seed in range(11, 17)
     },
-    **{
-        f"pneumonia-10-pool-both-{seed}": (
-            "pneumoniamnist",
-            [
-                *compared(
-                    [
-                        "real+classical", "real+classical+pseudolabels", "real+classical+fadingpseudolabels",
-                        "real+classical+fixmatch", "real+classical+fadingpseudolabels+fixmatch",
-                    ],
-                    ["pool-gan+fixmatch", "pool-gan"],
-                ),
-                *ARCHIVE, "data.train_per_class=10", *EIGHT_DRAWS, "data.split.draws=4", f"seed={seed}",
-                *WITHOUT_THE_REST,
-            ],
-        )
-        for seed in range(21, 28)
-    },
+    "pneumonia-10-pool-both-21": (
+        "pneumoniamnist",
+        [
+            *compared(
+                [
+                    "real+classical", "real+classical+pseudolabels", "real+classical+fadingpseudolabels",
+                    "real+classical+fixmatch", "real+classical+fadingpseudolabels+fixmatch",
+                ],
+                ["pool-gan+fixmatch", "pool-gan"],
+            ),
+            *ARCHIVE, "data.train_per_class=10", *EIGHT_DRAWS, "data.split.draws=4", "seed=21", *WITHOUT_THE_REST,
+        ],
+    ),
     "pneumonia-50-curated-8": ("pneumoniamnist", [arms(CURATED), "gan.num_images=60000", *EIGHT_DRAWS]),
     "nih-curated": (
         "nih-cxr",
@@ -341,7 +337,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
                 "verdict.stratum=balanced",
             ],
         )
-        for seed in (1, 2, 3, 4)
+        for seed in (1, 2)
     },
     "shortcut-anatomy-64-61": (
         "shortcut-translated",

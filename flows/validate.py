@@ -96,8 +96,10 @@ def _require_cells(experiment: Experiment, members: pd.DataFrame) -> None:
     from pipeline.adversarial.cells import blind, cells_of_generator, require_every_cell
 
     cells = {} if blind(experiment.gan) else cells_of_generator(experiment)
+    if not cells:
+        return
     trained = members[(members["split"] == "train") & (members["label"] != "")]
-    for fold, own in trained.groupby("fold") if cells else ():
+    for fold, own in trained.groupby("fold"):
         require_every_cell(cells_named(own, "site"), cells, int(str(fold)))
 
 

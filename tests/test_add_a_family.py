@@ -113,8 +113,6 @@ def test_a_family_is_imported_with_those_it_is_built_on_and_no_other() -> None:
     code = """
 import sys
 from pipeline.config.families import validate_gan
-from pipeline.nets.sizes import ImageShape
-from pipeline.nets.sizes import ImageShape
 for name in ("sngan", "wgan-gp"):
     validate_gan({"family": name})
     print(sorted(m.rpartition(".")[2] for m in sys.modules if m.startswith("pipeline.adversarial.families.")))

@@ -87,7 +87,7 @@ def test_translators_between_sites_are_forecast_without_training_their_judge(
     gan = {"family": family, "between": between, "by_site": True, "semantic": 1.0, "generator_width": 8}
     data = demo.data.model_copy(update={"spatial_size": 8, "site": "hospital", "site_names": tuple(sites)})
     translator = demo.model_copy(update={"gan": validate_gan(gan | {"num_images": 64}), "data": data})
-    shape = gan_cost.nets_shape(translator)
+    shape = gan_cost.shape_of_nets(translator)
     told = len(data.classes) if between == "sites" else 1  # archives are told apart, their classes are not
     assert (shape.num_classes, shape.classes_a_site) == (told * len(sites), len(data.classes))
     assert gan_cost.weights_mib(translator) > 0 and gan_cost.estimate(translator).flops > 0

@@ -16,16 +16,17 @@ from pipeline.verdict.translator_gate import Translated
 
 
 def direction(site: str, shares: tuple[float, ...], wrong: tuple[float, ...], number: int = 40) -> list[MetricRow]:
-    """Shares called the target of translations, sources and real images, and wrong calls of the same, the same of both
-    classes, of which `ill` has three times as many images."""
-    names = [f"{name}{end}" for name in ("called_target", "wrong_calls") for end in ("", "_source", "_real")]
+    """Shares called the target of translations, sources and real images, and wrong calls of the same (or of the
+    first two), the same of both classes, of which `ill` has three times as many images."""
+    ends = ("", "_source", "_real")
+    names = [f"called_target{end}" for end in ends] + [f"wrong_calls{end}" for end in ends[: len(wrong)]]
     return [
         MetricRow(
             stage="translation", fold="0", gan_seed="0", label=label, subgroup=f"site = {site}", metric=name,
             value=str(value), n_images=str(count),
         )
         for label, count in (("well", number // 4), ("ill", 3 * number // 4))
-        for name, value in zip(names, (*shares, *wrong), strict=False)
+        for name, value in zip(names, (*shares, *wrong), strict=True)
     ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from pipeline.data.batches.dataset import DataSet
 from pipeline.data.batches.streams import StoredImages
 from pipeline.data.cohort.cells import cell_name, cells_named
 from pipeline.data.cohort.folds import labelled_by_cell
+from pipeline.nets.sizes import ImageShape
 
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
@@ -73,6 +74,29 @@ def blind(gan: GanConfig) -> bool:
 def classes_a_site(gan: GanConfig, cells: Mapping[str, Sequence[str]]) -> int:
     """How many classes of images a site has, for a translator between sites; else 0."""
     return len({label for _, label in cells.values()}) if between_sites(gan) else 0
+
+
+def nets_shape(
+    gan: GanConfig,
+    spatial_size: tuple[int, ...],
+    channels: int,
+    classes: Sequence[str],
+    positive: Sequence[str],
+    cells: Mapping[str, tuple[str, str]],
+) -> ImageShape:
+    """What the nets must fit.
+
+    Args:
+        classes, positive: of `nets_classes` and `nets_positive`.
+    """
+    return ImageShape(
+        spatial_size,
+        channels,
+        num_classes=len(classes),
+        num_attributes=len(gan.attributes),
+        positive=tuple(classes.index(name) for name in positive),
+        classes_a_site=classes_a_site(gan, cells),
+    )
 
 
 def sources_within_class(

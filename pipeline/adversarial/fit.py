@@ -17,9 +17,9 @@ from pipeline.adversarial.cells import (
     by_cell,
     by_site_alone,
     cells_of_generator,
-    classes_a_site,
     nets_classes,
     nets_positive,
+    nets_shape,
     sources_within_class,
     with_cell_numbers,
 )
@@ -53,7 +53,6 @@ from pipeline.data.cohort.folds import open_fold, split_ids
 from pipeline.data.cohort.halves import Half, in_half
 from pipeline.data.cohort.normals import normal_rows
 from pipeline.nets.conditions import as_generator
-from pipeline.nets.sizes import ImageShape
 
 if TYPE_CHECKING:
     from pipeline.config.experiment import Experiment
@@ -300,14 +299,8 @@ def start(
             f"gan.family: {family.name} makes images from masks, and this data set has none. Name their column in "
             "data.source.columns.mask, or choose another family."
         )
-    shape = ImageShape(
-        spatial_size=images.shape[1:],
-        channels=images.shape[0],
-        num_classes=len(config.classes),
-        num_attributes=len(config.gan.attributes),
-        positive=tuple(config.classes.index(name) for name in config.positive),
-        classes_a_site=classes_a_site(config.gan, config.cells),
-    )
+    spatial, channels = images.shape[1:], images.shape[0]
+    shape = nets_shape(config.gan, spatial, channels, config.classes, config.positive, config.cells)
     if blind(config.gan):
         images = with_cell_numbers(images, dataset, rows, config.cells)
     sources = sources_within_class(config.gan, config.classes, config.cells)

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from pipeline.adversarial.assembly import assemble
-from pipeline.adversarial.cells import cells_of_generator, classes_a_site, nets_classes, nets_positive
+from pipeline.adversarial.cells import cells_of_generator, nets_classes, nets_positive, nets_shape
 from pipeline.adversarial.families import FAMILIES
 from pipeline.adversarial.loop import GanTraining, train
 from pipeline.adversarial.private.budget import Budget
@@ -32,7 +32,7 @@ _PATIENTS_PER_DRAWN = 4
 def estimate(experiment: Experiment) -> CostEstimate:
     """Cost of all GANs of the experiment (folds x GAN seeds, and an attack's shadows). Trains nothing that is kept."""
     config, hardware = experiment.gan, resolve_hardware(experiment.compute.device, experiment.compute.precision)
-    shape = nets_shape(experiment)
+    shape = shape_of_nets(experiment)
     training = noise_training(config, shape, hardware)
     step = mean_step(config, shape, hardware)
     steps = math.ceil(config.num_images / training.images_per_step)
@@ -46,21 +46,14 @@ def estimate(experiment: Experiment) -> CostEstimate:
 
 def weights_mib(experiment: Experiment) -> float:
     """MiB of the weights of one GAN's nets, in float32."""
-    return _weights_mib(noise_training(experiment.gan, nets_shape(experiment), Hardware("cpu", "float32")))
+    return _weights_mib(noise_training(experiment.gan, shape_of_nets(experiment), Hardware("cpu", "float32")))
 
 
-def nets_shape(experiment: Experiment) -> ImageShape:
+def shape_of_nets(experiment: Experiment) -> ImageShape:
     """What the nets of the experiment's GANs must fit, if its images have one channel."""
     cells = cells_of_generator(experiment)
     classes, positive = nets_classes(experiment, cells), nets_positive(experiment, cells)
-    return ImageShape(
-        experiment.data.shape,
-        channels=1,
-        num_classes=len(classes),
-        num_attributes=len(experiment.gan.attributes),
-        positive=tuple(classes.index(name) for name in positive),
-        classes_a_site=classes_a_site(experiment.gan, cells),
-    )
+    return nets_shape(experiment.gan, experiment.data.shape, 1, classes, positive, cells)
 
 
 def memory_mib(experiment: Experiment, weights: float) -> float:
